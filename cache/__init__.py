@@ -1,0 +1,1 @@
+"""What is kept: clips, splits, conditions, media, features, tables. Never imports torch."""

@@ -1,0 +1,81 @@
+"""What stage two may be told."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cache.conditions import parse_joint
+from configs.loader import STRICT
+
+# A layer, the last one, the mean of all, or the mean of a range (both ends included).
+Layers = Annotated[int, Field(ge=0)] | Literal["last", "mean"] | tuple[int, int]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optim:
+    """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augment:
+    """Cached variants to train on: with `probability`, a clip's row is drawn from one of them."""
+
+    audio: tuple[str, ...] = ()
+    video: tuple[str, ...] = ()
+    probability: Probability = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse unknown conditions, and ones of the other modality."""
+        for modality in ("audio", "video"):
+            for name in getattr(self, modality):
+                if [part.modality for part in parse_joint(name)] != [modality]:
+                    raise ValueError(f"augment.{modality}: {name} does not change {modality} alone")
+
+
+@dataclass(frozen=True, config=STRICT)
+class FusionConfig:
+    """Configuration of `python -m fuse.train`.
+
+    Attributes:
+        encoders: which encoder's features, by modality; needed where a store holds several.
+        condition: what is trained, validated and tested on.
+        layers: one choice for all modalities, or one by modality.
+        standardise: `train`: by mean and SD of the training speakers; `none`.
+    """
+
+    corpus: str
+    features_dir: str = "features"
+    encoders: dict[str, str] = field(default_factory=dict)
+    modalities: Annotated[tuple[str, ...], Field(min_length=1)] = ("audio", "video", "text")
+    protocol: str = "holdout"
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    condition: str = "clean"
+    head: str = "mlp"
+    hidden: Annotated[int, Field(ge=1)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    layers: Layers | dict[str, Layers] = "mean"
+    standardise: Literal["train", "none"] = "train"
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    output_dir: str = "outputs/fusion"
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse unknown conditions and what is named twice."""
+        parse_joint(self.condition)
+        for name in ("modalities", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names something twice: {', '.join(map(str, values))}")

@@ -1,0 +1,134 @@
+"""YAML into frozen dataclasses, strictly: an unknown key, a wrong type or a value out of range stops the run.
+
+Every message names the key's path, what is allowed and, for a misspelt key, what was probably meant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read one YAML file, apply `a.b=value` overrides (values parsed as YAML), check everything.
+
+    Raises:
+        ValueError: one line naming the key and what is allowed.
+    """
+    if not path.is_file():
+        raise ValueError(f"no configuration file {path}; shipped ones: {_shipped()}")
+    tree = _parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must hold keys and values, not a {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    return check(kind, tree, str(path))
+
+
+def check(kind: type[T], tree: dict[str, Any], where: str) -> T:
+    """Turn plain YAML values into the dataclass `kind`, or raise one clear line."""
+    try:
+        text = json.dumps(tree)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}; quote the value if it is text") from error
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        # Unions report every alternative; the first line is enough to act on.
+        raise ValueError(f"{where}: {_message(kind, error)}") from error
+
+
+def dump_config(config: Any) -> str:
+    """The resolved configuration as YAML, loadable again by `load_config`."""
+    plain = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def main(kind: type[T], run: Callable[[T], int], description: str, arguments: Sequence[str] | None = None) -> int:
+    """Entry point shared by every module: parse the command line, load, run, turn ValueError into exit code 2."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="overrides, parsed as YAML")
+    parsed = parser.parse_args(arguments)
+    try:
+        return run(load_config(kind, parsed.config, parsed.overrides))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _shipped() -> str:
+    folder = Path(__file__).parent
+    return ", ".join(
+        sorted(f"configs/{p.relative_to(folder)}" for p in folder.rglob("*.yaml") if p.parent.name != "splits")
+    )
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise ValueError(f"override {override!r} must look like key=value or a.b=value")
+    *parents, last = path.split(".")
+    node = tree
+    for parent in parents:
+        child = node.get(parent)
+        if not isinstance(child, dict):
+            child = node[parent] = {}
+        node = child
+    node[last] = _parse_yaml(value, f"override {override!r}")
+
+
+def _message(kind: type[Any], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    path = ".".join(location) or "configuration"
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {path}{_suggestion(kind, location)}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{path} is required and has no default"
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {text}, got {_short(first['input'])}" if first["type"] != "value_error" else f"{path}: {text}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _suggestion(kind: type[Any], location: Sequence[str]) -> str:
+    keys = _keys_at(kind, location[:-1])
+    close = difflib.get_close_matches(location[-1], keys, n=1)
+    allowed = f"; allowed: {', '.join(keys)}" if keys else ""
+    return (f"; did you mean {close[0]}?" if close else "") + allowed
+
+
+def _keys_at(kind: Any, location: Sequence[str]) -> list[str]:
+    for part in location:
+        hints = get_type_hints(kind)
+        if part not in hints:
+            return []
+        kind = next((t for t in (hints[part], *get_args(hints[part])) if dataclasses.is_dataclass(t)), None)
+        if kind is None:
+            return []
+    return [field.name for field in dataclasses.fields(kind)]

@@ -1,0 +1,45 @@
+"""What the robustness table may be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cache.conditions import CLEAN, parse_joint
+from configs.features import CARD_CONDITIONS
+from configs.loader import STRICT
+
+
+@dataclass(frozen=True, config=STRICT)
+class RobustnessConfig:
+    """Configuration of `python -m fuse.robustness`.
+
+    Attributes:
+        runs: run folders of stage two.
+        conditions: what they are tested under; `clean` is always included, joint ones (`a+b`) are allowed.
+        modalities: subsets that are given to the model, the others are withheld; empty: every subset of
+            each run's own modalities.
+        corpus, features_dir: as in the runs when null.
+        output_dir: gets robustness_table.{md,csv,png} and predictions.csv.
+    """
+
+    runs: Annotated[tuple[str, ...], Field(min_length=1)] = ("outputs/fusion",)
+    conditions: tuple[str, ...] = CARD_CONDITIONS
+    modalities: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
+    corpus: str | None = None
+    features_dir: str | None = None
+    output_dir: str = "outputs/robustness"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown conditions and runs named twice."""
+        for name in self.conditions:
+            parse_joint(name)
+        if len(set(self.runs)) < len(self.runs):
+            raise ValueError("runs names a folder twice")
+
+    @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """Clean first: every other row is compared with it."""
+        return tuple(dict.fromkeys((CLEAN, *self.conditions)))

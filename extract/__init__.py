@@ -1,0 +1,1 @@
+"""Clip to feature: decode, corrupt, transcribe, encode."""

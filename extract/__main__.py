@@ -1,0 +1,82 @@
+"""Stage one, `make features`: plan, start the ranks, count what failed, decide.
+
+Exit codes: 0 done; 1 the ranks died before the end; 2 bad input; 3 more than `max_failed` clips failed;
+130 or 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cache.atomic import write_atomic
+from cache.feature_store import remove_leftovers
+from cache.lock import locked
+from configs.features import FeaturesConfig
+from configs.loader import dump_config, main
+from extract.failures import failed_clips, pending_rows, summary, write_failures
+from extract.launch import Interruption, rank_count
+from extract.plan import Plan, make_plan, prepare_stores
+from extract.sources import check_sources
+
+
+def run(config: FeaturesConfig) -> int:
+    """Compute everything that is not there yet; returns the exit code."""
+    interruption = Interruption()
+    interruption.listen()
+    ranks, start = rank_count(), time.monotonic()
+    plan = make_plan(config)
+    with locked(plan.features_dir) as lock:
+        _clean(plan)
+        prepare_stores(plan)
+        reset = check_sources(plan)
+        if reset:
+            print(f"{reset} units are computed again: their media files changed or are retried")
+        pending = pending_rows(plan)
+        if pending:
+            _launch(plan, interruption, ranks, lock)
+            _clean(plan)
+    return _conclude(plan, interruption, pending, time.monotonic() - start)
+
+
+def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        config_file, error_file = Path(folder, "config.yaml"), Path(folder, "error.txt")
+        write_atomic(config_file, dump_config(plan.config))
+        arguments = ["extract.rank", str(config_file), str(error_file)]
+        interruption.torchrun(arguments, ranks, plan.config.max_restarts, keep_open=[lock])
+        if error_file.exists():
+            raise ValueError(error_file.read_text())
+
+
+def _clean(plan: Plan) -> None:
+    """Remove temporary files of killed writers; the lock says that none is alive."""
+    for store in plan.features_dir.glob("*.zarr"):
+        remove_leftovers(store)
+    for part in plan.features_dir.glob("media/*/.*.part*"):
+        part.unlink(missing_ok=True)
+
+
+def _conclude(plan: Plan, interruption: Interruption, pending: int, seconds: float) -> int:
+    failed = failed_clips(plan)
+    write_failures(plan, failed)
+    left = pending_rows(plan)
+    if interruption.exit_code and left:
+        print(f"interrupted with {left} of {pending} rows to go; the same command continues", file=sys.stderr)
+        return interruption.exit_code
+    print(summary(plan, failed))
+    if left:
+        print(
+            f"error: the ranks died with {left} rows to go (see above); the same command continues",
+            file=sys.stderr,
+        )
+        return 1
+    done = f"{pending} rows in {seconds:.1f} s ({pending / seconds:.1f} rows/s)" if pending else "nothing to do"
+    print(f"features complete: {done}")
+    return 3 if len({row.clip_id for row in failed}) > plan.config.max_failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(FeaturesConfig, run, "Stage one: features of every clip under every condition."))

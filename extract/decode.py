@@ -1,0 +1,155 @@
+"""Media file to `Media`, in worker processes: a decoder that hangs or crashes costs one clip, not the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as DecodeTimeoutError
+from concurrent.futures import wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from pebble import ProcessExpired, ProcessPool
+
+from cache.media_store import SAMPLE_RATE_HZ, Failure, Media, Source
+
+# A container's durations are rounded to packets: this much may be missing in a sound file.
+TOLERATED_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a container says of itself. 0 where it has no such stream or does not say."""
+
+    sample_rate_hz: int
+    sound_seconds: float
+    has_picture: bool
+    picture_frames: int
+
+
+def probe(path: Path) -> Streams:
+    """Read a container's header.
+
+    Raises:
+        ValueError: it is not a media file.
+    """
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty (0 bytes)")
+    try:
+        with av.open(str(path)) as container:
+            sound = next(iter(container.streams.audio), None)
+            picture = next(iter(container.streams.video), None)
+            seconds = float(sound.duration * sound.time_base) if sound and sound.duration and sound.time_base else 0.0
+            return Streams(sound.rate if sound else 0, seconds, picture is not None, picture.frames if picture else 0)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"not a readable media file: {error}") from error
+
+
+def decode(path: Path, frames: int, size: int) -> Media:
+    """Decode one clip.
+
+    Args:
+        path: any container that FFmpeg reads.
+        frames: number of evenly spaced frames to keep; 0 skips the picture.
+        size: side of the square they are brought to, in pixels.
+
+    Returns:
+        waveform (samples,) float32, mono, 16 kHz, and frames (frames, size, size, 3) uint8; None for
+        a stream that the container does not have.
+
+    Raises:
+        ValueError: the file is damaged; one line.
+    """
+    streams = probe(path)
+    if not streams.sample_rate_hz and not streams.has_picture:
+        raise ValueError("neither sound nor picture in the file")
+    waveform_T = _waveform(path, streams) if streams.sample_rate_hz else None
+    frames_THWC = _frames(path, streams, frames, size) if streams.has_picture and frames else None
+    return Media(waveform_T, frames_THWC)
+
+
+def decode_all(
+    paths: Sequence[Path],
+    *,
+    frames: int,
+    size: int,
+    workers: int,
+    timeout_seconds: float,
+    check: Callable[[], None],
+) -> Iterator[tuple[Media | Failure, Source]]:
+    """Decode clips in order, `workers` at a time; yields each clip with the file it came from.
+
+    `check` is called at least once a second while waiting and ends the work by raising.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=workers, context=context) as pool:
+        futures = [pool.schedule(_decode_source, (path, frames, size), timeout=timeout_seconds) for path in paths]
+        try:
+            for path, future in zip(paths, futures, strict=True):
+                check()
+                while not wait([future], timeout=1.0).done:
+                    check()
+                yield _outcome(path, future, timeout_seconds)
+        except BaseException:
+            pool.stop()
+            raise
+
+
+def _outcome(path: Path, future: Any, timeout_seconds: float) -> tuple[Media | Failure, Source]:
+    try:
+        outcome: tuple[Media | Failure, Source] = future.result()
+        return outcome
+    except DecodeTimeoutError:
+        return Failure(f"decoding took longer than {timeout_seconds:g} s"), Source.of(path)
+    except ProcessExpired as error:
+        return Failure(f"the decoder crashed (exit code {error.exitcode})"), Source.of(path)
+
+
+def _decode_source(path: Path, frames: int, size: int) -> tuple[Media | Failure, Source]:
+    import torch
+
+    torch.set_num_threads(1)
+    source = Source.of(path)
+    if not path.is_file():
+        return Failure("no such file"), source
+    try:
+        return decode(path, frames, size), source
+    # Whatever a decoder raises on a damaged file is that clip's failure.
+    except Exception as error:
+        return Failure(" ".join(str(error).split())[:300] or type(error).__name__), source
+
+
+def _waveform(path: Path, streams: Streams) -> npt.NDArray[np.float32]:
+    import decord
+    import torch
+    import torchaudio.functional
+
+    reader = decord.AudioReader(str(path), sample_rate=-1, mono=False)
+    samples_CT = np.asarray(reader[:].asnumpy(), np.float32)
+    decoded_seconds = samples_CT.shape[1] / streams.sample_rate_hz
+    if decoded_seconds + TOLERATED_SECONDS < streams.sound_seconds:
+        raise ValueError(f"only {decoded_seconds:.2f} of {streams.sound_seconds:.2f} s of sound could be decoded")
+    if not np.isfinite(samples_CT).all():
+        raise ValueError("the sound contains values that are not finite")
+    waveform_T = torch.from_numpy(samples_CT.mean(axis=0))
+    resampled_T: npt.NDArray[np.float32] = torchaudio.functional.resample(
+        waveform_T, streams.sample_rate_hz, SAMPLE_RATE_HZ
+    ).numpy()
+    return resampled_T
+
+
+def _frames(path: Path, streams: Streams, frames: int, size: int) -> npt.NDArray[np.uint8]:
+    import decord
+
+    from extract.frames import even_indices, resize_and_crop
+
+    reader = decord.VideoReader(str(path), num_threads=1)
+    available = len(reader)
+    if not available or available < streams.picture_frames:
+        raise ValueError(f"only {available} of {streams.picture_frames} frames could be decoded")
+    frames_THWC = reader.get_batch(even_indices(available, frames)).asnumpy()
+    return resize_and_crop(frames_THWC, size)

@@ -1,0 +1,82 @@
+"""Starting torchrun and stopping it: signals are passed on, ranks never outlive their launcher."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+PR_SET_PDEATHSIG = 1
+
+
+def rank_count() -> int:
+    """Number of ranks, from the environment variable RANKS (default 2).
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
+    text = os.environ.get("RANKS", "2")
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"RANKS={text!r} must be a positive whole number")
+    return int(text)
+
+
+class Interruption:
+    """Catches SIGINT and SIGTERM for the time of a run and passes them on to torchrun."""
+
+    def __init__(self) -> None:
+        """Nothing is caught until `listen`."""
+        self.signal = 0
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """130 or 143 after a signal, else 0."""
+        return 128 + self.signal if self.signal else 0
+
+    def listen(self) -> None:
+        """Catch both signals from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def torchrun(self, arguments: Sequence[str], ranks: int, max_restarts: int, keep_open: Sequence[int] = ()) -> int:
+        """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code."""
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        command += [f"--max-restarts={max_restarts}", "--monitor-interval=0.5", "-m", *arguments]
+        # A session of its own: Ctrl-C reaches this process alone, which then stops the ranks in order.
+        self._child = subprocess.Popen(
+            command,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+            pass_fds=keep_open,
+            env=_environment(),
+        )
+        if self.signal:
+            self._child.terminate()
+        return self._child.wait()
+
+    def _receive(self, number: int, _: object) -> None:
+        self.signal = number
+        if self._child is not None:
+            self._child.terminate()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel stop torchrun when the launcher is killed outright (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _environment() -> dict[str, str]:
+    # The launcher has resolved every hub name; ranks must see the same files, and need no network.
+    # torchrun would set and announce OMP_NUM_THREADS; each rank sets its threads itself.
+    return {
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }

@@ -1,0 +1,137 @@
+"""Pretrained models as folders: where they are, what they are, and a fingerprint of their weights. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.media_store import sha256_of
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+SETTINGS = ("*.json", "*.txt")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder.
+
+    Attributes:
+        name: last component of the name it was asked for by; names the array in the store.
+        folder: where it lies on this machine.
+        model_type: as in `config.json`.
+        layers: hidden states it returns, the embedding output included.
+        width: size of one hidden state.
+        frames, size: frames and pixels a video encoder takes; 0 for others.
+        random_weights: it was never trained; results from it say so.
+        weights_sha256, settings_sha256: of the weights, and of preprocessor and tokenizer files.
+    """
+
+    name: str
+    folder: Path
+    model_type: str
+    layers: int
+    width: int
+    frames: int
+    size: int
+    random_weights: bool
+    weights_sha256: str
+    settings_sha256: str
+
+
+def find_model(name: str) -> Model:
+    """Locate a model by hub name or local directory and describe it.
+
+    Raises:
+        ValueError: nothing there, and how to name a local directory instead.
+    """
+    folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else _from_hub(name)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        layers = int(config.get("encoder_layers") or config["num_hidden_layers"]) + 1
+        width = int(config.get("d_model") or config["hidden_size"])
+        model_type = str(config["model_type"])
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
+    return Model(
+        name=Path(name).name,
+        folder=folder,
+        model_type=model_type,
+        layers=layers,
+        width=width,
+        frames=int(config.get("num_frames") or 0),
+        size=int(config.get("image_size") or 0),
+        random_weights=bool(config.get("random_weights", False)),
+        weights_sha256=_weights_sha256(name, folder),
+        settings_sha256=_settings_sha256(folder),
+    )
+
+
+def check_asr_model(model: str) -> None:
+    """Refuse a checkpoint path that does not exist, before anything is started."""
+    looks_like_path = "/" in model or model.endswith(".pt")
+    if looks_like_path and not Path(model).expanduser().is_file():
+        raise ValueError(
+            f"asr.model: no checkpoint file {model}; give a Whisper name such as base.en, a .pt file, or null"
+        )
+
+
+def check_video_media(model: Model, frames: int, size: int) -> None:
+    """Refuse media settings that the video encoder cannot take, naming the setting that would do."""
+    if model.frames != frames:
+        raise ValueError(
+            f"encoders.video takes {model.frames} frames, the media store would keep {frames}; "
+            f"set media.frames={model.frames}"
+        )
+    if model.size != size:
+        raise ValueError(
+            f"encoders.video takes {model.size} pixels, the media store would keep {size}; set media.size={model.size}"
+        )
+
+
+def _from_hub(name: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise ValueError(
+            f"no folder {name}; name a local model directory or a hub model such as facebook/wav2vec2-base-960h"
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = [[*SETTINGS, "model*.safetensors"], [*SETTINGS, "pytorch_model*.bin"]]
+    try:
+        for allowed in patterns:
+            folder = Path(snapshot_download(name, allow_patterns=allowed))
+            if any((folder / weights).exists() for weights in WEIGHTS):
+                return folder
+    # The hub client raises a dozen kinds of errors for "not reachable" and "not there".
+    except Exception as error:
+        raise ValueError(
+            f"model {name} is neither a local directory nor reachable on the hub ({type(error).__name__}); "
+            "download it on a machine with network and give its directory, "
+            f"e.g. SET=encoders.audio=models/{Path(name).name}"
+        ) from error
+    raise ValueError(f"model {name} on the hub has no PyTorch weights")
+
+
+def _weights_sha256(name: str, folder: Path) -> str:
+    main = next((folder / weights for weights in WEIGHTS if (folder / weights).exists()), None)
+    if main is None:
+        raise ValueError(f"{name}: {folder} has no weights; expected {' or '.join(WEIGHTS[::2])}")
+    if main.suffix != ".json":
+        return sha256_of(main)
+    shards = sorted(set(json.loads(main.read_text())["weight_map"].values()))
+    return hashlib.sha256("".join(sha256_of(folder / shard) for shard in shards).encode()).hexdigest()
+
+
+def _settings_sha256(folder: Path) -> str:
+    """One hash over everything small that steers preprocessing and architecture."""
+    digest = hashlib.sha256()
+    for path in sorted(p for pattern in SETTINGS for p in folder.glob(pattern) if not p.name.endswith("index.json")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

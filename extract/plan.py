@@ -1,0 +1,142 @@
+"""What a run has to compute: jobs (condition x modality) over units. No torch; launcher and ranks agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cache.clips import Corpus, read_corpus
+from cache.conditions import Condition, stored_conditions
+from cache.feature_store import ArraySpec, FeatureStore, fingerprint
+from cache.media_store import SAMPLE_RATE_HZ, MediaStore, sha256_of
+from cache.units import unit_count
+from configs.features import FeaturesConfig
+from extract.models import Model, check_asr_model, check_video_media, find_model
+
+# Libraries whose version can change a number in a row.
+LIBRARIES = {
+    "audio": ("torch", "torchaudio", "transformers", "numpy", "decord"),
+    "video": ("torch", "transformers", "numpy", "decord"),
+    "text": ("torch", "transformers", "tokenizers"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One array to fill: a modality under a condition."""
+
+    condition: Condition
+    spec: ArraySpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: the corpus, the models, where things are kept and which arrays are wanted."""
+
+    config: FeaturesConfig
+    corpus: Corpus
+    models: Mapping[str, Model]
+    jobs: tuple[Job, ...]
+
+    @property
+    def features_dir(self) -> Path:
+        """Folder of the stores."""
+        return Path(self.config.features_dir)
+
+    @property
+    def units(self) -> range:
+        """All unit numbers."""
+        return range(unit_count(len(self.corpus.clips)))
+
+    @cached_property
+    def media(self) -> MediaStore:
+        """The decoded clips."""
+        return MediaStore(self.features_dir, _media_provenance(self.config))
+
+    @cached_property
+    def stores(self) -> dict[str, FeatureStore]:
+        """The feature store of each condition, opened or made."""
+        ids = [clip.clip_id for clip in self.corpus.clips]
+        names = dict.fromkeys(job.condition.name for job in self.jobs)
+        return {name: FeatureStore.create(self.features_dir / f"{name}.zarr", ids) for name in names}
+
+    def pending(self, unit: int) -> list[Job]:
+        """The jobs that still lack this unit."""
+        return [job for job in self.jobs if self.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
+
+
+def make_plan(config: FeaturesConfig) -> Plan:
+    """Check everything that can be checked before work begins.
+
+    Raises:
+        ValueError: one line; nothing was written.
+    """
+    corpus = read_corpus(Path(config.corpus), Path(config.corpus_root) if config.corpus_root else None)
+    wanted = {name: value for name, value in asdict(config.encoders).items() if value is not None}
+    models = {modality: find_model(name) for modality, name in wanted.items()}
+    if "video" in models:
+        check_video_media(models["video"], config.media.frames, config.media.size)
+    if config.asr.model is not None and "text" in models:
+        check_asr_model(config.asr.model)
+    text = _text_provenance(config, corpus) if "text" in models else {}
+    jobs = [
+        Job(condition, _spec(config, modality, models[modality], condition, text))
+        for condition in stored_conditions(config.conditions)
+        for modality in condition.changes
+        if modality in models and (modality != "text" or not condition.modality or config.asr.model)
+    ]
+    return Plan(config, corpus, models, tuple(jobs))
+
+
+def prepare_stores(plan: Plan) -> None:
+    """Make the stores and check those there are. One process, before any rank starts."""
+    plan.features_dir.mkdir(parents=True, exist_ok=True)
+    for job in plan.jobs:
+        plan.stores[job.condition.name].require(job.spec)
+
+
+def _spec(
+    config: FeaturesConfig, modality: str, model: Model, condition: Condition, text: Mapping[str, Any]
+) -> ArraySpec:
+    provenance: dict[str, Any] = {
+        "encoder": model.name,
+        "model_type": model.model_type,
+        "random_weights": model.random_weights,
+        "weights_sha256": model.weights_sha256,
+        "settings_sha256": model.settings_sha256,
+        "pooling": "mean",
+        "dtype": "float32",
+        "condition": asdict(condition),
+        "libraries": {name: version(name) for name in LIBRARIES[modality]},
+    }
+    if modality == "video":
+        provenance["media"] = {"frames": config.media.frames, "size": config.media.size}
+    if modality == "text":
+        provenance["asr"] = dict(text)
+    return ArraySpec(modality, model.name, model.layers, model.width, provenance)
+
+
+def _text_provenance(config: FeaturesConfig, corpus: Corpus) -> dict[str, Any]:
+    if config.asr.model is None:
+        return {"model": None, "statements_sha256": fingerprint([clip.statement for clip in corpus.clips])}
+    path = Path(config.asr.model).expanduser()
+    return {
+        "model": path.name,
+        "weights_sha256": sha256_of(path) if path.is_file() else "by name",
+        "language": config.asr.language,
+        "whisper-timestamped": version("whisper-timestamped"),
+        "openai-whisper": version("openai-whisper"),
+    }
+
+
+def _media_provenance(config: FeaturesConfig) -> dict[str, Any]:
+    return {
+        "frames": config.media.frames if config.encoders.video else 0,
+        "size": config.media.size,
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "libraries": {name: version(name) for name in ("decord", "torch", "torchaudio")},
+    }

@@ -1,0 +1,57 @@
+"""Media files that changed since they were decoded: their units are computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.clips import Clip
+from cache.feature_store import State
+from cache.media_store import Source
+from cache.units import unit_rows
+from extract.plan import Plan
+
+
+def check_sources(plan: Plan) -> int:
+    """Set units whose media files changed back to pending; returns how many.
+
+    Cheap for unchanged files: size, times and inode are compared, and only what differs is hashed.
+    With `retry_failed`, units with failed clips are computed again as well.
+    """
+    reset = 0
+    for unit in plan.units:
+        rows = unit_rows(len(plan.corpus.clips), unit)
+        failed = plan.config.retry_failed and _has_failures(plan, rows)
+        if failed or (
+            plan.media.has_unit(unit) and _media_changed(plan, unit, plan.corpus.clips[rows.start : rows.stop])
+        ):
+            # States first: a crash in between leaves pending units, never features of a file that is gone.
+            for job in plan.jobs:
+                plan.stores[job.condition.name].reset_unit(job.spec.path, unit)
+            plan.media.forget_unit(unit)
+            reset += 1
+    return reset
+
+
+def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
+    if not plan.media.is_current(unit):
+        return True
+    known = plan.media.sources(unit)
+    now = [_source_now(source, plan.corpus.source(clip)) for source, clip in zip(known, clips, strict=True)]
+    if [source.sha256 for source in now] != [source.sha256 for source in known]:
+        return True
+    if now != known:
+        plan.media.refresh_sources(unit, now)
+    return False
+
+
+def _source_now(known: Source, path: Path) -> Source:
+    # A file that was decoded and then removed is no change: the media store has what is needed of it.
+    if known.looks_unchanged(path) or (known.sha256 and not path.exists()):
+        return known
+    return Source.of(path)
+
+
+def _has_failures(plan: Plan, rows: range) -> bool:
+    states = [plan.stores[job.condition.name].states(job.spec.path)[rows.start : rows.stop] for job in plan.jobs]
+    return any((state == State.FAILED).any() for state in states)

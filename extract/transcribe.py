@@ -1,0 +1,100 @@
+"""Speech recognition: waveform to words with times and confidences, by whisper-timestamped."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+# Whisper's own front end needs one hop; below it there is nothing to recognise.
+SHORTEST_SAMPLES = 160
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard. `words` is JSON: text, start_seconds, end_seconds, confidence.
+
+    `confidence` is the mean over words, `wer` the word error rate against the statement; NaN when
+    there are no words, no statement, or no recogniser.
+    """
+
+    text: str
+    words: str = "[]"
+    confidence: float = math.nan
+    wer: float = math.nan
+
+
+class Recogniser:
+    """Whisper with word times (whisper-timestamped; Giorgino 2009 for the alignment)."""
+
+    def __init__(self, model: str, language: str, device: torch.device) -> None:
+        """Load by Whisper name or checkpoint file.
+
+        Raises:
+            ValueError: it cannot be had; how to name a file instead.
+        """
+        import whisper_timestamped
+
+        self.language = language
+        try:
+            self.network = whisper_timestamped.load_model(model, device=str(device))
+        # Downloads fail in many ways, and so does reading a file that is no checkpoint.
+        except Exception as error:
+            raise ValueError(
+                f"asr.model {model} could not be loaded ({type(error).__name__}: {str(error)[:120]}); "
+                "give the path of a Whisper checkpoint (.pt), or asr.model=null to take the corpus's statement"
+            ) from error
+
+    def transcribe(self, waveform_T: npt.NDArray[np.float32], statement: str) -> Transcript:
+        """Recognise one clip; greedy and deterministic.
+
+        Args:
+            waveform_T: mono, 16 kHz, float32.
+            statement: the reference for the word error rate; "" when there is none.
+        """
+        import whisper_timestamped
+
+        if len(waveform_T) < SHORTEST_SAMPLES:
+            return Transcript("", wer=word_error_rate(statement, ""))
+        samples_T = np.ascontiguousarray(waveform_T, np.float32)
+        result = whisper_timestamped.transcribe(
+            self.network,
+            samples_T,
+            language=self.language,
+            temperature=0.0,
+            verbose=None,
+            fp16=self.network.device.type == "cuda",
+        )
+        words = [_word(word) for segment in result["segments"] for word in segment.get("words", [])]
+        confidence = float(np.mean([word["confidence"] for word in words])) if words else math.nan
+        text = str(result["text"]).strip()
+        return Transcript(text, json.dumps(words), confidence, word_error_rate(statement, text))
+
+
+def word_error_rate(reference: str, hypothesis: str) -> float:
+    """Edits per reference word, case and punctuation aside; NaN without a reference."""
+    import jiwer
+
+    if not spoken_words(reference):
+        return math.nan
+    return float(jiwer.wer(spoken_words(reference), spoken_words(hypothesis)))
+
+
+def spoken_words(text: str) -> str:
+    """Lower case, no punctuation, single spaces."""
+    return " ".join(re.findall(r"[\w']+", text.lower()))
+
+
+def _word(word: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "text": word["text"],
+        "start_seconds": round(float(word["start"]), 3),
+        "end_seconds": round(float(word["end"]), 3),
+        "confidence": float(word["confidence"]),
+    }
