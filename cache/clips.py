@@ -48,7 +48,7 @@ class Corpus:
 
 def normal_speaker(text: str) -> str:
     """Speaker "07" is speaker "7": protocols name RAVDESS actors by number."""
-    return str(int(text)) if text.isascii() and text.isdigit() else text
+    return (text.lstrip("0") or "0") if text.isascii() and text.isdigit() else text
 
 
 def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:

@@ -1,0 +1,58 @@
+# Each target is one line around `python -m <module> --config FILE [a.b=value ...]`.
+#   CONFIG=file.yaml         another configuration
+#   SET="a.b=value c=[x,y]"  overrides, parsed as YAML
+#   RANKS=2                  processes of `features` and `finetune-e2e`: a GPU each, or the CPU
+#   TORCH_INDEX=url          other builds of the same torch, e.g. for a V100 (no CUDA 13 support):
+#                            make setup TORCH_INDEX=https://download.pytorch.org/whl/cu126
+
+export PYTHONPATH := $(CURDIR)
+export RANKS ?= 2
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: help setup demo data corpus features train-fusion finetune-e2e robustness-table test test-slow lint
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make .venv from requirements.txt (about 6 GB); TORCH_INDEX=... for other torch builds
+
+$(READY):
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.11 or 3.12, or: make setup PYTHON=/path/to/python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { echo "error: $$($(PYTHON) --version) is not supported; install Python 3.11 or 3.12, or: make setup PYTHON=/path/to/python3.12"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: this Python lacks venv; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.txt
+	@touch $(READY)
+
+demo: | $(READY) ## the whole pipeline on a corpus it synthesises itself; CPU, under 5 minutes
+	$(PY) -m fuse.demo --config $(or $(CONFIG),configs/demo/demo.yaml) $(SET)
+
+data: | $(READY) ## RAVDESS from Zenodo: ACTORS=1,2,23 KIND=video|audio; then data/metadata.csv
+	$(PY) -m extract.download --config $(or $(CONFIG),configs/ravdess/data.yaml) $(if $(ACTORS),"actors=[$(ACTORS)]") $(if $(KIND),kind=$(KIND)) $(SET)
+
+corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT=dir OUT=metadata.csv
+	$(PY) -m extract.corpus --config $(or $(CONFIG),configs/ravdess/corpus.yaml) $(if $(ROOT),"root=$(ROOT)") $(if $(OUT),"out=$(OUT)") $(SET)
+
+features: | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks
+	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)
+
+train-fusion: | $(READY) ## stage two: fusion heads on cached features
+	$(PY) -m fuse.train --config $(or $(CONFIG),configs/ravdess/fusion.yaml) $(SET)
+
+finetune-e2e: | $(READY) ## encoders and head together, DDP on RANKS ranks
+	$(PY) -m fuse.finetune --config $(or $(CONFIG),configs/ravdess/finetune.yaml) $(SET)
+
+robustness-table: | $(READY) ## what noise, occlusion and missing modalities cost
+	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)
+
+test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
+	$(PY) -m pytest -n 2
+
+test-slow: | $(READY) ## all tests, the long ones too
+	$(PY) -m pytest -n 2 -m ""
+
+lint: | $(READY) ## ruff and mypy --strict
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
