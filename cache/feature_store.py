@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,11 +114,12 @@ class FeatureStore:
     @classmethod
     def create(cls, path: Path, clip_ids: Sequence[str]) -> FeatureStore:
         """Open the store, making it first if need be; refuse one that was made for other clips."""
-        group = zarr.open_group(path, mode="a", zarr_format=3, attributes=None)
+        group = _open_group(path, "a")
         corpus = fingerprint(clip_ids)
         # The attribute is written after the ids: it says that they are complete.
         if "corpus_sha256" not in group.attrs:
-            array = group.require_array("clip_id", shape=(len(clip_ids),), dtype=str, chunks=(max(1, len(clip_ids)),))
+            shape = {"shape": (len(clip_ids),), "chunks": (max(1, len(clip_ids)),)}
+            array = group.create_array("clip_id", dtype=str, overwrite=True, **shape)  # type: ignore[arg-type]
             array[:] = np.array(clip_ids, dtype=object)
             group.attrs["corpus_sha256"] = corpus
         if group.attrs["corpus_sha256"] != corpus:
@@ -135,6 +136,7 @@ class FeatureStore:
             ValueError: naming every difference in provenance and the way out.
         """
         rows, size = len(self.clip_ids), unit_size(len(self.clip_ids))
+        stored: dict[str, Any] = {}
         if (self.path / spec.path / "zarr.json").exists():
             stored = self.group[spec.path].attrs.asdict()
             if stored and stored != dict(spec.provenance):
@@ -142,7 +144,8 @@ class FeatureStore:
                     f"{self.path} {spec.path} was made differently: {_differences(stored, spec.provenance)}; "
                     f"set another features_dir, or delete {self.path / spec.path} to recompute it"
                 )
-        group = self.group.require_group(spec.path)
+        # The parent explicitly: a crash between the two would leave it implied, and other bytes behind.
+        group = self.group.require_group(spec.modality).require_group(spec.encoder)
         plain: dict[str, Any] = {"shape": (rows,), "chunks": (size,)}
         for name in ("source", "reason"):
             _require(group, name, dtype=str, **plain)
@@ -168,7 +171,8 @@ class FeatureStore:
             fill_value=math.nan,
             compressors=None,
         )
-        group.attrs.put(dict(spec.provenance))
+        if not stored:
+            group.attrs.put(dict(spec.provenance))
 
     def states(self, path: str) -> npt.NDArray[np.uint8]:
         """State of every clip in the array `<modality>/<encoder>`."""
@@ -196,14 +200,15 @@ class FeatureStore:
             array = _array(group, name)
             array[where] = np.array(values, dtype=object if isinstance(values[0], str) else array.dtype)
         _array(group, "checksum")[unit] = _checksums(rows.hidden_BLD)
-        self._force_to_disk(spec, unit, ["hidden", "checksum", *columns])
+        self._force_to_disk(spec.path, unit, ["hidden", "checksum", *columns])
         _array(group, "state")[where] = rows.state
-        self._force_to_disk(spec, unit, ["state"])
+        self._force_to_disk(spec.path, unit, ["state"])
 
     def reset_unit(self, path: str, unit: int) -> None:
-        """Set a unit back to pending."""
+        """Set a unit back to pending, for good before this returns."""
         rows = unit_rows(len(self.clip_ids), unit)
         _array(self.group, f"{path}/state")[rows.start : rows.stop] = np.uint8(State.PENDING)
+        self._force_to_disk(path, unit, ["state"])
 
     def read_layer(self, path: str, layer: int) -> npt.NDArray[np.float32]:
         """One layer of every clip, (clips, width); rows that are not done are NaN.
@@ -211,18 +216,34 @@ class FeatureStore:
         Raises:
             ValueError: a chunk is not what was written (flipped bits, deleted files).
         """
-        hidden = np.asarray(_array(self.group, f"{path}/hidden")[:, layer], np.float32)
+        array = _array(self.group, f"{path}/hidden")
+        try:
+            hidden = np.asarray(array[:, layer], np.float32)
+        # A chunk is cut off: zarr raises whatever its codecs do.
+        except ValueError as error:
+            raise self._damage(path, layer, self._first_unreadable(array, layer)) from error
         checksums = np.asarray(_array(self.group, f"{path}/checksum")[:, layer])
         written = self.states(path) != State.PENDING
         for unit in range(len(checksums)):
             rows = unit_rows(len(self.clip_ids), unit)
-            chunk = hidden[rows.start : rows.stop]
-            if written[rows.start] and _checksum(chunk) != checksums[unit]:
-                raise ValueError(
-                    f"{self.path} {path}/hidden: unit {unit}, layer {layer} is damaged; "
-                    f"delete {self.path / path} and run make features again"
-                )
+            if written[rows.start] and _checksum(hidden[rows.start : rows.stop]) != checksums[unit]:
+                raise self._damage(path, layer, unit)
         return hidden
+
+    def _damage(self, path: str, layer: int, unit: int) -> ValueError:
+        return ValueError(
+            f"{self.path} {path}/hidden: unit {unit}, layer {layer} is damaged; "
+            f"delete {self.path / path} and run make features again"
+        )
+
+    def _first_unreadable(self, array: Any, layer: int) -> int:
+        for unit in range(unit_count(len(self.clip_ids))):
+            rows = unit_rows(len(self.clip_ids), unit)
+            try:
+                array[rows.start : rows.stop, layer]
+            except ValueError:
+                return unit
+        raise AssertionError("every unit can be read")
 
     def column(self, path: str, name: str) -> list[Any]:
         """A per-clip column such as `transcript` or `wer`."""
@@ -242,24 +263,24 @@ class FeatureStore:
         clips, layers, width = _array(self.group, f"{path}/hidden").shape
         return clips, layers, width
 
-    def _force_to_disk(self, spec: ArraySpec, unit: int, names: Sequence[str]) -> None:
+    def _force_to_disk(self, path: str, unit: int, names: Sequence[str]) -> None:
         """zarr renames whole chunks into place but does not fsync them."""
         for name in names:
-            folder = self.path / spec.path / name / "c"
+            folder = self.path / path / name / "c"
             if not folder.exists():  # zarr leaves out chunks that are all fill value
                 continue
             chunk = folder / str(unit)
             chunks = [p for p in chunk.rglob("*") if p.is_file()] if chunk.is_dir() else [chunk]
-            for path in [p for p in chunks if p.exists()]:
-                fsync_path(path)
-                fsync_path(path.parent)
+            for file in [p for p in chunks if p.exists()]:
+                fsync_path(file)
+                fsync_path(file.parent)
             fsync_path(folder)
 
 
 def open_store(path: Path) -> FeatureStore:
     """Open a finished store for reading."""
     try:
-        return FeatureStore(path, zarr.open_group(path, mode="r", zarr_format=3))
+        return FeatureStore(path, _open_group(path, "r"))
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(f"no feature store {path}; run: make features SET=conditions=[{path.stem}]") from error
 
@@ -276,6 +297,13 @@ def _checksums(hidden_BLD: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
 
 def _checksum(chunk_BD: npt.NDArray[np.float32]) -> int:
     return zlib.crc32(np.ascontiguousarray(chunk_BD, "<f4").data)
+
+
+def _open_group(path: Path, mode: Literal["r", "a"]) -> zarr.Group:
+    try:
+        return zarr.open_group(path, mode=mode, zarr_format=3)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run make features again") from error
 
 
 def _array(group: zarr.Group, path: str) -> Any:

@@ -77,7 +77,7 @@ def load_table(
         ValueError: features are missing, pending or damaged; with the command that makes them.
     """
     columns = {
-        name: _column(features_dir, clips, name, condition, _layers_of(name, layers), (encoders or {}).get(name))
+        name: _column(features_dir, clips, name, condition, layers_of(name, layers), (encoders or {}).get(name))
         for name in modalities
     }
     failed = np.any([column.failed for column in columns.values()], axis=0)
@@ -93,6 +93,19 @@ def load_table(
     if not kept:
         raise ValueError(f"{features_dir}: every clip failed in {', '.join(modalities)}; see failures.csv there")
     return table.take(kept) if table.left_out else table
+
+
+def load_transcripts(
+    features_dir: Path, clips: Sequence[Clip], condition: str = CLEAN, encoder: str | None = None
+) -> list[str]:
+    """The text that stage one encoded for each clip under a condition; "" where there was none.
+
+    Raises:
+        ValueError: the store or its text is not there; with the command that makes it.
+    """
+    store = _store_of(features_dir, "text", condition)
+    transcripts = store.column(f"text/{_encoder_of(store, 'text', encoder)}", "transcript")
+    return [str(transcripts[row]) for row in _rows(store, clips)]
 
 
 @dataclass(frozen=True)
@@ -169,13 +182,14 @@ def _rows(store: FeatureStore, clips: Sequence[Clip]) -> npt.NDArray[np.intp]:
     return np.array([position[clip.clip_id] for clip in clips], np.intp)
 
 
-def _layers_of(modality: str, layers: Layers | Mapping[str, Any]) -> Layers:
+def layers_of(modality: str, layers: Layers | Mapping[str, Any]) -> Layers:
+    """One modality's choice of layers."""
     return layers.get(modality, "mean") if isinstance(layers, Mapping) else layers
 
 
 def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.float32]:
     count = store.shape(path)[1]
-    chosen = _layer_numbers(layers, count)
+    chosen = layer_numbers(layers, count)
     if not chosen or min(chosen) < 0 or max(chosen) >= count:
         raise ValueError(f"layers={layers}: {store.path} {path} has layers 0 to {count - 1}")
     # Summed one by one: all layers of a large corpus would not fit in memory.
@@ -185,7 +199,8 @@ def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.floa
     return (total / len(chosen)).astype(np.float32)
 
 
-def _layer_numbers(layers: Layers, count: int) -> range:
+def layer_numbers(layers: Layers, count: int) -> range:
+    """The layers that are averaged, of an encoder that has `count` of them."""
     if isinstance(layers, int):
         return range(layers, layers + 1)
     if layers == "last":

@@ -54,6 +54,8 @@ class Source:
     @classmethod
     def of(cls, path: Path, sha256: str | None = None) -> Source:
         """Describe a file, hashing it unless the hash is known."""
+        if not path.is_file():  # reading a pipe would never end
+            return cls("", 0, 0, 0, 0)
         try:
             stat = path.stat()
             digest = sha256_of(path) if sha256 is None else sha256
@@ -146,8 +148,18 @@ class MediaStore:
 
     @contextmanager
     def open_unit(self, unit: int) -> Iterator[MediaUnit]:
-        """Read a unit's clips."""
-        with h5py.File(self.part(unit), "r") as file:
+        """Read a unit's clips.
+
+        Raises:
+            ValueError: the part is not there or not readable; names it.
+        """
+        try:
+            file = h5py.File(self.part(unit), "r")
+        except OSError as error:
+            raise ValueError(
+                f"{self.part(unit)} is not readable ({error}); delete it and run make features again"
+            ) from error
+        with file:
             yield MediaUnit(file, self.sources(unit))
 
     def _sidecar(self, unit: int) -> Path:

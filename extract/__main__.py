@@ -55,8 +55,9 @@ def _clean(plan: Plan) -> None:
     """Remove temporary files of killed writers; the lock says that none is alive."""
     for store in plan.features_dir.glob("*.zarr"):
         remove_leftovers(store)
-    for part in plan.features_dir.glob("media/*/.*.part*"):
-        part.unlink(missing_ok=True)
+    for pattern in (".*.part*", "media/*/.*.part*"):
+        for part in plan.features_dir.glob(pattern):
+            part.unlink(missing_ok=True)
 
 
 def _conclude(plan: Plan, interruption: Interruption, pending: int, seconds: float) -> int:

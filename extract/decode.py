@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as DecodeTimeoutError
 from concurrent.futures import wait
@@ -17,8 +19,10 @@ from pebble import ProcessExpired, ProcessPool
 
 from cache.media_store import SAMPLE_RATE_HZ, Failure, Media, Source
 
-# A container's durations are rounded to packets: this much may be missing in a sound file.
-TOLERATED_SECONDS = 0.25
+# A container counts in packets, some of which a decoder keeps to itself: this much may be missing.
+TOLERATED_SECONDS = 0.1
+# Written by programs that cannot go back to fill in the size.
+UNKNOWN_RIFF_SIZE = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Streams:
     """What a container says of itself. 0 where it has no such stream or does not say."""
 
     sample_rate_hz: int
+    channels: int
     sound_seconds: float
     has_picture: bool
     picture_frames: int
@@ -37,16 +42,34 @@ def probe(path: Path) -> Streams:
     Raises:
         ValueError: it is not a media file.
     """
-    if path.stat().st_size == 0:
-        raise ValueError("the file is empty (0 bytes)")
+    _refuse_incomplete(path)
     try:
         with av.open(str(path)) as container:
-            sound = next(iter(container.streams.audio), None)
-            picture = next(iter(container.streams.video), None)
-            seconds = float(sound.duration * sound.time_base) if sound and sound.duration and sound.time_base else 0.0
-            return Streams(sound.rate if sound else 0, seconds, picture is not None, picture.frames if picture else 0)
+            sound, picture = container.streams.best("audio"), container.streams.best("video")
+            # The cover of a sound file is no picture of the speaker.
+            if picture and picture.disposition & av.stream.Disposition.attached_pic:
+                picture = None
+            return Streams(
+                sound.rate if sound else 0,
+                sound.channels if sound else 0,
+                float(sound.duration * sound.time_base) if sound and sound.duration else 0.0,
+                picture is not None,
+                picture.frames if picture else 0,
+            )
     except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"not a readable media file: {error}") from error
+        raise ValueError(f"not a readable media file: {getattr(error, 'strerror', error)}") from error
+
+
+def _refuse_incomplete(path: Path) -> None:
+    size = path.stat().st_size
+    if not size:
+        raise ValueError("the file is empty (0 bytes)")
+    with path.open("rb") as file:
+        head = file.read(12)
+    # FFmpeg takes the end of a WAV file for the end of the sound, whatever the header says.
+    declared = int.from_bytes(head[4:8], "little") + 8
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE" and size < declared < UNKNOWN_RIFF_SIZE:
+        raise ValueError(f"only {size} of {declared} bytes are there")
 
 
 def decode(path: Path, frames: int, size: int) -> Media:
@@ -120,16 +143,21 @@ def _decode_source(path: Path, frames: int, size: int) -> tuple[Media | Failure,
         return decode(path, frames, size), source
     # Whatever a decoder raises on a damaged file is that clip's failure.
     except Exception as error:
-        return Failure(" ".join(str(error).split())[:300] or type(error).__name__), source
+        return Failure(_reason(error, path)), source
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """One line without time, path or addresses (decord adds all three): equal failures read the same."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = re.sub(r"^\[[\d:]+\] \S+\.(cc|h):\d+: ", "", lines[0]).replace(str(path), path.name)
+    return " ".join(line.split())[:300]
 
 
 def _waveform(path: Path, streams: Streams) -> npt.NDArray[np.float32]:
-    import decord
     import torch
     import torchaudio.functional
 
-    reader = decord.AudioReader(str(path), sample_rate=-1, mono=False)
-    samples_CT = np.asarray(reader[:].asnumpy(), np.float32)
+    samples_CT = _one_channel(path) if streams.channels == 1 else _several_channels(path)
     decoded_seconds = samples_CT.shape[1] / streams.sample_rate_hz
     if decoded_seconds + TOLERATED_SECONDS < streams.sound_seconds:
         raise ValueError(f"only {decoded_seconds:.2f} of {streams.sound_seconds:.2f} s of sound could be decoded")
@@ -140,6 +168,22 @@ def _waveform(path: Path, streams: Streams) -> npt.NDArray[np.float32]:
         waveform_T, streams.sample_rate_hz, SAMPLE_RATE_HZ
     ).numpy()
     return resampled_T
+
+
+def _one_channel(path: Path) -> npt.NDArray[np.float32]:
+    import decord
+
+    samples_CT: npt.NDArray[np.float32] = decord.AudioReader(str(path), sample_rate=-1, mono=True)[:].asnumpy()
+    return samples_CT
+
+
+def _several_channels(path: Path) -> npt.NDArray[np.float32]:
+    """By PyAV: decord 0.6 returns memory that it does not own, or a sum beyond full scale."""
+    with av.open(str(path)) as container:
+        planar = av.AudioResampler(format="fltp")
+        frames = itertools.chain(container.decode(container.streams.best("audio")), [None])
+        blocks = [block.to_ndarray() for frame in frames for block in planar.resample(frame)]
+    return np.concatenate(blocks, axis=1)
 
 
 def _frames(path: Path, streams: Streams, frames: int, size: int) -> npt.NDArray[np.uint8]:

@@ -19,7 +19,7 @@ def rank_count() -> int:
         ValueError: it is not a positive number.
     """
     text = os.environ.get("RANKS", "2")
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal() and int(text)):
         raise ValueError(f"RANKS={text!r} must be a positive whole number")
     return int(text)
 

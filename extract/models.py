@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cache.media_store import sha256_of
 
@@ -17,6 +19,10 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 SETTINGS = ("*.json", "*.txt")
+SECONDS_FOR_AN_ANSWER = 15.0
+# What Whisper, DistilBERT and the others call the same thing in config.json.
+LAYERS = ("encoder_layers", "n_layers", "num_hidden_layers")
+WIDTH = ("d_model", "dim", "hidden_size")
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,8 @@ def find_model(name: str) -> Model:
     folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else _from_hub(name)
     try:
         config = json.loads((folder / "config.json").read_text())
-        layers = int(config.get("encoder_layers") or config["num_hidden_layers"]) + 1
-        width = int(config.get("d_model") or config["hidden_size"])
+        layers = int(_first_of(config, LAYERS)) + 1
+        width = int(_first_of(config, WIDTH))
         model_type = str(config["model_type"])
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
@@ -72,6 +78,11 @@ def find_model(name: str) -> Model:
         weights_sha256=_weights_sha256(name, folder),
         settings_sha256=_settings_sha256(folder),
     )
+
+
+def _first_of(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    key = next((key for key in keys if key in config), keys[-1])
+    return config[key]
 
 
 def check_asr_model(model: str) -> None:
@@ -103,20 +114,33 @@ def _from_hub(name: str) -> Path:
         )
     from huggingface_hub import snapshot_download
 
+    silence = _hub_error(name)
     patterns = [[*SETTINGS, "model*.safetensors"], [*SETTINGS, "pytorch_model*.bin"]]
     try:
         for allowed in patterns:
-            folder = Path(snapshot_download(name, allow_patterns=allowed))
+            folder = Path(snapshot_download(name, allow_patterns=allowed, local_files_only=silence is not None))
             if any((folder / weights).exists() for weights in WEIGHTS):
                 return folder
     # The hub client raises a dozen kinds of errors for "not reachable" and "not there".
     except Exception as error:
+        reason = type(silence or error).__name__
         raise ValueError(
-            f"model {name} is neither a local directory nor reachable on the hub ({type(error).__name__}); "
+            f"model {name} is neither a local directory nor reachable on the hub ({reason}); "
             "download it on a machine with network and give its directory, "
             f"e.g. SET=encoders.audio=models/{Path(name).name}"
         ) from error
     raise ValueError(f"model {name} on the hub has no PyTorch weights")
+
+
+def _hub_error(name: str) -> Exception | None:
+    """Why the hub does not know the model, or None. Downloads have no time limit: asking first has one."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=SECONDS_FOR_AN_ANSWER)
+    except Exception as error:
+        return error
+    return None
 
 
 def _weights_sha256(name: str, folder: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from extract.encoders import Encoder, encoder_class, rank_device
 from extract.plan import Job, Plan, make_plan
 from extract.progress import Progress
 from extract.transcribe import Recogniser, Transcript
+
+# Ten are promised. A batch that takes longer is given up: its unit stays pending either way.
+SECONDS_TO_FINISH = 8
 
 
 class Stopped(Exception):
@@ -55,13 +58,14 @@ class StopRequest:
 
     def _receive(self, *_: object) -> None:
         self.received = True
+        signal.alarm(SECONDS_TO_FINISH)
 
 
 @dataclass(frozen=True)
 class Tools:
     """The loaded models of one rank."""
 
-    encoders: dict[str, Encoder]
+    encoders: Mapping[str, Encoder]
     recogniser: Recogniser | None
 
 

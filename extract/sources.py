@@ -9,7 +9,7 @@ from cache.clips import Clip
 from cache.feature_store import State
 from cache.media_store import Source
 from cache.units import unit_rows
-from extract.plan import Plan
+from extract.plan import Job, Plan
 
 
 def check_sources(plan: Plan) -> int:
@@ -21,16 +21,29 @@ def check_sources(plan: Plan) -> int:
     reset = 0
     for unit in plan.units:
         rows = unit_rows(len(plan.corpus.clips), unit)
-        failed = plan.config.retry_failed and _has_failures(plan, rows)
-        if failed or (
-            plan.media.has_unit(unit) and _media_changed(plan, unit, plan.corpus.clips[rows.start : rows.stop])
-        ):
+        if (plan.config.retry_failed and _has_failures(plan, rows)) or _changed(plan, unit, rows):
             # States first: a crash in between leaves pending units, never features of a file that is gone.
             for job in plan.jobs:
                 plan.stores[job.condition.name].reset_unit(job.spec.path, unit)
             plan.media.forget_unit(unit)
             reset += 1
     return reset
+
+
+def _changed(plan: Plan, unit: int, rows: range) -> bool:
+    clips = plan.corpus.clips[rows.start : rows.stop]
+    if plan.media.has_unit(unit):
+        return _media_changed(plan, unit, clips)
+    # The decoded media were deleted, or other ones are asked for: the stores themselves say what they hold.
+    finished = [job for job in plan.jobs if not plan.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
+    recorded = [_recorded_hashes(plan, job, rows) for job in finished]
+    now = [Source.of(plan.corpus.source(clip)).sha256 for clip in clips] if finished else []
+    return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
+
+
+def _recorded_hashes(plan: Plan, job: Job, rows: range) -> list[str]:
+    hashes: list[str] = plan.stores[job.condition.name].column(job.spec.path, "source")[rows.start : rows.stop]
+    return hashes
 
 
 def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import butter, fftconvolve, lfilter, resample_poly, sosfilt
 
+from cache.ravdess import STATEMENTS
+
 Array = npt.NDArray[np.float64]
 
 SAMPLE_RATE_HZ = 48_000
 CONTROL_HZ = 400
-STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 
 _RATE_HZ = 24_000  # the formants are filtered here; the pulses are drawn finer, so that they do not alias
 _OVERSAMPLING = 4
@@ -190,9 +191,9 @@ def speak(statement: str, label: str, voice: Voice, rng: np.random.Generator) ->
     pitch_hz_C = _pitch(stress_C, counts, prosody, voice, rng)
     gain_C = 10 ** (_loudness_db(stress_C, prosody, rng) / 20)
     source_T = _sources(phones, counts, pitch_hz_C, gain_C, prosody, voice, rng)
-    speech_T = _vocal_tract(source_T, phones, counts, voice.tract * (1 + prosody.formants))
-    speech_T += _frication(phones, counts, gain_C, prosody, rng)
-    samples_T = _master(speech_T, -25.0 + prosody.level, rng)
+    voiced_T = _vocal_tract(source_T, phones, counts, voice.tract * (1 + prosody.formants))
+    speech_T = voiced_T / _active_level(voiced_T) + _frication(phones, counts, gain_C, prosody, rng)
+    samples_T = _master(speech_T, -28.0 + prosody.level, rng)
     return Utterance(samples_T, *_mouth(phones, counts, gain_C), pitch_hz_C)
 
 
@@ -355,7 +356,7 @@ def _frication(
         amplitude_T = _stretch(_smooth(_track(values, counts), 0.008) * gain_C) * effort
         band = butter(1, (0.72 * centre_hz, 1.32 * centre_hz), "bandpass", fs=_RATE_HZ, output="sos")
         total_T += sosfilt(band, amplitude_T * rng.standard_normal(len(total_T)))
-    return total_T * 1.2
+    return total_T * 1.8
 
 
 def _master(speech_T: Array, level_db: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -363,11 +364,15 @@ def _master(speech_T: Array, level_db: float, rng: np.random.Generator) -> npt.N
     tail = rng.standard_normal(_RATE_HZ // 8) * np.exp(-np.arange(_RATE_HZ // 8) / (0.022 * _RATE_HZ)) * 0.012
     tail[0] = 1.0
     room_T = fftconvolve(speech_T, tail)[: len(speech_T)]
-    power_T = np.convolve(room_T**2, np.ones(480) / 480, mode="same")
-    active = float(np.sqrt(power_T[power_T > power_T.max() * 1e-3].mean()))
-    scaled_T = room_T * 10 ** (level_db / 20) / active + 2e-4 * rng.standard_normal(len(room_T))
+    scaled_T = room_T * 10 ** (level_db / 20) / _active_level(room_T) + 2e-4 * rng.standard_normal(len(room_T))
     fine_T = np.asarray(resample_poly(scaled_T, SAMPLE_RATE_HZ // _RATE_HZ, 1))
     return (fine_T * min(1.0, 0.95 / float(np.abs(fine_T).max()))).astype(np.float32)
+
+
+def _active_level(speech_T: Array) -> float:
+    """Root mean square of what lies within 30 dB of the loudest 20 ms."""
+    power_T = np.convolve(speech_T**2, np.ones(480) / 480, mode="same")
+    return float(np.sqrt(power_T[power_T > power_T.max() * 1e-3].mean()))
 
 
 def _mouth(phones: list[Phone], counts: npt.NDArray[np.int_], gain_C: Array) -> tuple[Array, Array]:

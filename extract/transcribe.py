@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.lock import locked
+
 # Whisper's own front end needs one hop; below it there is nothing to recognise.
 SHORTEST_SAMPLES = 160
+SECONDS_FOR_A_DOWNLOAD = 3600
+SECONDS_WITHOUT_AN_ANSWER = 30
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,9 @@ class Recogniser:
         Raises:
             ValueError: it cannot be had; how to name a file instead.
         """
-        import whisper_timestamped
-
         self.language = language
         try:
-            self.network = whisper_timestamped.load_model(model, device=str(device))
+            self.network = _load(model, device)
         # Downloads fail in many ways, and so does reading a file that is no checkpoint.
         except Exception as error:
             raise ValueError(
@@ -75,6 +80,22 @@ class Recogniser:
         confidence = float(np.mean([word["confidence"] for word in words])) if words else math.nan
         text = str(result["text"]).strip()
         return Transcript(text, json.dumps(words), confidence, word_error_rate(statement, text))
+
+
+def _load(model: str, device: torch.device) -> Any:
+    import whisper_timestamped
+
+    path = Path(model).expanduser()
+    if path.is_file():
+        return whisper_timestamped.load_model(str(path), device=str(device))
+    patience, downloads = socket.getdefaulttimeout(), Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "whisper")
+    # Whisper downloads straight to the final place, and waits for ever: one rank at a time, and not for ever.
+    with locked(downloads.expanduser(), SECONDS_FOR_A_DOWNLOAD):
+        socket.setdefaulttimeout(SECONDS_WITHOUT_AN_ANSWER)
+        try:
+            return whisper_timestamped.load_model(model, device=str(device))
+        finally:
+            socket.setdefaulttimeout(patience)
 
 
 def word_error_rate(reference: str, hypothesis: str) -> float:

@@ -94,7 +94,8 @@ def training_curves_figure(history: Sequence[Mapping[str, Any]], path: Path, not
     Args:
         history: one mapping per run: `seed`, `fold`, `train_loss`, `validation_loss`, `validation_uar` (a
             value per epoch; a list may be empty where it was not measured) and `best_epoch`, which indexes
-            them from 0. On the axis epochs count from 1.
+            them from 0. On the axis epochs count from 1. A run that continues another may add `start_uar`,
+            its validation UAR before the first epoch, drawn at 0; a best epoch of -1 then means the start.
         note: a small footer.
 
     Raises:
@@ -114,7 +115,11 @@ def training_curves_figure(history: Sequence[Mapping[str, Any]], path: Path, not
         uar_axes.set_ylabel("UAR")
         uar_axes.set_xlabel("epoch")
         uar_axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        uar_axes.set_xlim(0.5, max(len(run["train_loss"]) for run in history) + 0.5)
+        starts = [run["start_uar"] for run in history if "start_uar" in run]
+        if starts:
+            uar_axes.plot([0] * len(starts), starts, "o", color=BLUE, markersize=3.5, fillstyle="none", label="before")
+        longest = max(len(run["train_loss"]) for run in history)
+        uar_axes.set_xlim(-0.5 if starts else 0.5, longest + 0.5)
         for axes in (loss_axes, uar_axes):
             _start_at_zero(axes)
             axes.grid(axis="y")
@@ -231,6 +236,9 @@ def _mark_best(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     points = []
     for run in history:
         best, values = int(run["best_epoch"]), run["validation_uar"]
+        if best == -1 and "start_uar" in run:
+            points.append((0, run["start_uar"]))
+            continue
         if not len(values):
             continue
         if not 0 <= best < len(values):

@@ -184,6 +184,11 @@ def load_model(path: Path) -> tuple[FusionModel, dict[str, Any]]:
         raise ValueError(
             f"{path} is no checkpoint of a fusion head ({type(error).__name__}); train one again"
         ) from error
+    if "encoders" in checkpoint:
+        raise ValueError(
+            f"{path} was fine-tuned with encoders of its own, which cached features do not come from; "
+            "name the run of stage two"
+        )
     return model.eval(), checkpoint
 
 

@@ -16,8 +16,6 @@ from cache.clips import LABELS, Clip, write_metadata
 from configs.random_encoders import RandomEncodersConfig
 from extract.random_encoders import write_random_encoders
 
-SHARED = Path(__file__).parents[2] / "shared"
-
 
 def tone(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> npt.NDArray[np.float32]:
     """Syllable-like bursts of a harmonic tone with a little noise, (samples,) float32, peak below 0.5."""

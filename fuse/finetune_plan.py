@@ -1,0 +1,250 @@
+"""What a fine-tune starts from, checked before any rank starts: the run, its encoders, its clips and their media."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.clips import Clip, read_corpus
+from cache.conditions import CLEAN
+from cache.feature_store import open_store
+from cache.feature_table import FeatureTable, load_table, load_transcripts
+from cache.media_store import SAMPLE_RATE_HZ, MediaStore
+from cache.splits import PARTS, Fold
+from cache.units import unit_size
+from configs.finetune import FinetuneConfig
+from extract.encoders import encoder_class
+from extract.models import Model, find_model
+from fuse.clip_batches import ClipItem
+from fuse.heads import FusionModel
+from fuse.run_folder import CHECKPOINT, run_folders
+from fuse.train import load_model
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run of stage two that is continued."""
+
+    folder: Path
+    fusion: FusionModel
+    checkpoint: Mapping[str, Any]
+
+    @property
+    def fold(self) -> Fold:
+        """Its speakers: who was never seen there stays unseen."""
+        speakers = {part: tuple(self.checkpoint["speakers"][part]) for part in PARTS}
+        return Fold(int(self.checkpoint["fold"]), **speakers)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The keys of the configuration that this run decides."""
+        settings, scales = self.checkpoint["settings"], self.fusion.standardiser.scale_.values()
+        rescaled = any(bool((scale != 1).any()) for scale in scales)
+        return {
+            "modalities": tuple(self.fusion.widths),
+            "protocol": self.checkpoint["protocol"],
+            "head": settings["head"],
+            "hidden": settings["hidden"],
+            "dropout": settings["dropout"],
+            "layers": self.checkpoint["features"]["layers"],
+            "standardise": "train" if rescaled else "none",
+        }
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """Everything a rank needs to know.
+
+    Attributes:
+        config: with the keys of the continued run filled in.
+        start: that run.
+        models: encoders by modality.
+        parts: the clips of `train`, `validation` and `test`.
+        media: None where only text is used.
+        stored: clips in the media store.
+        left_out: ids of clips that failed in stage one.
+        random_weights: some encoder was never trained.
+    """
+
+    config: FinetuneConfig
+    start: Start
+    models: Mapping[str, Model]
+    parts: Mapping[str, tuple[ClipItem, ...]]
+    media: MediaStore | None
+    stored: int
+    left_out: tuple[str, ...]
+    random_weights: bool
+
+    @property
+    def seed(self) -> int:
+        """The one seed of the run."""
+        assert self.config.seeds is not None
+        return self.config.seeds[0]
+
+    @property
+    def samples(self) -> int:
+        """Length of every clip's sound."""
+        return round(self.config.audio_seconds * SAMPLE_RATE_HZ)
+
+
+def make_plan(config: FinetuneConfig) -> FinetunePlan:
+    """Check everything that can be checked without loading an encoder.
+
+    Raises:
+        ValueError: one line; nothing was written.
+    """
+    start = find_start(Path(config.init))
+    config = resolve(config, start)
+    encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    corpus = read_corpus(Path(config.corpus))
+    models = _models(config, start)
+    table = _table(config, corpus.clips, models)
+    store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
+    rows = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
+    parts = {part: _items(config, start, table, rows, models, part) for part in PARTS}
+    media = _media(config, models, [item.row for items in parts.values() for item in items], len(rows))
+    return FinetunePlan(config, start, models, parts, media, len(rows), table.left_out, table.random_weights)
+
+
+def find_start(init: Path) -> Start:
+    """The one run of stage two in a folder.
+
+    Raises:
+        ValueError: there is none, several, or it is no run of stage two.
+    """
+    runs = run_folders(init)
+    if len(runs) > 1:
+        raise ValueError(f"init={init} holds {len(runs)} runs; name the one to continue, e.g. init={runs[0]}")
+    fusion, checkpoint = load_model(runs[0] / CHECKPOINT)
+    return Start(runs[0], fusion, checkpoint)
+
+
+def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
+    """Fill in what the continued run decides.
+
+    Raises:
+        ValueError: the configuration says something else.
+    """
+    for name, value in start.fixed.items():
+        given = getattr(config, name)
+        same = set(given) == set(value) if name == "modalities" and given else given == value
+        if given is not None and not same:
+            raise ValueError(
+                f"{name}={_shown(given)} contradicts the run it starts from ({start.folder}: {_shown(value)}); "
+                f"leave {name} out, or set init to another run"
+            )
+    return replace(config, **start.fixed, seeds=config.seeds or (int(start.checkpoint["seed"]),))
+
+
+def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The precision encoders run in on this device.
+
+    Raises:
+        ValueError: the device does not have it.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float16
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision=float16 needs a GPU; set precision=auto")
+    if precision == "bfloat16" and not _has_bfloat16(device):
+        raise ValueError("precision=bfloat16: this GPU does not have it; set precision=auto")
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[precision]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
+    """The encoders, which must be those whose features the run was trained on."""
+    models = {}
+    trained_on = start.checkpoint["features"]["encoders"]
+    store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
+    for name, width in start.fusion.widths.items():
+        wanted = getattr(config.encoders, name)
+        if wanted is None:
+            raise ValueError(
+                f"encoders.{name} is null, but {start.folder} uses {name}; name the encoder of its features"
+            )
+        model = find_model(wanted)
+        encoder_class(name, model)
+        if trained_on.get(name, model.name) != model.name or model.width != width:
+            named = trained_on.get(name, f"an encoder of width {width}")
+            raise ValueError(f"encoders.{name}={wanted} is not what {start.folder} was trained on: {named}")
+        if model.name in store.encoders(name):
+            stored = store.provenance(f"{name}/{model.name}").get("weights_sha256")
+            if stored != model.weights_sha256:
+                raise ValueError(
+                    f"encoders.{name}={wanted} has other weights than the features in {config.features_dir} "
+                    "were made with; name the same model folder, or run make features again"
+                )
+        models[name] = model
+    return models
+
+
+def _table(config: FinetuneConfig, clips: Sequence[Clip], models: Mapping[str, Model]) -> FeatureTable:
+    """Which clips stage one finished, and what they have; the features themselves are not used."""
+    encoders = {name: model.name for name, model in models.items()}
+    return load_table(Path(config.features_dir), clips, tuple(models), config.condition, "last", encoders)
+
+
+def _items(
+    config: FinetuneConfig,
+    start: Start,
+    table: FeatureTable,
+    rows: Mapping[str, int],
+    models: Mapping[str, Model],
+    part: str,
+) -> tuple[ClipItem, ...]:
+    speakers = getattr(start.fold, part)
+    chosen = table.rows_of(speakers)
+    if not len(chosen):
+        raise ValueError(
+            f"{config.corpus} has no clips of the {part} speakers of {start.folder} ({', '.join(speakers)})"
+        )
+    clips = [table.clips[row] for row in chosen]
+    texts = [""] * len(clips)
+    if "text" in models:
+        texts = load_transcripts(Path(config.features_dir), clips, config.condition, models["text"].name)
+    present = [frozenset(name for name in models if table.present[name][row]) for row in chosen]
+    return tuple(
+        ClipItem(clip, rows[clip.clip_id], text, has) for clip, text, has in zip(clips, texts, present, strict=True)
+    )
+
+
+def _media(config: FinetuneConfig, models: Mapping[str, Model], rows: Sequence[int], stored: int) -> MediaStore | None:
+    """The media store that holds these rows at the size the video encoder takes."""
+    if not models.keys() & {"audio", "video"}:
+        return None
+    folder = Path(config.features_dir)
+    shapes = [(models["video"].frames, models["video"].size)] if "video" in models else _shapes(folder)
+    units = sorted({row // unit_size(stored) for row in rows})
+    missing = f"no decoded clips in {folder / 'media'}"
+    for frames, size in shapes:
+        media = MediaStore(folder, {"frames": frames, "size": size})
+        lacking = [unit for unit in units if not media.has_unit(unit)]
+        if not lacking:
+            return media
+        missing = f"{media.folder} lacks {len(lacking)} of {len(units)} units of decoded clips"
+    raise ValueError(f"{missing}; run make features first, with the same corpus, features_dir and encoders")
+
+
+def _shapes(folder: Path) -> list[tuple[int, int]]:
+    """(frames, size) of the media that are there: any will do where only sound is wanted."""
+    shapes = []
+    for path in sorted(folder.glob("media/frames*-size*")):
+        frames, _, size = path.name.removeprefix("frames").partition("-size")
+        if frames.isdecimal() and size.isdecimal():
+            shapes.append((int(frames), int(size)))
+    return shapes
+
+
+def _shown(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,128 @@
+"""The grammar of conditions: names are canonical, mistakes are named, draws follow the seed and the clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.conditions import KINDS, parse_condition, parse_joint, stored_conditions
+
+kinds = st.sampled_from(sorted(KINDS))
+
+
+@st.composite
+def names(draw: st.DrawFn) -> str:
+    kind = draw(kinds)
+    return f"{kind}-{KINDS[kind].level_name(draw(st.integers(KINDS[kind].lowest, KINDS[kind].highest)))}"
+
+
+@given(names())
+def test_a_name_says_everything(name: str) -> None:
+    condition = parse_condition(name)
+    assert condition.name == name
+    assert f"{condition.kind}-{KINDS[condition.kind].level_name(condition.level)}" == name
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "kind", "level", "changes"),
+    [
+        ("clean", "", "clean", 0, ("audio", "video", "text")),
+        ("noise-white-10db", "audio", "noise-white", 10, ("audio", "text")),
+        ("noise-white-0db", "audio", "noise-white", 0, ("audio", "text")),
+        ("noise-white-minus5db", "audio", "noise-white", -5, ("audio", "text")),
+        ("occlude-block-50", "video", "occlude-block", 50, ("video",)),
+        ("drop-frames-30", "video", "drop-frames", 30, ("video",)),
+    ],
+)
+def test_known_names(name: str, modality: str, kind: str, level: int, changes: tuple[str, ...]) -> None:
+    condition = parse_condition(name)
+    assert (condition.modality, condition.kind, condition.level, condition.changes) == (modality, kind, level, changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("noise-white-10bd", "did you mean noise-white-10db?"),
+        ("oclude-block-50", "did you mean occlude-block-50?"),
+        ("Clean", "did you mean clean?"),
+        ("noise-pink-10db", "known kinds: clean, noise-white-10db, occlude-block-10, drop-frames-10"),
+        ("noise-white-10", "spelt noise-white-10db"),
+        ("noise-white-010db", "spelt noise-white-10db"),
+        ("noise-white-minus0db", "spelt noise-white-0db"),
+        ("noise-white--5db", "unknown condition"),
+        ("occlude-block-50db", "spelt occlude-block-50"),
+        ("occlude-block-0", "the level must lie in 1 to 100"),
+        ("occlude-block-101", "the level must lie in 1 to 100"),
+        ("occlude-block-minus5", "the level must lie in 1 to 100"),
+        ("drop-frames-100", "the level must lie in 1 to 99"),
+        ("noise-white-61db", "the level must lie in -40 to 60"),
+        ("noise-white-minus41db", "the level must lie in -40 to 60"),
+        ("noise-white-10db\n", "unknown condition"),
+        ("noise-white-\u0661\u0660db", "spelt noise-white-10db"),
+        ("", "unknown condition ''"),
+        ("../clean", "unknown condition"),
+    ],
+)
+def test_mistakes_are_named(name: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=r"condition") as error:
+        parse_condition(name)
+    assert expected in str(error.value)
+
+
+@given(st.text(max_size=30))
+def test_nothing_but_the_grammar_is_accepted(text: str) -> None:
+    try:
+        condition = parse_condition(text)
+    except ValueError:
+        return
+    assert condition.name == text
+
+
+def test_joint_conditions_name_different_modalities() -> None:
+    parts = parse_joint("noise-white-0db+occlude-block-50")
+    assert [part.name for part in parts] == ["noise-white-0db", "occlude-block-50"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clean+clean", "clean+noise-white-0db", "noise-white-0db+noise-white-5db", "occlude-block-50+drop-frames-30"],
+)
+def test_joint_conditions_of_one_modality_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"must name one condition of each of several modalities"):
+        parse_joint(name)
+
+
+@pytest.mark.parametrize("name", ["+", "clean+", "noise-white-0db+", "noise-white-0db+nothing"])
+def test_joint_conditions_need_known_parts(name: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown condition"):
+        parse_joint(name)
+
+
+def test_stores_hold_clean_first_then_each_part_once() -> None:
+    wanted = ["occlude-block-50", "noise-white-0db+occlude-block-50", "clean", "drop-frames-30"]
+    stored = [condition.name for condition in stored_conditions(wanted)]
+    assert stored == ["clean", "occlude-block-50", "noise-white-0db", "drop-frames-30"]
+    assert [condition.name for condition in stored_conditions([])] == ["clean"]
+
+
+ids = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+
+
+@given(ids, ids, st.integers(0, 5))
+def test_draws_follow_the_seed_and_the_clip_id(first: str, second: str, seed: int) -> None:
+    def draw(clip_id: str, seed: int) -> list[int]:
+        return list(parse_condition("noise-white-0db", seed).rng(clip_id).integers(0, 2**62, 4))
+
+    assert draw(first, seed) == draw(first, seed)
+    assert (draw(first, seed) == draw(second, seed)) == (first == second)
+    assert draw(first, seed) != draw(first, seed + 1)
+
+
+def test_draws_stay_what_they_are() -> None:
+    """Other numbers here would make every stored noisy feature stale without anyone noticing."""
+    drawn = parse_condition("noise-white-0db").rng("03-01-01-01-01-01-01").standard_normal(3)
+    np.testing.assert_allclose(
+        drawn, [-0.6552497489481313, -0.3832761389525781, -2.090383366263319], rtol=0, atol=1e-12
+    )
