@@ -192,6 +192,8 @@ def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.floa
     chosen = layer_numbers(layers, count)
     if not chosen or min(chosen) < 0 or max(chosen) >= count:
         raise ValueError(f"layers={layers}: {store.path} {path} has layers 0 to {count - 1}")
+    if side_by_side(layers):
+        return np.concatenate([store.read_layer(path, layer) for layer in chosen], axis=1)
     # Summed one by one: all layers of a large corpus would not fit in memory.
     total = store.read_layer(path, chosen[0]).astype(np.float64)
     for layer in chosen[1:]:
@@ -199,14 +201,21 @@ def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.floa
     return (total / len(chosen)).astype(np.float32)
 
 
-def layer_numbers(layers: Layers, count: int) -> range:
-    """The layers that are averaged, of an encoder that has `count` of them."""
+def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
+    """The layers that are used, of an encoder that has `count` of them."""
     if isinstance(layers, int):
-        return range(layers, layers + 1)
+        return (layers,)
     if layers == "last":
-        return range(count - 1, count)
+        return (count - 1,)
     if layers == "mean":
-        return range(count)
+        return tuple(range(count))
     if isinstance(layers, tuple):
-        return range(layers[0], layers[1] + 1)
-    raise ValueError(f"layers={layers}: give a number, last, mean, or [first, last]")
+        return tuple(range(layers[0], layers[1] + 1))
+    if isinstance(layers, str) and "+" in layers:
+        return tuple(map(int, layers.split("+")))
+    raise ValueError(f"layers={layers}: give a number, last, mean, [first, last], or 2+3 for two side by side")
+
+
+def side_by_side(layers: Layers) -> bool:
+    """Whether several layers are concatenated ("2+3") and not averaged."""
+    return isinstance(layers, str) and "+" in layers

@@ -11,14 +11,23 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import parse_joint
 from configs.loader import STRICT
 
-# A layer, the last one, the mean of all, or the mean of a range (both ends included).
-Layers = Annotated[int, Field(ge=0)] | Literal["last", "mean"] | tuple[int, int]
+# A layer, the last one, the mean of all, the mean of a range (both ends included), or several side by side.
+Layers = (
+    Annotated[int, Field(ge=0)]
+    | Literal["last", "mean"]
+    | tuple[int, int]
+    | Annotated[str, Field(pattern=r"^[0-9]+(\+[0-9]+)+$")]
+)
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class Optim:
-    """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16."""
+    """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16.
+
+    `shrinkage` is of the covariance of the head `lda`, which is solved and uses none of the others; with
+    `augment`, it sees `epochs` draws of every clip.
+    """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -26,6 +35,7 @@ class Optim:
     batch_size: Annotated[int, Field(ge=1)] = 32
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 @dataclass(frozen=True, config=STRICT)

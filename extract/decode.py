@@ -108,7 +108,9 @@ def decode_all(
 
     `check` is called at least once a second while waiting and ends the work by raising.
     """
-    context = multiprocessing.get_context("spawn")
+    # Each pool's workers are forked from a server that has imported these once; nothing runs there.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torchaudio.functional", "decord"])
     with ProcessPool(max_workers=workers, context=context) as pool:
         futures = [pool.schedule(_decode_source, (path, frames, size), timeout=timeout_seconds) for path in paths]
         try:

@@ -106,7 +106,7 @@ def _mux(path: Path, samples_T: npt.NDArray[np.float32], frames_FHWC: npt.NDArra
     with av.open(str(path), "w", format="mp4") as container:
         # One thread: x264 decides differently with more, and the clips are made side by side already.
         video = container.add_stream(
-            "libx264", rate=FRAMES_PER_SECOND, options={"crf": "20", "preset": "veryfast", "threads": "1"}
+            "libx264", rate=FRAMES_PER_SECOND, options={"crf": "20", "preset": "superfast", "threads": "1"}
         )
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=96_000)

@@ -12,12 +12,12 @@ width of the head is 1. Shape suffixes: F frames, H height, W width, N points of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw
 
 Array = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]
@@ -34,10 +34,11 @@ _HAIRS: tuple[Colour, ...] = (
     (58, 40, 30), (34, 28, 28), (124, 82, 46), (26, 22, 24), (164, 120, 66), (82, 56, 40), (30, 24, 24), (138, 70, 40),
 )  # fmt: skip
 _IRISES: tuple[Colour, ...] = ((86, 60, 40), (64, 42, 30), (74, 104, 128), (92, 104, 70))
+# As in RAVDESS, everybody wears something dark before the same wall.
 _CLOTHES: tuple[Colour, ...] = (
-    (52, 60, 78), (96, 52, 60), (58, 84, 72), (84, 80, 92), (120, 92, 60), (44, 76, 98), (70, 66, 62), (100, 74, 104),
+    (44, 50, 62), (66, 44, 50), (42, 58, 54), (54, 52, 62), (66, 56, 46), (38, 54, 68), (50, 48, 46), (60, 48, 62),
 )  # fmt: skip
-_WALLS: tuple[Colour, ...] = ((206, 211, 214), (214, 208, 199), (200, 208, 202), (211, 206, 214))
+_WALL: Colour = (214, 216, 218)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class Look:
     hair: Colour
     iris: Colour
     clothes: Colour
-    wall: Colour
     female: bool
     hairstyle: int
     beard: bool
@@ -68,9 +68,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Expression:
-    """Action units in [0, 1], the head's pose (units of the face) and the skin's tint (red, green, blue)."""
+    """Action units in [0, 1], the pose (units of the face) and the skin's tint (red, green, blue)."""
 
     units: dict[int, float]
+    shoulders: float = 0.0
     lean: float = 0.0
     nod: float = 0.0
     tilt: float = 0.0
@@ -82,17 +83,32 @@ class Expression:
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 25, 26, 43)
 EXPRESSIONS = {
     "neutral": Expression({}),
-    "calm": Expression({12: 0.22, 43: 0.28, 25: 0.05}, -0.01, 0.02, 0.03, 0.0, (0.01, 0.01, 0.0), 0.5),
-    "happy": Expression({6: 0.8, 12: 1.0, 25: 0.6}, 0.05, -0.06, 0.05, 0.0, (0.07, 0.02, -0.02), 0.25),
-    "sad": Expression({1: 0.9, 4: 0.5, 15: 1.0, 17: 0.6, 43: 0.32}, -0.03, 0.24, -0.06, 0.06, (-0.06, -0.03, 0.02), 0.6),
-    "angry": Expression({4: 1.0, 5: 0.5, 7: 0.7, 10: 0.3, 23: 0.9, 25: 0.25}, 0.10, 0.12, 0.0, 0.0, (0.11, -0.06, -0.07), 0.2),
+    "calm": Expression(
+        {12: 0.17, 43: 0.28}, shoulders=-0.05, lean=-0.02, nod=0.02, tilt=0.03, tint=(0.01, 0.01, 0.0), onset_seconds=0.5
+    ),
+    "happy": Expression(
+        {6: 0.8, 12: 1.0, 25: 0.6}, shoulders=0.07, lean=0.05, nod=-0.06, tilt=0.05, tint=(0.07, 0.03, -0.02), onset_seconds=0.25
+    ),
+    "sad": Expression(
+        {1: 0.9, 4: 0.5, 15: 1.0, 17: 0.6, 43: 0.32},
+        shoulders=-0.17, lean=-0.03, nod=0.24, tilt=-0.06, turn=0.06, tint=(-0.06, -0.03, 0.02), onset_seconds=0.6,
+    ),
+    "angry": Expression(
+        {4: 1.0, 5: 0.5, 7: 0.7, 10: 0.3, 23: 0.9, 25: 0.25},
+        shoulders=0.10, lean=0.12, nod=0.10, tint=(0.09, -0.05, -0.06), onset_seconds=0.2,
+    ),
     "fearful": Expression(
-        {1: 1.0, 2: 0.6, 4: 0.6, 5: 1.0, 20: 0.9, 25: 0.5, 26: 0.2}, -0.11, -0.05, 0.02, -0.10, (-0.04, 0.01, 0.05), 0.18
+        {1: 1.0, 2: 0.6, 4: 0.6, 5: 1.0, 20: 0.9, 25: 0.5, 26: 0.2},
+        shoulders=0.17, lean=-0.12, nod=-0.05, tilt=0.02, turn=-0.10, tint=(-0.04, 0.01, 0.05), onset_seconds=0.18,
     ),
     "disgust": Expression(
-        {4: 0.5, 7: 0.5, 9: 1.0, 10: 0.9, 15: 0.4, 16: 0.4, 17: 0.5}, -0.07, 0.02, 0.10, 0.20, (-0.05, 0.01, -0.06), 0.35
+        {4: 0.5, 7: 0.5, 9: 1.0, 10: 0.9, 15: 0.4, 16: 0.4, 17: 0.5},
+        shoulders=-0.06, lean=-0.10, nod=0.02, tilt=0.10, turn=0.20, tint=(-0.05, 0.01, -0.06), onset_seconds=0.35,
     ),
-    "surprised": Expression({1: 1.0, 2: 1.0, 5: 0.8, 25: 0.4, 26: 0.75}, -0.03, -0.20, 0.0, 0.0, (0.06, 0.06, 0.03), 0.15),
+    "surprised": Expression(
+        {1: 1.0, 2: 1.0, 5: 0.8, 25: 0.4, 26: 0.75},
+        shoulders=0.05, lean=-0.03, nod=-0.20, tint=(0.06, 0.06, 0.04), onset_seconds=0.15,
+    ),
 }  # fmt: skip
 
 
@@ -110,6 +126,7 @@ class Pose:
     turn: float
     nod: float
     gaze: tuple[float, float]
+    shoulders: float
 
 
 def draw_look(sex: str, number: int, rng: np.random.Generator) -> Look:
@@ -120,7 +137,6 @@ def draw_look(sex: str, number: int, rng: np.random.Generator) -> Look:
         hair=_HAIRS[number * 5 % 8],
         iris=_IRISES[number * 3 % 4],
         clothes=_CLOTHES[number * 7 % 8],
-        wall=_WALLS[number // 2 % 4],
         female=female,
         hairstyle=number // 2 % 3,
         beard=not female and number // 2 % 4 == 1,
@@ -154,7 +170,7 @@ def perform(
     strength = rng.uniform(0.6, 1.15)
     tint = tuple(strength * t + 0.012 * float(rng.standard_normal()) for t in expression.tint)
     skin = _tinted(look.skin, tint)
-    stage = _stage(look, skin)
+    stage = _stage()
     light = _light(rng)
     poses = _poses(look, expression, strength, opening_F, rounding_F, rng)
     return np.stack([_frame(look, skin, pose, stage, light) for pose in poses])
@@ -173,7 +189,7 @@ def _poses(
     rise_F = _dynamics(seconds_F, expression.onset_seconds, rng)
     blink_F = _blinks(seconds_F, rng)
     sway_FK = np.stack([_drift(seconds_F, rng) for _ in range(7)], axis=-1)
-    still = rng.standard_normal(4) * (0.02, 0.015, 0.03, 0.05)
+    still = rng.standard_normal(5) * (0.02, 0.015, 0.03, 0.05, 0.015)
     target = {
         unit: max(0.0, expression.units.get(unit, 0.0) * gain * strength + abs(rng.normal(0, 0.05)))
         for unit, gain in zip(ACTION_UNITS, look.gains, strict=True)
@@ -196,6 +212,7 @@ def _poses(
                 turn=expression.turn * move + 0.06 * sway[4] + still[3],
                 nod=expression.nod * move + 0.03 * sway[1],
                 gaze=(0.12 * sway[5], 0.08 * sway[6]),
+                shoulders=expression.shoulders * move + 0.01 * sway[1] + still[4],
             )
         )
     return poses
@@ -269,7 +286,11 @@ def _frame(look: Look, skin: Colour, pose: Pose, stage: Image.Image, light: Imag
     pencil = Pencil(canvas, pose)
     dx, dy = 0.16 * pose.turn, 0.22 * pose.nod
     shift = np.array([dx, dy])
-    _draw_back_hair(pencil, look)
+    if look.female and look.hairstyle == 2:  # long hair falls behind the shoulders
+        _draw_back_hair(pencil, look)
+    _draw_body(canvas, look, skin, pose)
+    if not (look.female and look.hairstyle == 2):
+        _draw_back_hair(pencil, look)
     _draw_neck_and_ears(pencil, look, skin)
     outline = _head_outline(look, pose)
     _draw_head(pencil, look, skin, outline, shift)
@@ -288,12 +309,12 @@ def _frame(look: Look, skin: Colour, pose: Pose, stage: Image.Image, light: Imag
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (int(np.clip(channel * factor, 0, 255)) for channel in colour)
+    red, green, blue = (min(max(int(channel * factor), 0), 255) for channel in colour)
     return red, green, blue
 
 
 def _tinted(colour: Colour, tint: tuple[float, ...]) -> Colour:
-    red, green, blue = (int(np.clip(c * (1 + t), 0, 255)) for c, t in zip(colour, tint, strict=True))
+    red, green, blue = (min(max(int(c * (1 + t)), 0), 255) for c, t in zip(colour, tint, strict=True))
     return red, green, blue
 
 
@@ -302,15 +323,25 @@ def _mix(one: Colour, two: Colour, part: float) -> Colour:
     return red, green, blue
 
 
-def _smooth(points: list[tuple[float, float]], closed: bool = True, steps: int = 6) -> Array:
+def _smooth(points: list[tuple[float, float]], closed: bool = True) -> Array:
     """A Catmull-Rom curve through the points."""
-    p = np.array(points, dtype=np.float64)
-    p = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-    a, b, c, d = (p[k : len(p) - 3 + k, None] for k in range(4))
-    t = (np.arange(steps) / steps)[None, :, None]
-    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    flat = curve.reshape(-1, 2)
-    return flat if closed else np.concatenate([flat, p[-2:-1]])
+    knots = np.array(points)
+    if closed:
+        ends = knots[-1:], knots[:2]
+    else:
+        ends = 2 * knots[:1] - knots[1:2], 2 * knots[-1:] - knots[-2:-1]
+    around = np.concatenate([ends[0], knots, ends[1]])
+    count = len(around) - 3
+    curve = (_catmull_rom() @ around[np.arange(count)[:, None] + np.arange(4)]).reshape(-1, 2)
+    return curve if closed else np.concatenate([curve, knots[-1:]])
+
+
+@cache
+def _catmull_rom() -> Array:
+    """Weights of four neighbouring points at six steps between the middle two."""
+    t = np.arange(6)[:, None] / 6
+    powers = np.concatenate([t**0, t, t**2, t**3], axis=1)
+    return powers @ np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
 
 
 def _mirror(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -328,31 +359,33 @@ def _circle() -> Array:
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
-def _stage(look: Look, skin: Colour) -> Image.Image:
-    """Wall, shoulders, clothes and the skin above their collar: what does not move."""
+@cache
+def _stage() -> Image.Image:
+    """The wall, lit from the right."""
     y, x = np.mgrid[: HEIGHT * _FINE, : WIDTH * _FINE] / (HEIGHT * _FINE)
-    glow = 1.0 - 0.22 * ((x - 0.60) ** 2 + (y - 0.40) ** 2)[..., None]
-    stage = Image.fromarray(np.clip(glow * look.wall, 0, 255).astype(np.uint8))
-    still = Pose({}, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, (0.0, 0.0))
-    pencil = Pencil(stage, still)
+    glow = 1.0 - 0.22 * ((x - 0.80) ** 2 + (y - 0.40) ** 2)[..., None]
+    return Image.fromarray(np.clip(glow * _WALL, 0, 255).astype(np.uint8))
+
+
+def _draw_body(canvas: Image.Image, look: Look, skin: Colour, pose: Pose) -> None:
+    """Shoulders, clothes and the skin above their collar; they follow the head a little."""
+    follows = replace(pose, tilt=0.0, x=0.4 * pose.x, y=-2 * pose.shoulders, scale=1 + 0.5 * (pose.scale - 1))
+    pencil = Pencil(canvas, follows)
     wide = 1.62 if look.female else 1.88
-    body = [(0.30, 1.45), (0.62, 1.66), (wide - 0.4, 1.84), (wide, 2.3), (wide + 0.1, 3.0)]
-    pencil.fill(_smooth(_mirror(body)), _shade(look.clothes, 0.8))
-    stage = stage.filter(ImageFilter.GaussianBlur(3))
-    pencil = Pencil(stage, still)
-    pencil.fill(_smooth(_mirror([(x * 0.985, y + 0.02) for x, y in body])), look.clothes)
-    open_collar = [(0.0, 1.52), (0.44, 1.58), (0.64, 1.70), (0.40, 1.95), (0.0, 2.07)]
-    pencil.fill(_smooth(_mirror(open_collar)), _shade(skin, 0.80))
-    pencil.stroke(_smooth([(-0.66, 1.70), (-0.4, 1.96), (0, 2.08), (0.4, 1.96), (0.66, 1.70)], False), _shade(look.clothes, 0.7), 0.07)
-    return stage
+    slope = 0.6 * pose.shoulders  # raised shoulders are also square
+    body = [(0.30, 1.45), (0.62, 1.66), (wide - 0.4, 1.84 - slope), (wide, 2.3 - slope), (wide + 0.1, 3.0), (0.0, 3.2)]
+    pencil.fill(_smooth(_mirror(body)), _shade(look.clothes, 0.84))
+    pencil.fill(_smooth(_mirror([(x * 0.975, y + 0.035) for x, y in body])), look.clothes)
+    collar = [(0.0, 1.52), (0.44, 1.58), (0.64, 1.70), (0.40, 1.95), (0.0, 2.07)]
+    pencil.fill(_smooth(_mirror(collar)), _shade(skin, 0.80))
 
 
 def _light(rng: np.random.Generator) -> Image.Image:
     """A soft key light from one side, as a picture to multiply with."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] / HEIGHT
-    side = rng.uniform(0.38, 0.95)
-    fall = 1.0 - rng.uniform(0.16, 0.26) * ((x - side) ** 2 + (y - 0.28) ** 2)
-    level = rng.uniform(0.95, 1.0)
+    side = rng.uniform(0.5, 0.85)
+    fall = 1.0 - rng.uniform(0.18, 0.24) * ((x - side) ** 2 + (y - 0.28) ** 2)
+    level = rng.uniform(0.98, 1.0)
     return Image.fromarray(np.clip(255 * level * np.repeat(fall[..., None], 3, axis=2), 0, 255).astype(np.uint8))
 
 
@@ -381,7 +414,7 @@ def _draw_back_hair(pencil: Pencil, look: Look) -> None:
 
 def _draw_neck_and_ears(pencil: Pencil, look: Look, skin: Colour) -> None:
     width = 0.40 if look.female else 0.50
-    neck = [(width, 0.70), (width - 0.02, 1.30), (width + 0.05, 1.60), (width * 0.7, 1.78), (0.0, 1.86)]
+    neck = [(width, 0.70), (width - 0.02, 1.30), (width + 0.05, 1.62), (width * 0.75, 1.82), (0.0, 1.94)]
     pencil.fill(_smooth(_mirror(neck)), _shade(skin, 0.80))
     for depth, alpha in ((0.26, 40), (0.18, 45), (0.10, 50)):
         chin = look.length + depth

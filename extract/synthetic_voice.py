@@ -80,7 +80,7 @@ class Prosody:
 PROSODY = {
     "neutral": Prosody(),
     "calm": Prosody(-1.5, -0.35, -1.0, -0.12, -5.0, -1.5, 5.0, 0.05, 0.0, 0.0, -0.01, 1.0),
-    "happy": Prosody(5.0, 0.9, 2.0, 0.08, 5.0, 3.0, -4.0, 0.0, 0.0, 0.0, 0.045, -2.0),
+    "happy": Prosody(5.0, 0.9, 2.0, 0.08, 5.0, 3.0, -4.5, 0.0, 0.0, 0.0, 0.05, -2.0),
     "sad": Prosody(0.5, -0.5, -2.0, -0.22, -8.0, -2.0, 9.0, 0.09, 0.45, 0.012, -0.02, 6.0),
     "angry": Prosody(4.5, 0.5, -1.0, 0.12, 11.0, 6.0, -9.0, -0.01, 0.0, 0.02, 0.015, -1.0),
     "fearful": Prosody(7.5, -0.2, 2.5, 0.20, 2.0, -1.0, 1.0, 0.07, 0.8, 0.015, 0.02, 0.0),
@@ -88,9 +88,9 @@ PROSODY = {
     "surprised": Prosody(7.0, 1.4, 8.0, 0.02, 4.0, 2.0, -1.0, 0.05, 0.0, 0.0, 0.02, -6.0),
 }
 # Takes of one speaker and emotion differ by this much (standard deviation), in the units of Prosody.
-_TAKE = Prosody(0.9, 0.18, 0.9, 0.05, 1.5, 1.0, 1.6, 0.015, 0.08, 0.003, 0.01, 1.2)
+_TAKE = Prosody(0.8, 0.15, 0.8, 0.04, 1.2, 0.8, 1.2, 0.012, 0.06, 0.003, 0.01, 1.0)
 # ... and speakers among themselves, whatever the emotion.
-_HABIT = Prosody(0.5, 0.15, 0.7, 0.03, 1.5, 0.8, 1.2, 0.01, 0.05, 0.002, 0.0, 0.8)
+_HABIT = Prosody(0.5, 0.15, 0.7, 0.03, 1.2, 0.8, 0.9, 0.01, 0.05, 0.002, 0.0, 0.8)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def draw_voice(sex: str, rng: np.random.Generator) -> Voice:
         tract=(1.15 if female else 1.0) * rng.uniform(0.96, 1.04),
         tempo=rng.uniform(0.94, 1.06),
         breath=rng.uniform(0.015, 0.04) + 0.015 * female,
-        tilt_db=rng.uniform(6.0, 10.0),
+        tilt_db=rng.uniform(6.5, 9.5),
         expression=rng.uniform(0.75, 1.2),
         habit=_scatter(_HABIT, rng),
     )
@@ -183,7 +183,7 @@ def speak(statement: str, label: str, voice: Voice, rng: np.random.Generator) ->
 
     Every random choice is drawn from `rng`: the same generator state gives the same samples.
     """
-    strength = voice.expression * rng.uniform(0.7, 1.2)
+    strength = voice.expression * rng.uniform(0.75, 1.2)
     prosody = _add(_scale(PROSODY[label], strength), _add(voice.habit, _scatter(_TAKE, rng)))
     phones = _arrange(statement, voice.tempo * max(1.0 + prosody.tempo, 0.6), rng)
     counts = np.array([max(1, round(phone.seconds * CONTROL_HZ)) for phone in phones])
@@ -321,23 +321,26 @@ def _tilted(pulses_T: Array, tilt_db: float) -> Array:
     return shaped_T * float(np.std(pulses_T) / np.std(shaped_T))
 
 
-def _resonator(centre_hz: float, width_hz: float) -> list[float]:
-    """One second-order section with unit gain at 0 Hz (Klatt 1980, equation 2)."""
+def _resonators(centre_hz: Array, width_hz: Array) -> Array:
+    """Second-order sections (..., 6) with unit gain at 0 Hz (Klatt 1980, equation 2)."""
     c = -np.exp(-2 * np.pi * width_hz / _RATE_HZ)
     b = 2 * np.exp(-np.pi * width_hz / _RATE_HZ) * np.cos(2 * np.pi * centre_hz / _RATE_HZ)
-    return [1 - b - c, 0.0, 0.0, 1.0, -b, -c]
+    c, b = np.broadcast_arrays(c, b)
+    zero, one = np.zeros_like(b), np.ones_like(b)
+    return np.stack([1 - b - c, zero, zero, one, -b, -c], axis=-1)
 
 
 def _vocal_tract(source_T: Array, phones: list[Phone], counts: npt.NDArray[np.int_], tract: float) -> Array:
     """The cascade of resonators: F1 to F3 move with the phones, the upper ones stand."""
-    upper = [_resonator(min(f * tract, 11_500), 200 + 0.05 * f) for f in _UPPER_FORMANTS_HZ if f * tract < 11_500]
-    speech_T = sosfilt(np.array(upper), source_T)
+    upper_hz = tract * np.array(_UPPER_FORMANTS_HZ)
+    upper_hz = upper_hz[upper_hz < 11_500]
+    speech_T = sosfilt(_resonators(upper_hz, 200 + 0.05 * upper_hz), source_T)
     tracks = [_smooth(_track([p.formants_hz[k] for p in phones], counts), 0.055) * tract for k in range(3)]
+    sections_C36 = _resonators(np.stack(tracks, axis=-1), tract * np.array(_BANDWIDTHS_HZ))
     state = np.zeros((3, 2))
-    for block in range(len(tracks[0])):
-        sections = [_resonator(tracks[k][block], _BANDWIDTHS_HZ[k] * tract) for k in range(3)]
+    for block, sections in enumerate(sections_C36):
         part = slice(block * _BLOCK, (block + 1) * _BLOCK)
-        speech_T[part], state = sosfilt(np.array(sections), speech_T[part], zi=state)
+        speech_T[part], state = sosfilt(sections, speech_T[part], zi=state)
     return np.asarray(speech_T, dtype=np.float64)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.feature_table import Layers, layer_numbers, layers_of
+from cache.feature_table import Layers, layer_numbers, layers_of, side_by_side
 from extract.encoders import Inputs, NetworkEncoder
 from fuse.heads import FusionModel
 
@@ -41,6 +41,7 @@ class EndToEndModel(nn.Module):
             name: layer_numbers(layers_of(name, layers), 1 + len(encoder.blocks))
             for name, encoder in self.encoders.items()
         }
+        self.joined = {name: side_by_side(layers_of(name, layers)) for name in self.encoders}
         self.trained: dict[str, list[nn.Module]] = {name: [] for name in self.encoders}
         for encoder in self.encoders.values():
             _switch_off_masking(encoder.network)
@@ -83,11 +84,13 @@ class EndToEndModel(nn.Module):
         return logits_BC.masked_fill(broken_B[:, None], torch.nan)
 
     def _row(self, name: str, inputs: Inputs) -> Tensor:
-        layers = self.layers[name]
+        layers, first = self.layers[name], min(self.layers[name])
         device = next(iter(inputs.values())).device.type
         with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
             # Only the layers in use: a slice of them all would send zeros, not nothing, back to the others.
-            hidden_BLD = self.encoders[name].hidden(inputs, slice(layers.start, layers.stop))
+            hidden_BLD = self.encoders[name].hidden(inputs, slice(first, max(layers) + 1))
+        if self.joined[name]:
+            return torch.cat([hidden_BLD[:, layer - first].float() for layer in layers], dim=1)
         return hidden_BLD.float().mean(dim=1)
 
 

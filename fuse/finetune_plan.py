@@ -12,7 +12,7 @@ import torch
 from cache.clips import Clip, read_corpus
 from cache.conditions import CLEAN
 from cache.feature_store import open_store
-from cache.feature_table import FeatureTable, load_table, load_transcripts
+from cache.feature_table import FeatureTable, layer_numbers, layers_of, load_table, load_transcripts, side_by_side
 from cache.media_store import SAMPLE_RATE_HZ, MediaStore
 from cache.splits import PARTS, Fold
 from cache.units import unit_size
@@ -175,8 +175,10 @@ def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
             )
         model = find_model(wanted)
         encoder_class(name, model)
-        if trained_on.get(name, model.name) != model.name or model.width != width:
-            named = trained_on.get(name, f"an encoder of width {width}")
+        chosen = layers_of(name, start.checkpoint["features"]["layers"])
+        joined = len(layer_numbers(chosen, model.layers)) if side_by_side(chosen) else 1
+        if trained_on.get(name, model.name) != model.name or model.width * joined != width:
+            named = trained_on.get(name, f"an encoder of width {width // joined}")
             raise ValueError(f"encoders.{name}={wanted} is not what {start.folder} was trained on: {named}")
         if model.name in store.encoders(name):
             stored = store.provenance(f"{name}/{model.name}").get("weights_sha256")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from configs.fusion import Optim
-from fuse.heads import FusionModel
+from fuse.heads import Discriminant, FusionModel
 from fuse.metrics import uar
 
 Rows = dict[str, Tensor]
@@ -78,6 +78,8 @@ def fit(
         ValueError: the loss is not finite; names the epoch and what to lower.
     """
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(model.head, Discriminant):
+        return _solve(model.head, rows, labels_N, train, validation, optim, generator)
     steps = -(-len(train) // optim.batch_size)
     adamw = torch.optim.AdamW(model.head.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, optim.epochs * steps)
@@ -107,6 +109,27 @@ def predict(model: FusionModel, rows: Mapping[str, Tensor]) -> npt.NDArray[np.fl
     with torch.inference_mode():
         probabilities_NC: npt.NDArray[np.float64] = model(rows).double().softmax(1).numpy()
     return probabilities_NC
+
+
+def _solve(
+    head: Discriminant,
+    rows: TrainingRows,
+    labels_N: Tensor,
+    train: Index,
+    validation: Index,
+    optim: Optim,
+    generator: torch.Generator,
+) -> History:
+    """A head in closed form: one "epoch"; every variant is seen in proportion when rows are drawn."""
+    index = torch.from_numpy(train)
+    if any(rows.variants.values()):
+        index = index.repeat(optim.epochs)
+    drawn = rows.draw(index, generator)
+    head.solve(drawn, labels_N[index], optim.shrinkage)
+    with torch.inference_mode():
+        loss = cross_entropy(head(drawn), labels_N[index]).item()
+    score, validation_loss = _validate(head, rows.clean, labels_N, validation)
+    return History([loss], [validation_loss], [score], 0)
 
 
 def _epoch(

@@ -47,7 +47,48 @@ class LinearProbe(nn.Module):
         return logits_BC
 
 
-HEADS: dict[str, Callable[[Mapping[str, int], int, float], nn.Module]] = {"mlp": ConcatMlp, "linear": LinearProbe}
+class Discriminant(nn.Module):
+    """Linear discriminant analysis with a shrunken within-class covariance, solved, not iterated.
+
+    Friedman, "Regularized Discriminant Analysis", JASA 84(405), 1989, eq. 18 with equal covariances. With a
+    dozen training speakers the clips of an emotion differ mostly by speaker; the covariance of those
+    differences is what a head has to discount, and shrinking makes it usable. Classes are weighted equally,
+    as UAR does.
+    """
+
+    def __init__(self, widths: Mapping[str, int], hidden: int, dropout: float) -> None:
+        """Same arguments as every head; `hidden` and `dropout` are not used."""
+        super().__init__()
+        del hidden, dropout
+        self.modalities = tuple(widths)
+        self.layer = nn.Linear(sum(widths.values()), len(LABELS))
+
+    def forward(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Modality to (B, width), standardised; returns logits_BC, whose softmax is the posterior."""
+        logits_BC: Tensor = self.layer(torch.cat([rows[name] for name in self.modalities], dim=1))
+        return logits_BC
+
+    def solve(self, rows: Mapping[str, Tensor], labels_B: Tensor, shrinkage: float) -> None:
+        """Set the weights from the training clips. `shrinkage` 1 takes the classes as spheres."""
+        rows_BD = torch.cat([rows[name] for name in self.modalities], dim=1).double()
+        means_CD = torch.stack([rows_BD[labels_B == label].mean(0) for label in range(len(LABELS))])
+        # An emotion that nobody in training shows gets the mean of all: it is then never preferred.
+        means_CD = torch.where(torch.isfinite(means_CD), means_CD, rows_BD.mean(0))
+        within_BD = rows_BD - means_CD[labels_B]
+        covariance_DD = within_BD.T @ within_BD / len(rows_BD)
+        sphere = covariance_DD.diagonal().mean().clamp_min(1e-12)
+        covariance_DD = (1 - shrinkage) * covariance_DD + shrinkage * sphere * torch.eye(len(covariance_DD))
+        weight_CD = torch.linalg.solve(covariance_DD, means_CD.T).T
+        with torch.no_grad():
+            self.layer.weight.copy_(weight_CD)
+            self.layer.bias.copy_(-0.5 * (weight_CD * means_CD).sum(1))
+
+
+HEADS: dict[str, Callable[[Mapping[str, int], int, float], nn.Module]] = {
+    "mlp": ConcatMlp,
+    "linear": LinearProbe,
+    "lda": Discriminant,
+}
 
 
 def make_head(name: str, widths: Mapping[str, int], hidden: int, dropout: float) -> nn.Module:
