@@ -64,7 +64,7 @@ def find_model(name: str) -> Model:
         layers = int(_first_of(config, LAYERS)) + 1
         width = int(_first_of(config, WIDTH))
         model_type = str(config["model_type"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
     return Model(
         name=Path(name).name,

@@ -61,6 +61,7 @@ class Prosody:
         jitter: irregularity of the pitch periods, as a part of the period.
         formants: shift of all formants, as a part of them (a smile shortens the vocal tract).
         decay: fall of loudness over the sentence, dB.
+        pause: silence between words, seconds.
     """
 
     pitch: float = 0.0
@@ -75,22 +76,25 @@ class Prosody:
     jitter: float = 0.0
     formants: float = 0.0
     decay: float = 0.0
+    pause: float = 0.0
 
 
+_FIELDS = tuple(field.name for field in fields(Prosody))
+# Columns in the order of the fields: pitch, span, ending, tempo, level, stress, tilt, breath, tremor, jitter, ...
 PROSODY = {
     "neutral": Prosody(),
-    "calm": Prosody(-1.5, -0.35, -1.0, -0.12, -5.0, -1.5, 5.0, 0.05, 0.0, 0.0, -0.01, 1.0),
-    "happy": Prosody(5.0, 0.9, 2.0, 0.08, 5.0, 3.0, -4.5, 0.0, 0.0, 0.0, 0.05, -2.0),
-    "sad": Prosody(0.5, -0.5, -2.0, -0.22, -8.0, -2.0, 9.0, 0.09, 0.45, 0.012, -0.02, 6.0),
-    "angry": Prosody(4.5, 0.5, -1.0, 0.12, 11.0, 6.0, -9.0, -0.01, 0.0, 0.02, 0.015, -1.0),
-    "fearful": Prosody(7.5, -0.2, 2.5, 0.20, 2.0, -1.0, 1.0, 0.07, 0.8, 0.015, 0.02, 0.0),
-    "disgust": Prosody(-1.5, 0.15, -3.0, -0.16, 0.5, 4.0, -2.0, 0.01, 0.0, 0.035, -0.05, 4.0),
-    "surprised": Prosody(7.0, 1.4, 8.0, 0.02, 4.0, 2.0, -1.0, 0.05, 0.0, 0.0, 0.02, -6.0),
+    "calm": Prosody(-1.5, -0.35, -1.0, -0.12, -5.0, -2.5, 5.0, 0.05, 0.0, 0.0, -0.01, 1.0, 0.02),
+    "happy": Prosody(5.0, 0.9, 2.0, 0.08, 5.0, 3.0, -4.5, 0.0, 0.0, 0.0, 0.05, -3.0, 0.01),
+    "sad": Prosody(0.5, -0.5, -2.0, -0.20, -9.0, -2.0, 9.0, 0.10, 0.45, 0.012, -0.02, 8.0, 0.05),
+    "angry": Prosody(4.5, 0.5, -1.0, 0.12, 11.0, 7.0, -9.0, -0.01, 0.0, 0.02, 0.015, -1.0, 0.02),
+    "fearful": Prosody(7.5, -0.2, 2.5, 0.22, 1.0, -1.5, 1.0, 0.08, 0.8, 0.015, 0.02, -1.0, 0.0),
+    "disgust": Prosody(-1.5, 0.15, -3.0, -0.16, 0.5, 6.0, -2.0, 0.01, 0.0, 0.035, -0.05, 5.0, 0.04),
+    "surprised": Prosody(7.0, 1.4, 8.0, 0.0, 4.0, 2.0, -1.0, 0.05, 0.0, 0.0, 0.02, -9.0, 0.0),
 }
-# Takes of one speaker and emotion differ by this much (standard deviation), in the units of Prosody.
-_TAKE = Prosody(0.8, 0.15, 0.8, 0.04, 1.2, 0.8, 1.2, 0.012, 0.06, 0.003, 0.01, 1.0)
+# Takes of one speaker and emotion differ by this much (standard deviation), in the units of Prosody ...
+_TAKE = Prosody(0.8, 0.15, 0.8, 0.04, 1.2, 0.8, 1.2, 0.012, 0.06, 0.003, 0.01, 1.0, 0.006)
 # ... and speakers among themselves, whatever the emotion.
-_HABIT = Prosody(0.5, 0.15, 0.7, 0.03, 1.2, 0.8, 0.9, 0.01, 0.05, 0.002, 0.0, 0.8)
+_HABIT = Prosody(0.5, 0.15, 0.7, 0.03, 1.2, 0.8, 0.9, 0.01, 0.05, 0.002, 0.0, 0.8, 0.004)
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,8 @@ PHONES: dict[str, list[Phone]] = {
     "K": _stop((320, 1950, 2700), False, 2100, 0.60, 0.040),
 }
 _SENTENCES = {
-    STATEMENTS[0]: "K IH1 D Z AA0 R T AO1 K IH0 NG B AY0 DH AX0 D AO2 R",
-    STATEMENTS[1]: "D AO1 G Z AA0 R S IH1 T IH0 NG B AY0 DH AX0 D AO2 R",
+    STATEMENTS[0]: "K IH1 D Z | AA0 R | T AO1 K IH0 NG | B AY0 | DH AX0 | D AO2 R",
+    STATEMENTS[1]: "D AO1 G Z | AA0 R | S IH1 T IH0 NG | B AY0 | DH AX0 | D AO2 R",
 }
 _STRESS = {"0": 0.0, "1": 1.0, "2": 0.85}
 _LENGTH = {"0": 0.78, "1": 1.1, "2": 1.45}
@@ -156,6 +160,7 @@ class Utterance:
     Attributes:
         samples_T: mono float32 at 48 kHz within [-1, 1].
         opening_C, rounding_C: the mouth, 400 values per second; opening in [0, 1], rounding in [-1, 1].
+        pitch_hz_C: fundamental frequency, 400 values per second, unvoiced sounds and silence included.
     """
 
     samples_T: npt.NDArray[np.float32]
@@ -185,11 +190,13 @@ def speak(statement: str, label: str, voice: Voice, rng: np.random.Generator) ->
     """
     strength = voice.expression * rng.uniform(0.75, 1.2)
     prosody = _add(_scale(PROSODY[label], strength), _add(voice.habit, _scatter(_TAKE, rng)))
-    phones = _arrange(statement, voice.tempo * max(1.0 + prosody.tempo, 0.6), rng)
+    phones = _arrange(statement, voice.tempo * max(1.0 + prosody.tempo, 0.6), prosody.pause, rng)
     counts = np.array([max(1, round(phone.seconds * CONTROL_HZ)) for phone in phones])
     stress_C = _smooth(_track([phone.stress for phone in phones], counts), 0.12)
-    pitch_hz_C = _pitch(stress_C, counts, prosody, voice, rng)
-    gain_C = 10 ** (_loudness_db(stress_C, prosody, rng) / 20)
+    tremble_C = _tremble(len(stress_C), prosody.tremor, rng)
+    drift_C = 1.5 * _smooth(rng.standard_normal(len(stress_C)), 0.25)
+    pitch_hz_C = _pitch(stress_C, tremble_C, counts, prosody, voice, drift_C)
+    gain_C = 10 ** (_loudness_db(stress_C, tremble_C, prosody, rng) / 20)
     source_T = _sources(phones, counts, pitch_hz_C, gain_C, prosody, voice, rng)
     voiced_T = _vocal_tract(source_T, phones, counts, voice.tract * (1 + prosody.formants))
     speech_T = voiced_T / _active_level(voiced_T) + _frication(phones, counts, gain_C, prosody, rng)
@@ -198,22 +205,26 @@ def speak(statement: str, label: str, voice: Voice, rng: np.random.Generator) ->
 
 
 def _scatter(spread: Prosody, rng: np.random.Generator) -> Prosody:
-    return Prosody(**{f.name: getattr(spread, f.name) * float(rng.standard_normal()) for f in fields(Prosody)})
+    return Prosody(**{name: getattr(spread, name) * float(rng.standard_normal()) for name in _FIELDS})
 
 
 def _scale(prosody: Prosody, factor: float) -> Prosody:
-    return Prosody(**{f.name: getattr(prosody, f.name) * factor for f in fields(Prosody)})
+    return Prosody(**{name: getattr(prosody, name) * factor for name in _FIELDS})
 
 
 def _add(one: Prosody, two: Prosody) -> Prosody:
-    return Prosody(**{f.name: getattr(one, f.name) + getattr(two, f.name) for f in fields(Prosody)})
+    return Prosody(**{name: getattr(one, name) + getattr(two, name) for name in _FIELDS})
 
 
-def _arrange(statement: str, tempo: float, rng: np.random.Generator) -> list[Phone]:
+def _arrange(statement: str, tempo: float, pause: float, rng: np.random.Generator) -> list[Phone]:
     """Phones with their durations in seconds, between two silences."""
     rest = Phone(0.0, (450, 1450, 2450), opening=0.0)
-    phones = [replace(rest, seconds=rng.uniform(0.20, 0.34))]
+    phones = [replace(rest, seconds=rng.uniform(0.23, 0.31))]
     for symbol in _SENTENCES[statement].split():
+        if symbol == "|":
+            if pause > 0.005:
+                phones.append(Phone(pause, phones[-1].formants_hz, opening=0.15))
+            continue
         mark = symbol[-1] if symbol[-1].isdigit() else ""
         for phone in PHONES[symbol.rstrip("012")]:
             length = _LENGTH.get(mark, 1.0) * rng.uniform(0.9, 1.1) / tempo
@@ -221,7 +232,7 @@ def _arrange(statement: str, tempo: float, rng: np.random.Generator) -> list[Pho
             seconds = phone.seconds if phone.seconds <= 0.010 else phone.seconds * length
             phones.append(replace(phone, seconds=seconds, stress=_STRESS.get(mark, 0.0)))
     phones[-1] = replace(phones[-1], seconds=phones[-1].seconds * 1.5)
-    return [*phones, replace(rest, seconds=rng.uniform(0.24, 0.38))]
+    return [*phones, replace(rest, seconds=rng.uniform(0.27, 0.35))]
 
 
 def _track(values: list[float], counts: npt.NDArray[np.int_]) -> Array:
@@ -237,17 +248,21 @@ def _smooth(track_C: Array, seconds: float) -> Array:
 
 
 def _pitch(
-    stress_C: Array, counts: npt.NDArray[np.int_], prosody: Prosody, voice: Voice, rng: np.random.Generator
+    stress_C: Array, tremble_C: Array, counts: npt.NDArray[np.int_], prosody: Prosody, voice: Voice, drift_C: Array
 ) -> Array:
     """Pitch in Hz: declination, accents, ending, tremor and a slow drift, in semitones about the mean."""
     place_C = _place(counts)
     accents_C = 4.5 * max(1 + prosody.span, 0.15) * (stress_C - stress_C.mean())
     line_C = -2.5 * (place_C - 0.5) + prosody.ending * np.clip((place_C - 0.72) / 0.28, 0, 1) ** 1.5
-    seconds_C = np.arange(len(place_C)) / CONTROL_HZ
-    wave_C = np.sin(2 * np.pi * (rng.uniform(5.0, 6.8) * seconds_C + rng.uniform()))
-    drift_C = _smooth(rng.standard_normal(len(place_C)), 0.25) * 3.0
-    semitones_C = prosody.pitch + accents_C + line_C + max(prosody.tremor, 0.0) * wave_C + 0.5 * drift_C
+    semitones_C = prosody.pitch + accents_C + line_C + tremble_C + drift_C
     return np.clip(voice.pitch_hz * 2 ** (_smooth(semitones_C, 0.05) / 12), 60.0, 620.0)
+
+
+def _tremble(count: int, depth: float, rng: np.random.Generator) -> Array:
+    """A tremor of 5 to 7 Hz."""
+    seconds_C = np.arange(count) / CONTROL_HZ
+    wave_C = np.sin(2 * np.pi * (rng.uniform(5.0, 6.8) * seconds_C + rng.uniform()))
+    return np.asarray(max(depth, 0.0) * wave_C)
 
 
 def _place(counts: npt.NDArray[np.int_]) -> Array:
@@ -256,10 +271,12 @@ def _place(counts: npt.NDArray[np.int_]) -> Array:
     return np.clip((index - counts[0]) / max(counts[1:-1].sum() - 1, 1), 0.0, 1.0)
 
 
-def _loudness_db(stress_C: Array, prosody: Prosody, rng: np.random.Generator) -> Array:
+def _loudness_db(stress_C: Array, tremble_C: Array, prosody: Prosody, rng: np.random.Generator) -> Array:
+    """Stressed syllables stand out, the sentence fades, a trembling voice trembles in loudness too."""
     place_C = np.linspace(0, 1, len(stress_C))
-    wobble_C = _smooth(rng.standard_normal(len(stress_C)), 0.12) * 4.0
-    return (3.5 + prosody.stress) * (stress_C - 0.5) - (2.0 + prosody.decay) * place_C + 0.6 * wobble_C
+    wobble_C = _smooth(rng.standard_normal(len(stress_C)), 0.12) * 2.4
+    swing_C = (3.5 + prosody.stress) * (stress_C - 0.5) - (2.0 + prosody.decay) * place_C
+    return np.asarray(swing_C + 3.0 * tremble_C + wobble_C)
 
 
 def _sources(
