@@ -49,10 +49,10 @@ robustness-table: | $(READY) ## what noise, occlusion and missing modalities cos
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)
 
 test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: | $(READY) ## all tests, the long ones too
-	$(PY) -m pytest -n 2 -m ""
+	$(PY) -m pytest -n 2 --dist loadfile -m ""
 
 lint: | $(READY) ## ruff and mypy --strict
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
         return tuple(range(count))
     if isinstance(layers, tuple):
         return tuple(range(layers[0], layers[1] + 1))
-    if isinstance(layers, str) and "+" in layers:
+    if isinstance(layers, str) and re.fullmatch(r"\d+(\+\d+)+", layers):
         return tuple(map(int, layers.split("+")))
     raise ValueError(f"layers={layers}: give a number, last, mean, [first, last], or 2+3 for two side by side")
 

@@ -31,6 +31,7 @@ def run(config: FeaturesConfig) -> int:
     with locked(plan.features_dir) as lock:
         _clean(plan)
         prepare_stores(plan)
+        write_atomic(plan.features_dir / "config.yaml", dump_config(config))
         reset = check_sources(plan)
         if reset:
             print(f"{reset} units are computed again: their media files changed or are retried")

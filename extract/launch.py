@@ -54,14 +54,15 @@ class Interruption:
             pass_fds=keep_open,
             env=_environment(),
         )
-        if self.signal:
-            self._child.terminate()
         return self._child.wait()
 
     def _receive(self, number: int, _: object) -> None:
         self.signal = number
-        if self._child is not None:
-            self._child.terminate()
+        if self._child is None:
+            # Planning, downloading or waiting for the lock: every file written so far is complete.
+            print("interrupted before any rank was started; the same command continues", file=sys.stderr)
+            raise SystemExit(self.exit_code)
+        self._child.terminate()
 
 
 def _die_with_parent() -> None:

@@ -19,7 +19,7 @@ from extract.models import Model, check_asr_model, check_video_media, find_model
 
 # Libraries whose version can change a number in a row.
 LIBRARIES = {
-    "audio": ("torch", "torchaudio", "transformers", "numpy", "decord"),
+    "audio": ("torch", "torchaudio", "transformers", "numpy", "decord", "av"),
     "video": ("torch", "transformers", "numpy", "decord"),
     "text": ("torch", "transformers", "tokenizers"),
 }
@@ -121,11 +121,14 @@ def _spec(
 
 
 def _text_provenance(config: FeaturesConfig, corpus: Corpus) -> dict[str, Any]:
+    # Statements are the text itself or, with a recogniser, what its word error rate is counted against.
+    statements = fingerprint([clip.statement for clip in corpus.clips])
     if config.asr.model is None:
-        return {"model": None, "statements_sha256": fingerprint([clip.statement for clip in corpus.clips])}
+        return {"model": None, "statements_sha256": statements}
     path = Path(config.asr.model).expanduser()
     return {
         "model": path.name,
+        "statements_sha256": statements,
         "weights_sha256": sha256_of(path) if path.is_file() else "by name",
         "language": config.asr.language,
         "whisper-timestamped": version("whisper-timestamped"),

@@ -46,7 +46,7 @@ def write_corpus(
     Raises:
         ValueError: a speaker or repetition that RAVDESS names cannot carry.
     """
-    clips = [_clip(*take) for take in product(speakers, LABELS, STATEMENTS, range(1, repetitions + 1))]
+    clips = corpus_clips(speakers, repetitions)
     metadata = root / "metadata.csv"
     metadata.unlink(missing_ok=True)
     write = partial(_write_clip, root, seed)
@@ -55,6 +55,11 @@ def write_corpus(
             progress.add(1)
     write_metadata(clips, metadata)
     return metadata
+
+
+def corpus_clips(speakers: Iterable[int] = SPEAKERS, repetitions: int = 1) -> list[Clip]:
+    """The clips of a corpus before they are made: every speaker, emotion, sentence and repetition once."""
+    return [_clip(*take) for take in product(speakers, LABELS, STATEMENTS, range(1, repetitions + 1))]
 
 
 def synthesise(clip_id: str, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:

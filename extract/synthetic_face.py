@@ -41,6 +41,45 @@ _CLOTHES: tuple[Colour, ...] = (
 _WALL: Colour = (214, 216, 218)
 
 
+# The hair about the forehead, three styles for men (False) and three for women (True).
+_FRINGES: dict[bool, tuple[list[tuple[float, float]], ...]] = {
+    False: (
+        [
+            (0.0, -1.42), (0.64, -1.26), (0.99, -0.74), (1.02, -0.06), (0.93, -0.12), (0.86, -0.52), (0.54, -0.84),
+            (0.1, -0.82), (-0.45, -0.90), (-0.86, -0.50), (-0.93, -0.12), (-1.02, -0.06), (-0.99, -0.74),
+            (-0.60, -1.28),
+        ],
+        [
+            (0.1, -1.36), (0.66, -1.20), (0.98, -0.70), (1.00, -0.10), (0.93, -0.16), (0.86, -0.60), (0.62, -0.94),
+            (0.2, -1.02), (-0.2, -1.02), (-0.62, -0.94), (-0.86, -0.60), (-0.93, -0.16), (-1.00, -0.10),
+            (-0.98, -0.70), (-0.6, -1.22),
+        ],
+        [
+            (0.2, -1.50), (0.74, -1.30), (1.02, -0.74), (1.03, -0.04), (0.93, -0.12), (0.84, -0.56), (0.66, -0.70),
+            (0.3, -0.74), (0.0, -0.88), (-0.4, -0.98), (-0.84, -0.58), (-0.93, -0.12), (-1.03, -0.04),
+            (-1.01, -0.74), (-0.62, -1.34),
+        ],
+    ),
+    True: (
+        [
+            (0.1, -1.48), (0.75, -1.26), (1.10, -0.62), (1.09, 0.12), (0.93, -0.10), (0.80, -0.56), (0.42, -0.90),
+            (0.12, -1.02), (-0.4, -0.74), (-0.84, -0.46), (-0.94, -0.02), (-1.09, 0.12), (-1.10, -0.62),
+            (-0.72, -1.28),
+        ],
+        [
+            (0.0, -1.36), (0.62, -1.22), (0.98, -0.72), (1.02, -0.10), (0.92, -0.34), (0.70, -0.76), (0.3, -0.96),
+            (0.0, -1.0), (-0.3, -0.96), (-0.70, -0.76), (-0.92, -0.34), (-1.02, -0.10), (-0.98, -0.72),
+            (-0.62, -1.22),
+        ],
+        [
+            (0.0, -1.48), (0.70, -1.30), (1.10, -0.66), (1.13, 0.3), (0.97, 0.2), (0.88, -0.42), (0.60, -0.72),
+            (0.2, -0.69), (-0.2, -0.70), (-0.60, -0.71), (-0.88, -0.42), (-0.97, 0.2), (-1.13, 0.3), (-1.10, -0.66),
+            (-0.70, -1.30),
+        ],
+    ),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Look:
     """A speaker's appearance and habits of expression.
@@ -84,10 +123,12 @@ ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 25, 26, 43)
 EXPRESSIONS = {
     "neutral": Expression({}),
     "calm": Expression(
-        {12: 0.17, 43: 0.28}, shoulders=-0.05, lean=-0.02, nod=0.02, tilt=0.03, tint=(0.01, 0.01, 0.0), onset_seconds=0.5
+        {12: 0.17, 43: 0.28},
+        shoulders=-0.05, lean=-0.02, nod=0.02, tilt=0.03, tint=(0.01, 0.01, 0.0), onset_seconds=0.5,
     ),
     "happy": Expression(
-        {6: 0.8, 12: 1.0, 25: 0.6}, shoulders=0.07, lean=0.05, nod=-0.06, tilt=0.05, tint=(0.07, 0.03, -0.02), onset_seconds=0.25
+        {6: 0.8, 12: 1.0, 25: 0.6},
+        shoulders=0.07, lean=0.05, nod=-0.06, tilt=0.05, tint=(0.07, 0.03, -0.02), onset_seconds=0.25,
     ),
     "sad": Expression(
         {1: 0.9, 4: 0.5, 15: 1.0, 17: 0.6, 43: 0.32},
@@ -211,7 +252,7 @@ def _poses(
                 tilt=expression.tilt * move + 0.02 * sway[3] + still[2],
                 turn=expression.turn * move + 0.06 * sway[4] + still[3],
                 nod=expression.nod * move + 0.03 * sway[1],
-                gaze=(0.12 * sway[5], 0.08 * sway[6]),
+                gaze=(0.09 * sway[5], 0.06 * sway[6]),
                 shoulders=expression.shoulders * move + 0.01 * sway[1] + still[4],
             )
         )
@@ -326,11 +367,8 @@ def _mix(one: Colour, two: Colour, part: float) -> Colour:
 def _smooth(points: list[tuple[float, float]], closed: bool = True) -> Array:
     """A Catmull-Rom curve through the points."""
     knots = np.array(points)
-    if closed:
-        ends = knots[-1:], knots[:2]
-    else:
-        ends = 2 * knots[:1] - knots[1:2], 2 * knots[-1:] - knots[-2:-1]
-    around = np.concatenate([ends[0], knots, ends[1]])
+    before, after = (knots[-1:], knots[:2]) if closed else (2 * knots[:1] - knots[1:2], 2 * knots[-1:] - knots[-2:-1])
+    around = np.concatenate([before, knots, after])
     count = len(around) - 3
     curve = (_catmull_rom() @ around[np.arange(count)[:, None] + np.arange(4)]).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, knots[-1:]])
@@ -341,7 +379,7 @@ def _catmull_rom() -> Array:
     """Weights of four neighbouring points at six steps between the middle two."""
     t = np.arange(6)[:, None] / 6
     powers = np.concatenate([t**0, t, t**2, t**3], axis=1)
-    return powers @ np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+    return np.asarray(powers @ np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2)
 
 
 def _mirror(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -406,7 +444,16 @@ def _draw_back_hair(pencil: Pencil, look: Look) -> None:
         pencil.fill(_oval(0, -0.42, 1.02, 0.92), _shade(look.hair, 0.8))
         return
     ends = (1.42, 0.72, 1.85)[look.hairstyle]
-    right = [(0.0, -1.46), (0.66, -1.28), (1.06, -0.72), (1.16, 0.0), (1.14, 0.55), (1.02, ends), (0.5, ends + 0.04), (0.0, ends)]
+    right = [
+        (0.0, -1.46),
+        (0.66, -1.28),
+        (1.06, -0.72),
+        (1.16, 0.0),
+        (1.14, 0.55),
+        (1.02, ends),
+        (0.5, ends + 0.04),
+        (0.0, ends),
+    ]
     pencil.fill(_smooth(_mirror(right)), _shade(look.hair, 0.78))
     if look.hairstyle == 1:
         pencil.fill(_oval(0, -1.50, 0.34, 0.30), _shade(look.hair, 0.85))
@@ -433,7 +480,9 @@ def _draw_head(pencil: Pencil, look: Look, skin: Colour, outline: Array, shift: 
     warm = _mix(skin, (214, 92, 86), 0.5)
     for side in (-1, 1):
         for size in (1.0, 0.78, 0.55):
-            pencil.fill(_oval(side * 0.56 + shift[0], 0.46 + shift[1], 0.26 * size, 0.19 * size), warm, 22 + 8 * look.female)
+            pencil.fill(
+                _oval(side * 0.56 + shift[0], 0.46 + shift[1], 0.26 * size, 0.19 * size), warm, 22 + 8 * look.female
+            )
     for size in (1.0, 0.7):
         pencil.fill(_oval(shift[0], -0.66 + shift[1], 0.50 * size, 0.24 * size), _shade(skin, 1.10), 46)
         pencil.fill(_oval(shift[0], look.length - 0.20 + shift[1], 0.20 * size, 0.11 * size), _shade(skin, 1.08), 40)
@@ -445,7 +494,9 @@ def _draw_beard(pencil: Pencil, look: Look, pose: Pose, outline: Array, shift: A
         return
     jaw = outline[outline[:, 1] > 0.34] * (0.985, 0.995)
     right_first = jaw[np.argsort(-np.arctan2(jaw[:, 0], jaw[:, 1] - 0.2))]
-    inner = _smooth([(-0.78, 0.42), (-0.56, 0.62), (-0.36, 0.52), (0, 0.53), (0.36, 0.52), (0.56, 0.62), (0.78, 0.42)], False)
+    inner = _smooth(
+        [(-0.78, 0.42), (-0.56, 0.62), (-0.36, 0.52), (0, 0.53), (0.36, 0.52), (0.56, 0.62), (0.78, 0.42)], False
+    )
     pencil.fill(np.concatenate([right_first, inner + shift]), look.hair, 150 - int(30 * pose.opening))
 
 
@@ -523,8 +574,13 @@ def _draw_nose(pencil: Pencil, look: Look, skin: Colour, pose: Pose, shift: Arra
     pencil.fill(_oval(x, 0.39 + y - lift, wide * 0.80, 0.105), _shade(skin, 0.93), 150)
     pencil.fill(_oval(x + 0.02, 0.355 + y - lift, wide * 0.42, 0.06), _shade(skin, 1.12), 110)
     for side in (-1, 1):
-        wing = [(side * wide * 0.72, 0.30), (side * wide * 1.12, 0.38), (side * wide * 0.98, 0.455), (side * wide * 0.55, 0.465)]
-        pencil.stroke(_smooth(wing, closed=False) + (x, y - lift), _shade(skin, 0.66), 0.034, 200)
+        wing = [
+            (side * wide * 0.72, 0.30),
+            (side * wide * 1.12, 0.38),
+            (side * wide * 0.98, 0.455),
+            (side * wide * 0.55, 0.465),
+        ]
+        pencil.stroke(_smooth(wing, closed=False) + np.array([x, y - lift]), _shade(skin, 0.66), 0.034, 200)
         pencil.fill(_oval(side * wide * 0.46 + x, 0.462 + y - lift, 0.045, 0.021), _shade(skin, 0.42), 210)
 
 
@@ -546,12 +602,14 @@ def _lip_curves(look: Look, pose: Pose) -> tuple[Array, Array, Array, Array]:
     cupid = bow**0.6 * (1 - 0.22 * np.exp(-((u / 0.16) ** 2)))
     outer_top = inner_top - 0.085 * look.lip_fullness * pressed * cupid
     outer_low = inner_low + 0.115 * look.lip_fullness * pressed * bow**0.7 + 0.02 * units[16] * bow
-    top, inside, under, bottom = (np.stack([half * u, y], axis=-1) for y in (outer_top, inner_top, inner_low, outer_low))
+    top, inside, under, bottom = (
+        np.stack([half * u, y], axis=-1) for y in (outer_top, inner_top, inner_low, outer_low)
+    )
     return top, inside, under, bottom
 
 
 def _draw_mouth(pencil: Pencil, look: Look, skin: Colour, pose: Pose, shift: Array) -> None:
-    at = shift + (0.0, 0.76)
+    at = shift + np.array([0.0, 0.76])
     top, inside, under, bottom = (curve + at for curve in _lip_curves(look, pose))
     lips = _mix(skin, (176, 72, 78), 0.55 if look.female else 0.36)
     pencil.fill(bottom * (0.8, 1.0) + (0.2 * at[0], 0.055), _shade(skin, 0.72), 90)
@@ -582,32 +640,31 @@ def _draw_lines(pencil: Pencil, skin: Colour, pose: Pose, shift: Array) -> None:
         pencil.stroke(_smooth(cheek, closed=False) + shift, dark, 0.032, int(40 + 150 * fold))
         frown = [(side * 0.075, -0.40), (side * 0.06, -0.27), (side * 0.085, -0.17)]
         pencil.stroke(_smooth(frown, closed=False) + shift, dark, 0.026, int(190 * min(units[4], 1.0)))
-        pencil.stroke(_smooth([(side * 0.11, -0.06), (0, -0.01), (-side * 0.11, -0.06)], False) + shift, dark, 0.022, int(130 * min(units[9], 1.0)))
+        pencil.stroke(
+            _smooth([(side * 0.11, -0.06), (0, -0.01), (-side * 0.11, -0.06)], False) + shift,
+            dark,
+            0.022,
+            int(130 * min(units[9], 1.0)),
+        )
     brow = min(0.6 * units[1] + 0.5 * units[2], 1.0)
     for height in (-0.68, -0.79):
         crease = [(-0.46, height + 0.05), (-0.2, height - 0.01), (0.2, height - 0.01), (0.46, height + 0.05)]
         pencil.stroke(_smooth(crease, closed=False) + shift, dark, 0.024, int(150 * brow))
-    pencil.stroke(_smooth([(-0.16, 1.06), (0, 1.02), (0.16, 1.06)], False) + shift, dark, 0.03, int(50 + 130 * min(units[17], 1.0)))
+    pencil.stroke(
+        _smooth([(-0.16, 1.06), (0, 1.02), (0.16, 1.06)], False) + shift,
+        dark,
+        0.03,
+        int(50 + 130 * min(units[17], 1.0)),
+    )
 
 
 def _draw_front_hair(pencil: Pencil, look: Look, shift: Array) -> None:
-    """The hairline: three styles for women, three for men."""
-    x = 0.5 * shift[0]
-    women = (
-        [(0.1, -1.48), (0.75, -1.26), (1.10, -0.62), (1.09, 0.12), (0.93, -0.10), (0.80, -0.56), (0.42, -0.90), (0.12, -1.02), (-0.4, -0.74), (-0.84, -0.46), (-0.94, -0.02), (-1.09, 0.12), (-1.10, -0.62), (-0.72, -1.28)],
-        [(0.0, -1.36), (0.62, -1.22), (0.98, -0.72), (1.02, -0.10), (0.92, -0.34), (0.70, -0.76), (0.3, -0.96), (0.0, -1.0), (-0.3, -0.96), (-0.70, -0.76), (-0.92, -0.34), (-1.02, -0.10), (-0.98, -0.72), (-0.62, -1.22)],
-        [(0.0, -1.48), (0.70, -1.30), (1.10, -0.66), (1.13, 0.3), (0.97, 0.2), (0.88, -0.42), (0.60, -0.62), (0.2, -0.58), (-0.2, -0.60), (-0.60, -0.60), (-0.88, -0.42), (-0.97, 0.2), (-1.13, 0.3), (-1.10, -0.66), (-0.70, -1.30)],
-    )  # fmt: skip
-    men = (
-        [(0.0, -1.42), (0.64, -1.26), (0.99, -0.74), (1.02, -0.06), (0.93, -0.12), (0.86, -0.52), (0.54, -0.84), (0.1, -0.82), (-0.45, -0.90), (-0.86, -0.50), (-0.93, -0.12), (-1.02, -0.06), (-0.99, -0.74), (-0.60, -1.28)],
-        [(0.1, -1.36), (0.66, -1.20), (0.98, -0.70), (1.00, -0.10), (0.93, -0.16), (0.86, -0.60), (0.62, -0.94), (0.2, -1.02), (-0.2, -1.02), (-0.62, -0.94), (-0.86, -0.60), (-0.93, -0.16), (-1.00, -0.10), (-0.98, -0.70), (-0.6, -1.22)],
-        [(0.2, -1.50), (0.74, -1.30), (1.02, -0.74), (1.03, -0.04), (0.93, -0.12), (0.84, -0.56), (0.66, -0.70), (0.3, -0.74), (0.0, -0.88), (-0.4, -0.98), (-0.84, -0.58), (-0.93, -0.12), (-1.03, -0.04), (-1.01, -0.74), (-0.62, -1.34)],
-    )  # fmt: skip
-    style = (women if look.female else men)[look.hairstyle]
-    pencil.fill(_smooth(style) + (x, 0.3 * shift[1]), look.hair)
-    for place in (-0.5, -0.1, 0.35):
-        strand = [(place - 0.12, -1.22), (place + 0.1, -1.20), (place + 0.34, -1.06)]
-        pencil.stroke(_smooth(strand, closed=False) + (x, 0.02), _shade(look.hair, 1.45), 0.07, 70)
+    """The hair over the forehead, with a few strands."""
+    place = np.array([0.5 * shift[0], 0.3 * shift[1]])
+    pencil.fill(_smooth(_FRINGES[look.female][look.hairstyle]) + place, look.hair)
+    for x in (-0.5, -0.1, 0.35):
+        strand = [(x - 0.12, -1.22), (x + 0.1, -1.20), (x + 0.34, -1.06)]
+        pencil.stroke(_smooth(strand, closed=False) + place * (1, 0), _shade(look.hair, 1.45), 0.07, 70)
 
 
 def _draw_glasses(pencil: Pencil, look: Look, shift: Array) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from cache.clips import LABELS, Clip, read_corpus, write_metadata
@@ -510,6 +510,19 @@ def test_retrying_resets_units_with_failures(
     monkeypatch.setattr("extract.__main__._launch", lambda *_: None)
     assert in_process(site, "alone", f"features_dir={tmp_path}/features", "retry_failed=true") == 1
     assert "3 units are computed again" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_any_rank_is_started_ends_the_run_at_once(
+    site: Site, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While planning, downloading a model or waiting for another run."""
+    monkeypatch.setattr("cache.lock.time.sleep", lambda _: os.kill(os.getpid(), number))
+    with locked(site.root / "waiting", 0), pytest.raises(SystemExit) as exit_:
+        in_process(site, "waiting")
+    assert exit_.value.code == 128 + number
+    assert capsys.readouterr().err == "interrupted before any rank was started; the same command continues\n"
 
 
 @pytest.mark.usefixtures("_signals", "alone")

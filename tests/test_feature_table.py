@@ -163,15 +163,21 @@ def test_layers(features_dir: Path, layers: Any, numbers: list[int]) -> None:
     assert_features(load_table(features_dir, CLIPS, ("audio",), layers=layers), "audio", "clean", numbers)
 
 
+def test_layers_side_by_side(features_dir: Path) -> None:
+    table = load_table(features_dir, CLIPS, ("audio",), layers="2+0")
+    wanted = [expected(CLIPS, "audio", "clean", [layer]) for layer in (2, 0)]
+    np.testing.assert_allclose(table.features["audio"], np.concatenate(wanted, axis=1), atol=1e-6)
+
+
 def test_layers_by_modality(features_dir: Path) -> None:
     table = load_table(features_dir, CLIPS, ("audio", "video"), layers={"audio": 1})
     assert_features(table, "audio", "clean", [1])
     assert_features(table, "video", "clean", [0, 1, 2])
 
 
-@pytest.mark.parametrize("layers", [3, (1, 3), (2, 1), -1, "middle"])
+@pytest.mark.parametrize("layers", [3, (1, 3), (2, 1), -1, "middle", "1+3", "1+", "a+b", ""])
 def test_layers_that_are_not_there(features_dir: Path, layers: Any) -> None:
-    with pytest.raises(ValueError, match=r"layers=.*(has layers 0 to 2|give a number, last, mean, or)"):
+    with pytest.raises(ValueError, match=r"layers=.*(has layers 0 to 2|give a number, last, mean, .* or 2\+3)"):
         load_table(features_dir, CLIPS, ("audio",), layers=layers)
 
 

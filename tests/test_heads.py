@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from cache.clips import LABELS
-from fuse.heads import HEADS, FusionModel, Standardiser, make_head
+from fuse.heads import HEADS, Discriminant, FusionModel, Standardiser, make_head
 
 WIDTHS = {"audio": 5, "video": 4, "text": 3}
 
@@ -49,7 +51,7 @@ def test_card_head_has_the_card_sizes() -> None:
 
 
 def test_unknown_head_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown head 'mpl'; known: mlp, linear"):
+    with pytest.raises(ValueError, match=r"unknown head 'mpl'; known: mlp, linear, lda"):
         make_head("mpl", WIDTHS, 16, 0.0)
 
 
@@ -78,3 +80,23 @@ def test_a_constant_feature_does_not_divide_by_zero() -> None:
 def test_a_modality_that_no_training_clip_has_is_refused() -> None:
     with pytest.raises(ValueError, match="no training clip has text"):
         Standardiser(WIDTHS).fit({**rows(), "text": torch.full((6, 3), torch.nan)})
+
+
+def test_discriminant_equals_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(400) % 8
+    data = torch.randn(400, 12, generator=generator) + torch.randn(8, 12, generator=generator)[labels]
+    head = Discriminant({"audio": 12}, 0, 0.0)
+    head.solve({"audio": data}, labels, shrinkage=0.3)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[1 / 8] * 8).fit(data, labels)
+    ours = head({"audio": data}).softmax(1).detach().numpy()
+    np.testing.assert_allclose(ours, reference.predict_proba(data), atol=0.02)
+    assert (ours.argmax(1) == reference.predict(data)).mean() > 0.99
+
+
+def test_discriminant_never_prefers_an_emotion_that_training_lacks() -> None:
+    data = torch.randn(80, 5) + 3 * (torch.arange(80) % 4)[:, None]
+    head = Discriminant({"audio": 5}, 0, 0.0)
+    head.solve({"audio": data}, torch.arange(80) % 4, shrinkage=0.5)
+    assert torch.isfinite(head({"audio": data})).all()
+    assert (head({"audio": data}).argmax(1) < 4).float().mean() > 0.6

@@ -172,3 +172,22 @@ def test_bad_input_ends_in_one_line(features: Path, tmp_path: Path, more: dict[s
         run(config(features, tmp_path, **more))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_closed_form_head_needs_no_epochs_and_learns(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path, head="lda", layers="0+2", augment={"audio": ["noise-white-10db"]}))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test"]["uar"] > 0.6
+    assert metrics["best_epoch"] == 1
+
+
+def test_layers_side_by_side_are_as_wide_as_their_sum(features: Path) -> None:
+    clips = read_corpus(features / "metadata.csv").clips
+    joined = load_table(features, clips, ("audio",), layers="0+2").features["audio"]
+    single = [load_table(features, clips, ("audio",), layers=layer).features["audio"] for layer in (0, 2)]
+    assert np.array_equal(joined, np.concatenate(single, axis=1))
+
+
+def test_mixup_and_label_smoothing_train_too(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path, optim={"lr": 3e-3, "epochs": 5, "mixup": 0.4, "label_smoothing": 0.1}))
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["uar"] > 0.6
