@@ -124,13 +124,16 @@ def _override(tree: dict[str, Any], override: str) -> None:
 def _message(kind: type[Any], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
-    path = ".".join(location) or "configuration"
+    path = ".".join(location)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key {path}{_suggestion(kind, location)}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{path} is required and has no default"
     text = first["msg"].removeprefix("Value error, ")
-    return f"{path}: {text}, got {_short(first['input'])}" if first["type"] != "value_error" else f"{path}: {text}"
+    if first["type"] == "value_error":
+        # Checks of a whole section name their keys themselves.
+        return f"{path}: {text}" if path else text
+    return f"{path or 'configuration'}: {text}, got {_short(first['input'])}"
 
 
 def _short(value: Any) -> str:

@@ -77,7 +77,11 @@ def _conclude(plan: Plan, interruption: Interruption, pending: int, seconds: flo
         return 1
     done = f"{pending} rows in {seconds:.1f} s ({pending / seconds:.1f} rows/s)" if pending else "nothing to do"
     print(f"features complete: {done}")
-    return 3 if len({row.clip_id for row in failed}) > plan.config.max_failed else 0
+    clips = len({row.clip_id for row in failed})
+    if clips > plan.config.max_failed:
+        print(f"error: {clips} clips failed, more than max_failed={plan.config.max_failed}", file=sys.stderr)
+        return 3
+    return 0
 
 
 if __name__ == "__main__":

@@ -123,8 +123,9 @@ def test_frame_indices_are_even_and_hold_both_ends(available: int, wanted: int) 
     assert len(indices) == wanted
     assert (indices[0], indices[-1]) == (0, available - 1)
     assert indices == sorted(indices)
-    step = (available - 1) / (wanted - 1)
-    assert all(abs(index - i * step) <= 0.5 for i, index in enumerate(indices))
+    # In whole numbers: halves are exact.
+    offsets = [index * (wanted - 1) - i * (available - 1) for i, index in enumerate(indices)]
+    assert all(2 * abs(offset) <= wanted - 1 for offset in offsets)
 
 
 def test_frame_indices_of_ravdess() -> None:

@@ -209,7 +209,7 @@ def test_one_rank_and_two_ranks_give_the_same_bytes(undisturbed: Done, alone: Do
 def test_nothing_else_is_left_behind(undisturbed: Done) -> None:
     folder = undisturbed.folder
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [".lock", "failures.csv", "media", *(f"{condition}.zarr" for condition in CONDITIONS)]
+        [".lock", "config.yaml", "failures.csv", "media", *(f"{condition}.zarr" for condition in CONDITIONS)]
     )
     units = [f"unit-{unit:05d}{suffix}" for unit in range(3) for suffix in (".h5", ".sources.json")]
     assert sorted(path.name for path in (folder / "media/frames16-size32").iterdir()) == sorted(units)
@@ -218,8 +218,12 @@ def test_nothing_else_is_left_behind(undisturbed: Done) -> None:
 # Again
 
 
+# Written at the start and at the end of every run.
+UNTIMED = (".lock", "config.yaml", "failures.csv")
+
+
 def snapshot(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in ("failures.csv", ".lock")}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in UNTIMED}
 
 
 def test_a_second_run_does_nothing_without_the_media(site: Site, alone: Done, tmp_path: Path) -> None:
