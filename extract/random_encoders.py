@@ -87,6 +87,10 @@ def _transformer_sizes(config: RandomEncodersConfig) -> dict[str, int]:
 
 
 def _save(folder: Path, model: Any, config: Any, seed: int) -> None:
+    from transformers.utils import logging
+
+    # A bar for files of half a megabyte would only break up the output.
+    logging.disable_progress_bar()
     config.random_weights = True
     with torch.random.fork_rng():
         torch.manual_seed(seed)

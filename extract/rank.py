@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,19 +82,20 @@ def run_rank(config: FeaturesConfig, rank: int, world_size: int, stop: StopReque
     work = {unit: jobs for unit, jobs in work.items() if jobs}
     if not work:
         return
-    tools = load_tools(plan)
+    tools = load_tools(plan, {job.spec.modality for jobs in work.values() for job in jobs})
     total = sum(len(unit_rows(len(plan.corpus.clips), unit)) * len(jobs) for unit, jobs in work.items())
     with Progress(f"features, rank 0 of {world_size}", total, "clips", shown=rank == 0) as progress:
         for unit, jobs in work.items():
             _compute_unit(plan, tools, unit, jobs, stop, progress)
 
 
-def load_tools(plan: Plan) -> Tools:
-    """Load the encoders and the recogniser that the plan names."""
+def load_tools(plan: Plan, modalities: Set[str]) -> Tools:
+    """Load the encoders of these modalities, and the recogniser if text is among them."""
     device = rank_device()
-    encoders = {name: encoder_class(name, model)(model, device) for name, model in plan.models.items()}
+    models = {name: model for name, model in plan.models.items() if name in modalities}
+    encoders = {name: encoder_class(name, model)(model, device) for name, model in models.items()}
     asr = plan.config.asr
-    recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in encoders else None
+    recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in models else None
     return Tools(encoders, recogniser)
 
 
