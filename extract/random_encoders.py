@@ -1,7 +1,8 @@
 """Small untrained encoders of the true architectures, for demos and tests: plumbing, never results.
 
 Each folder loads like a published model; `config.json` carries `random_weights: true`, which follows
-the features into every table that is made of them.
+the features into every table that is made of them. Dropout is off: two clips' untrained features differ by
+less than dropout changes either, so that fine-tuning would see noise alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def _write_wav2vec2(folder: Path, config: RandomEncodersConfig) -> None:
 
     sizes = _transformer_sizes(config)
     own = {"conv_dim": [config.width] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
-    _save(folder, Wav2Vec2Model, Wav2Vec2Config(**sizes, **own), config.seed)
+    off = dict.fromkeys(("hidden_dropout", "activation_dropout", "attention_dropout"), 0.0)
+    _save(folder, Wav2Vec2Model, Wav2Vec2Config(**sizes, **own, **off), config.seed)
     Wav2Vec2FeatureExtractor(return_attention_mask=False, do_normalize=True).save_pretrained(folder)
 
 
@@ -74,7 +76,8 @@ def _write_roberta(folder: Path, config: RandomEncodersConfig) -> None:
     files = {"vocab": str(folder / "vocab.json"), "merges": str(folder / "merges.txt")}
     RobertaTokenizerFast(**files).save_pretrained(folder)
     own = {"vocab_size": trained.get_vocab_size(), "max_position_embeddings": 66, "type_vocab_size": 1}
-    _save(folder, RobertaModel, RobertaConfig(**_transformer_sizes(config), **own), config.seed)
+    off = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    _save(folder, RobertaModel, RobertaConfig(**_transformer_sizes(config), **own, **off), config.seed)
 
 
 def _transformer_sizes(config: RandomEncodersConfig) -> dict[str, int]:
