@@ -170,6 +170,7 @@ def unpack(archive: Path, folder: Path, kind: str, actors: Collection[int]) -> d
                 with zipped.open(info) as packed, revealed(file) as part, part.open("wb") as stream:
                     shutil.copyfileobj(packed, stream)
                 unpacked[int(name.actor)][file.name] = info.file_size
+    # zipfile answers a compression it does not know, or a password, with the last two.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive} cannot be unpacked ({error}); delete it and run the same command again") from error
     missing = [actor for actor in actors if actor not in unpacked]

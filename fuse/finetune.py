@@ -37,7 +37,7 @@ from fuse.finetune_plan import FinetunePlan, make_plan
 from fuse.fit import History
 from fuse.metrics import uar
 from fuse.run_folder import METRICS, is_complete
-from fuse.train import RANDOM_NOTE
+from fuse.train import print_caveats
 
 Logits = npt.NDArray[np.float32]
 START = -1
@@ -259,11 +259,7 @@ def _report(out: Path, plan: FinetunePlan) -> None:
         print("no epoch did better on validation than the start: the weights before fine-tuning are kept")
     else:
         print(f"best epoch by validation UAR: {metrics['best_epoch']} of {plan.config.optim.epochs}")
-    if plan.left_out:
-        print(f"{len(plan.left_out)} clips left out: they failed in stage one (failures.csv)")
-    if plan.random_weights:
-        print(f"note: {RANDOM_NOTE}")
-    print(f"run folder: {out}")
+    print_caveats(out, plan.left_out, plan.random_weights)
 
 
 if __name__ == "__main__":

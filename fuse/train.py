@@ -232,9 +232,14 @@ def _report(out: Path, table: FeatureTable, metrics: Mapping[str, Any]) -> None:
             f"{split:10} UAR {scores['uar']:.3f}  accuracy {scores['accuracy']:.3f}  "
             f"({scores['clips']} clips, {scores['speakers']} speakers)"
         )
-    if table.left_out:
-        print(f"{len(table.left_out)} clips left out: they failed in stage one (failures.csv)")
-    if table.random_weights:
+    print_caveats(out, table.left_out, table.random_weights)
+
+
+def print_caveats(out: Path, left_out: Sequence[str], random_weights: bool) -> None:
+    """The last lines of every run: what its numbers rest on, and where they are."""
+    if left_out:
+        print(f"{len(left_out)} clips left out: they failed in stage one (failures.csv)")
+    if random_weights:
         print(f"note: {RANDOM_NOTE}")
     print(f"run folder: {out}")
 

@@ -18,17 +18,8 @@ from configs.loader import check, load_config
 from configs.protocols import load_protocol
 from fuse.predictions import read_predictions
 from fuse.train import load_model, load_tables, run, train_one
+from tests.test_run_folder import FILES
 from tests.tiny_features import tiny_clips, write_tiny_features
-
-FILES = {
-    "config.yaml",
-    "metrics.json",
-    "predictions.csv",
-    "best_model.pth",
-    "confusion_matrix.png",
-    "training_curves.png",
-    "classification_report.txt",
-}
 
 
 @pytest.fixture(scope="module")
