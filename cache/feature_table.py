@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.clips import LABELS, Clip
-from cache.conditions import CLEAN, parse_joint
+from cache.conditions import CLEAN, MODALITIES, parse_joint
 from cache.feature_store import FeatureStore, State, open_store
 
 Layers = int | str | tuple[int, int]
@@ -74,6 +74,9 @@ def load_table(
 ) -> FeatureTable:
     """Load one condition. Modalities it does not change come from `clean.zarr`.
 
+    A modality that stage one does not know (imported features) comes from the condition where it was imported
+    for that, else from clean.
+
     Raises:
         ValueError: features are missing, pending or damaged; with the command that makes them.
     """
@@ -122,13 +125,17 @@ def _column(
 ) -> _Column:
     store = _store_of(features_dir, modality, condition)
     path = f"{modality}/{_encoder_of(store, modality, encoder)}"
+    store.refuse_broken_metadata(path)
     rows = _rows(store, clips)
     states = store.states(path)[rows]
     if (states == State.PENDING).any():
         count = int((states == State.PENDING).sum())
         raise ValueError(f"{store.path} {path}: {count} clips are still pending; run make features again to finish")
-    features = _read(store, path, layers)[rows]
-    if not np.isfinite(features[states == State.DONE]).all():
+    features = _read(store, path, layers)
+    if len(rows) != len(features) or (rows != np.arange(len(rows))).any():
+        features = features[rows]
+    # A sum is not finite where any number is not, and needs no copy of them all.
+    if not np.isfinite(features.sum(axis=1, dtype=np.float64)[states == State.DONE]).all():
         raise ValueError(f"{store.path} {path} marks clips as done whose features are missing; delete it and run again")
     random = bool(store.provenance(path).get("random_weights", False))
     return _Column(features, states == State.DONE, states == State.FAILED, random)
@@ -137,6 +144,8 @@ def _column(
 def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore:
     """The store that holds this modality under this condition."""
     clean = open_store(features_dir / f"{CLEAN}.zarr")
+    if modality not in MODALITIES:
+        return _imported(features_dir, modality, condition) or clean
     for part in parse_joint(condition):
         if not part.modality or modality not in part.changes or not _reaches(clean, modality):
             continue
@@ -148,6 +157,16 @@ def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore
             )
         return store
     return clean
+
+
+def _imported(features_dir: Path, modality: str, condition: str) -> FeatureStore | None:
+    """The store of the one part of a condition that a modality was imported for; None: there is no such part."""
+    paths = [path for part in parse_joint(condition) if (path := features_dir / f"{part.name}.zarr").exists()]
+    stores = [store for store in map(open_store, paths) if store.encoders(modality)]
+    if len(stores) > 1:
+        names = " and ".join(store.path.stem for store in stores)
+        raise ValueError(f"{modality} was imported for {names}: nothing says what it is under {condition}")
+    return stores[0] if stores else None
 
 
 def _reaches(clean: FeatureStore, modality: str) -> bool:
@@ -164,6 +183,11 @@ def _encoder_of(store: FeatureStore, modality: str, wanted: str | None) -> str:
         return wanted
     if wanted is None and len(known) == 1:
         return known[0]
+    if not known and modality not in MODALITIES:
+        raise ValueError(
+            f"no cached {modality} features in {store.path}; stage one makes {', '.join(MODALITIES)}, "
+            f"others are imported: python -m cache import FILE --modality {modality} --features-dir {store.path.parent}"
+        )
     if not known:
         raise ValueError(
             f"no cached {modality} features in {store.path}; set encoders.{modality} and run make features"
@@ -189,17 +213,33 @@ def layers_of(modality: str, layers: Layers | Mapping[str, Any]) -> Layers:
 
 
 def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.float32]:
-    count = store.shape(path)[1]
-    chosen = layer_numbers(layers, count)
-    if not chosen or min(chosen) < 0 or max(chosen) >= count:
-        raise ValueError(f"layers={layers}: {store.path} {path} has layers 0 to {count - 1}")
+    stored = store.layers(path)
+    places = [stored.index(layer) for layer in _chosen(store, path, layers, stored)]
     if side_by_side(layers):
-        return np.concatenate([store.read_layer(path, layer) for layer in chosen], axis=1)
+        return np.concatenate([store.read_layer(path, place) for place in places], axis=1)
+    if len(places) == 1:
+        return store.read_layer(path, places[0])
     # Summed one by one: all layers of a large corpus would not fit in memory.
-    total = store.read_layer(path, chosen[0]).astype(np.float64)
-    for layer in chosen[1:]:
-        total += store.read_layer(path, layer)
-    return (total / len(chosen)).astype(np.float32)
+    total = store.read_layer(path, places[0]).astype(np.float64)
+    for place in places[1:]:
+        total += store.read_layer(path, place)
+    return (total / len(places)).astype(np.float32)
+
+
+def _chosen(store: FeatureStore, path: str, layers: Layers, stored: Sequence[int]) -> Sequence[int]:
+    """Numbers of the layers that are meant; `mean` and `last` are of those that stage one kept."""
+    if layers in ("mean", "last"):
+        return stored if layers == "mean" else stored[-1:]
+    chosen = layer_numbers(layers, len(stored))
+    if not chosen or not set(chosen) <= set(stored):
+        every = list(stored) == list(range(len(stored)))
+        known = f"{stored[0]} to {stored[-1]}" if every and len(stored) > 1 else ", ".join(map(str, stored))
+        modality = path.partition("/")[0]
+        raise ValueError(
+            f"layers={layers}: {store.path} {path} has layers {known}; choose of these, "
+            f"for one modality with layers={{{modality}: {stored[-1]}}}"
+        )
+    return chosen
 
 
 def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:

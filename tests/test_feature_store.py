@@ -16,7 +16,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.feature_store import ArraySpec, FeatureStore, State, UnitRows, open_store, remove_leftovers
+from cache.feature_store import ArraySpec, FeatureStore, State, UnitRows, open_store, parts_of, remove_leftovers
 from cache.units import unit_count, unit_rows
 
 PROVENANCE = {"encoder": "tiny", "weights_sha256": "abc", "condition": {"name": "clean", "seed": 0}}
@@ -96,16 +96,22 @@ def test_layout_is_the_documented_one(tmp_path: Path) -> None:
     assert (hidden.shape, hidden.chunks, str(hidden.dtype)) == ((20, 3, 5), (8, 1, 5), "float32")
     assert (state.shape, state.chunks, str(state.dtype)) == ((20,), (8,), "uint8")
     assert math.isnan(hidden.fill_value)
+    checksum, words = group["audio/tiny/checksum"], group["text/words/checksum"]
+    assert isinstance(checksum, zarr.Array)
+    assert isinstance(words, zarr.Array)
+    assert (checksum.shape, checksum.chunks, str(checksum.dtype)) == ((3, 7), (1, 7), "uint32")
+    assert words.shape == (3, 2 + len(parts_of("text")) + 1)
     assert dict(group["audio/tiny"].attrs) == PROVENANCE
     assert sorted(group["text/words"].array_keys()) == [  # type: ignore[union-attr]
-        *["checksum", "confidence", "hidden", "reason", "source", "state", "transcript", "wer", "words"]
+        *["checksum", "confidence", "hidden", "no_speech", "reason"],
+        *["source", "state", "transcript", "wer", "words"],
     ]
 
 
 def test_text_keeps_its_transcripts(tmp_path: Path) -> None:
     store = new_store(tmp_path / "clean.zarr", 3, TEXT)
     rows = filled(range(3), TEXT)
-    rows.columns = {"transcript": ["a", "", "dé\n"], "words": ["[]", "", "[1]"]}
+    rows.columns |= {"transcript": ["a", "", "dé\n"], "words": ["[]", "", "[1]"]}
     rows.columns |= {"confidence": [0.5, math.nan, 1.0], "wer": [0.0, math.nan, 2.0]}
     store.write_unit(TEXT, 0, rows)
     read = open_store(tmp_path / "clean.zarr")
@@ -188,6 +194,13 @@ def test_a_unit_with_an_open_row_is_not_written(tmp_path: Path) -> None:
     assert store.unit_is_pending(SPEC.path, 0)
 
 
+def test_a_reset_unit_leaves_nothing_of_itself_and_touches_no_other(tmp_path: Path) -> None:
+    store = full_store(tmp_path / "x.zarr")
+    before = files(tmp_path / "x.zarr")
+    store.reset_unit(SPEC.path, 1)
+    assert files(tmp_path / "x.zarr") == {name: data for name, data in before.items() if "/c/1" not in name}
+
+
 def test_a_reset_unit_is_pending_and_can_be_written_again(tmp_path: Path) -> None:
     store = full_store(tmp_path / "x.zarr")
     before = files(tmp_path / "x.zarr")
@@ -235,7 +248,7 @@ def test_data_is_on_disk_before_its_state(tmp_path: Path, monkeypatch: pytest.Mo
         if path.is_file():
             forced.append(f"{path.relative_to(tmp_path / 'x.zarr/audio/tiny')}{' after state' * state_file.exists()}")
 
-    monkeypatch.setattr("cache.feature_store.fsync_path", noted)
+    monkeypatch.setattr("cache.unit_chunks.fsync_path", noted)
     store.write_unit(SPEC, 0, filled(range(8)))
     assert forced[-1] == "state/c/0 after state"
     assert sorted(forced[:-1]) == ["checksum/c/0/0", "hidden/c/0/0/0", "hidden/c/0/1/0", "hidden/c/0/2/0", "source/c/0"]
@@ -244,7 +257,10 @@ def test_data_is_on_disk_before_its_state(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("lost", ["audio/tiny/reason/zarr.json", "audio/tiny/hidden/zarr.json", "audio/zarr.json"])
 def test_a_crash_while_making_a_store_is_made_good(tmp_path: Path, lost: str) -> None:
     new_store(tmp_path / "undisturbed.zarr")
-    new_store(tmp_path / "x.zarr").group["audio/tiny"].attrs.put({})
+    store = new_store(tmp_path / "x.zarr")
+    # Provenance and checksums of the metadata come last.
+    for path in ("audio/tiny", "audio/tiny/checksum"):
+        store.group[path].attrs.put({})
     (tmp_path / "x.zarr" / lost).unlink()
     new_store(tmp_path / "x.zarr")
     assert files(tmp_path / "x.zarr") == files(tmp_path / "undisturbed.zarr")
@@ -298,8 +314,54 @@ def test_a_damaged_chunk_is_named_and_the_others_can_be_read(tmp_path: Path, dam
 def test_a_damaged_checksum_is_not_taken_for_good(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     store = full_store(tmp_path / "x.zarr")
     damage(tmp_path / "x.zarr/audio/tiny/checksum/c/1/0")
-    with pytest.raises(ValueError, match=r"unit 1, layer \d is damaged"):
+    with pytest.raises(ValueError, match=r"audio/tiny/checksum: unit 1 is damaged"):
         [store.read_layer(SPEC.path, layer) for layer in range(3)]
+
+
+def test_a_flipped_state_is_not_taken_for_good(tmp_path: Path) -> None:
+    store = full_store(tmp_path / "x.zarr")
+    path = tmp_path / "x.zarr/audio/tiny/state/c/1"
+    path.write_bytes(bytes([1, 1, 3, 1, 1, 1, 1, 1]))
+    with pytest.raises(ValueError, match=r"audio/tiny/state: unit 1 is damaged"):
+        store.read_layer(SPEC.path, 0)
+
+
+@pytest.mark.parametrize("name", ["source", "state"])
+def test_a_truncated_column_is_named(tmp_path: Path, name: str) -> None:
+    store = full_store(tmp_path / "x.zarr")
+    truncate(tmp_path / "x.zarr/audio/tiny" / name / "c/2")
+    damaged = pytest.raises(ValueError, match=rf"audio/tiny/{name}: unit 2 is damaged; run: python -m cache repair")
+    with damaged:
+        store.column(SPEC.path, name)
+    assert [store.unit_is_pending(SPEC.path, unit) for unit in range(2)] == [False, False]
+    if name == "state":
+        with damaged:
+            store.unit_is_pending(SPEC.path, 2)
+
+
+def test_a_unit_is_written_over_chunks_that_a_power_cut_left_empty(tmp_path: Path) -> None:
+    """The last unit is shorter than its chunk: zarr would read the old chunk first."""
+    full_store(tmp_path / "undisturbed.zarr")
+    store = full_store(tmp_path / "x.zarr")
+    store.reset_unit(SPEC.path, 2)
+    (tmp_path / "x.zarr/audio/tiny/hidden/c/2/1/0").write_bytes(b"")
+    (tmp_path / "x.zarr/audio/tiny/source/c/2").write_bytes(b"")
+    store.write_unit(SPEC, 2, filled(range(16, 20)))
+    assert files(tmp_path / "x.zarr") == files(tmp_path / "undisturbed.zarr")
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "hidden/zarr.json", "checksum/zarr.json"])
+def test_changed_metadata_is_refused(tmp_path: Path, name: str) -> None:
+    full_store(tmp_path / "x.zarr")
+    flip(tmp_path / "x.zarr/audio/tiny" / name)
+    with pytest.raises(ValueError, match=rf"audio/tiny/{name} is damaged; run: python -m cache repair"):
+        new_store(tmp_path / "x.zarr")
+
+
+def test_layers_are_those_of_the_provenance(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "x.zarr", spec=replace(SPEC, provenance={**PROVENANCE, "layers": [3, 7, 8]}))
+    assert store.layers(SPEC.path) == (3, 7, 8)
+    assert new_store(tmp_path / "y.zarr").layers(SPEC.path) == (0, 1, 2)
 
 
 def test_a_lost_state_is_a_pending_unit(tmp_path: Path) -> None:

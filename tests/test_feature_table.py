@@ -181,6 +181,43 @@ def test_layers_that_are_not_there(features_dir: Path, layers: Any) -> None:
         load_table(features_dir, CLIPS, ("audio",), layers=layers)
 
 
+KEPT = [2, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("layers", "places"),
+    [(2, [0]), (6, [2]), ("last", [2]), ("mean", [0, 1, 2]), ((5, 6), [1, 2]), ({"audio": 5}, [1])],
+)
+def test_layers_are_named_as_in_the_model_where_some_were_kept(tmp_path: Path, layers: Any, places: list[int]) -> None:
+    write(tmp_path, "clean", "audio", layers=KEPT)
+    assert_features(load_table(tmp_path, CLIPS, ("audio",), layers=layers), "audio", "clean", places)
+
+
+def test_kept_layers_side_by_side(tmp_path: Path) -> None:
+    write(tmp_path, "clean", "audio", layers=KEPT)
+    table = load_table(tmp_path, CLIPS, ("audio",), layers="6+2")
+    wanted = [expected(CLIPS, "audio", "clean", [place]) for place in (2, 0)]
+    np.testing.assert_allclose(table.features["audio"], np.concatenate(wanted, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [0, 3, (2, 5), "2+3"])
+def test_layers_that_were_not_kept_are_named(tmp_path: Path, layers: Any) -> None:
+    write(tmp_path, "clean", "audio", layers=KEPT)
+    with pytest.raises(ValueError, match=r"audio/tiny has layers 2, 5, 6; choose of these, .*layers=\{audio: 6\}"):
+        load_table(tmp_path, CLIPS, ("audio",), layers=layers)
+
+
+def test_a_modality_imported_for_both_parts_of_a_joint_condition_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WIDTHS, "face", 2)
+    for condition in ("clean", "noise-white-0db", "occlude-block-50"):
+        write(tmp_path, condition, "face")
+    assert_features(load_table(tmp_path, CLIPS, ("face",), "occlude-block-50"), "face", "occlude-block-50")
+    with pytest.raises(ValueError, match="face was imported for noise-white-0db and occlude-block-50"):
+        load_table(tmp_path, CLIPS, ("face",), "noise-white-0db+occlude-block-50")
+
+
 # Rows that are no data
 
 
@@ -220,9 +257,9 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
 
 
 def test_damage_is_not_trained_on(tmp_path: Path) -> None:
-    write(tmp_path, "clean", "audio")
+    write(tmp_path, "clean", "audio", layers=KEPT)
     (tmp_path / "clean.zarr/audio/tiny/hidden/c/1/2/0").unlink()
-    with pytest.raises(ValueError, match=r"unit 1, layer 2 is damaged"):
+    with pytest.raises(ValueError, match=r"unit 1, layer 6 is damaged"):
         load_table(tmp_path, CLIPS, ("audio",))
 
 
@@ -246,8 +283,11 @@ MISSING: list[tuple[Callable[[Path], FeatureTable], str]] = [
         lambda d: load_table(d, CLIPS, ("audio",), "noise-white-5db"),
         r'no cached audio features for noise-white-5db in .*; run: make features SET="conditions=\[noise-white-5db\]"',
     ),
-    (lambda d: load_table(d, CLIPS, ("audio",), "noise-white-5bd"), r"did you mean noise-white-5db"),
-    (lambda d: load_table(d, CLIPS, ("face",)), r"no cached face features in .*clean\.zarr"),
+    (lambda d: load_table(d, CLIPS, ("audio",), "noise-white-5bd"), r"it is spelt noise-white-5db"),
+    (
+        lambda d: load_table(d, CLIPS, ("face",)),
+        r"no cached face features in .*clean\.zarr; .*python -m cache import FILE --modality face",
+    ),
     (lambda d: load_table(d, CLIPS, ("audio",), encoders={"audio": "big"}), r"has no big; .* one of tiny"),
     (of_another_corpus, r"lacks 1 clips of the corpus, first c99"),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.media_store import Failure, Media, MediaStore, Source, sha256_of
+from cache.media_store import Failure, Media, MediaStore, Source, damaged_part, sha256_of
 from tests.tiny_corpus import pictures, tone
 
 PROVENANCE = {"frames": 4, "size": 32, "libraries": {"decord": "0.6.0"}}
@@ -157,3 +157,63 @@ def test_a_missing_file_has_no_hash_and_looks_changed_once_it_is_there(tmp_path:
 def test_neither_folders_nor_pipes_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert Source.of(tmp_path / "pipe") == Source.of(tmp_path) == Source("", 0, 0, 0, 0)
+
+
+# Damage
+
+
+def test_an_intact_part_is_well(store: MediaStore) -> None:
+    assert damaged_part(store.part(3)) == ""
+
+
+def test_a_flipped_bit_is_found_by_reading_all_and_a_lost_end_by_the_size(store: MediaStore) -> None:
+    intact = store.part(3).read_bytes()
+    store.part(3).write_bytes(intact[:900] + bytes([intact[900] ^ 4]) + intact[901:])
+    assert store.has_unit(3)
+    assert damaged_part(store.part(3)) == "its SHA-256 is not that of what was written"
+    store.part(3).write_bytes(intact[:-5])
+    assert not store.has_unit(3)
+    assert damaged_part(store.part(3)) == f"it has {len(intact) - 5} bytes, {len(intact)} were written"
+    store.part(3).unlink()
+    assert damaged_part(store.part(3)) == "it is missing"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff", b"not json"])
+def test_a_damaged_sidecar_means_decoding_again(store: MediaStore, content: bytes | None) -> None:
+    sidecar = store.part(3).with_suffix(".sources.json")
+    sidecar.unlink()
+    if content is not None:
+        sidecar.write_bytes(content)
+    assert not store.has_unit(3)
+    assert damaged_part(store.part(3)) == f"unit-00003.sources.json is {'missing' if content is None else 'damaged'}"
+    with pytest.raises(ValueError, match=r"unit-00003\.sources\.json is damaged; delete it and run make features"):
+        store.is_current(3)
+    store.write_unit(3, iter(clips()))
+    assert damaged_part(store.part(3)) == ""
+
+
+def test_every_bit_of_a_sidecar_is_guarded(store: MediaStore) -> None:
+    sidecar = store.part(3).with_suffix(".sources.json")
+    intact = sidecar.read_bytes()
+    for position in range(0, 8 * len(intact), 11):
+        changed = bytearray(intact)
+        changed[position // 8] ^= 1 << position % 8
+        sidecar.write_bytes(changed)
+        assert not store.has_unit(3)
+
+
+def test_refreshing_sources_keeps_the_checksum(store: MediaStore) -> None:
+    store.refresh_sources(3, [UNCHANGED] * 5)
+    assert damaged_part(store.part(3)) == ""
+
+
+def test_a_crash_between_part_and_sidecar_leaves_no_old_sidecar(
+    store: MediaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MediaStore, "_write_sidecar", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_unit(3, iter(clips()[:1]))
+    assert not store.has_unit(3)
