@@ -2,8 +2,9 @@
 
 clean
 noise-white-10db    noise-white-minus5db    white noise at that signal-to-noise ratio
+reverb-room-600ms                           a room with that reverberation time
 occlude-block-50                            a block covering 50 % of the picture
-drop-frames-30                              30 % of the sampled frames dropped
+occlude-eyes                                no level
 noise-white-10db+occlude-block-50           joint: audio rows of the first, video rows of the second
 """
 
@@ -22,22 +23,54 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of conditions: what it changes and which levels make sense."""
+    """A family of conditions: what it changes and which levels make sense.
+
+    `levels`: the lowest and the highest; None: it has none. `allowed`: the only ones there are, where not all are.
+    """
 
     modality: str
-    unit: str
-    lowest: int
-    highest: int
+    unit: str = ""
+    levels: tuple[int, int] | None = None
+    example: int = 0
+    allowed: tuple[int, ...] = ()
+
+    def allows(self, level: int) -> bool:
+        """Whether there is a condition of this level."""
+        return not self.levels or (self.levels[0] <= level <= self.levels[1] and level in (self.allowed or (level,)))
 
     def level_name(self, level: int) -> str:
-        """How the level is spelt in a condition's name."""
-        return f"{'minus' if level < 0 else ''}{abs(level)}{self.unit}"
+        """How the level is spelt in a condition's name; "" for a kind without levels."""
+        return f"-{'minus' if level < 0 else ''}{abs(level)}{self.unit}" if self.levels else ""
 
 
+SNR_DB = (-40, 60)
+PER_CENT = (1, 99)
+# MPEG-2 layer III, which is what MP3 is at 16 kHz; an encoder would take the nearest of them without a word.
+MP3_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 KINDS = {
-    "noise-white": Kind("audio", "db", -40, 60),
-    "occlude-block": Kind("video", "", 1, 100),
-    "drop-frames": Kind("video", "", 1, 99),
+    "noise-white": Kind("audio", "db", SNR_DB, 10),
+    "noise-pink": Kind("audio", "db", SNR_DB, 10),
+    "noise-babble": Kind("audio", "db", SNR_DB, 10),
+    "noise-file": Kind("audio", "db", SNR_DB, 10),
+    "reverb-room": Kind("audio", "ms", (50, 5000), 600),
+    "clip-peak": Kind("audio", "", PER_CENT, 25),
+    "band-telephone": Kind("audio"),
+    "codec-mp3": Kind("audio", "kbps", (8, 160), 16, MP3_KBPS),
+    "codec-aac": Kind("audio", "kbps", (8, 64), 16),
+    "silence-track": Kind("audio"),
+    "occlude-block": Kind("video", "", (1, 100), 50),
+    "occlude-eyes": Kind("video"),
+    "occlude-mouth": Kind("video"),
+    "occlude-left": Kind("video"),
+    "occlude-right": Kind("video"),
+    "drop-frames": Kind("video", "", PER_CENT, 30),
+    "freeze-frames": Kind("video", "", PER_CENT, 50),
+    "blur-gaussian": Kind("video", "px", (1, 50), 4),
+    "blur-motion": Kind("video", "px", (2, 100), 15),
+    "light-low": Kind("video", "", PER_CENT, 25),
+    "noise-pixel": Kind("video", "", PER_CENT, 10),
+    "codec-h264": Kind("video", "kbps", (5, 2000), 30),
+    "black-screen": Kind("video"),
 }
 
 
@@ -49,7 +82,7 @@ class Condition:
         name: canonical name, e.g. `noise-white-10db`.
         modality: the signal that is changed: `audio`, `video`, or "" for `clean`.
         kind: key of `KINDS`, or `clean`.
-        level: dB of SNR for noise, per cent of the area for occlusion, per cent of frames for drops.
+        level: in the unit of its kind (dB, ms, kbps, px, else per cent); 0 for a kind without levels.
         seed: with the clip id, seeds everything that is drawn.
     """
 
@@ -77,15 +110,17 @@ def parse_condition(name: str, seed: int = 0) -> Condition:
     """
     if name == CLEAN:
         return Condition(CLEAN, "", CLEAN, 0, seed)
-    match = re.fullmatch(r"([a-z]+-[a-z]+)-(minus)?(\d{1,3})(db)?", name)
+    match = re.fullmatch(r"([a-z]+-[a-z0-9]+?)(?:-(minus)?(\d{1,4})([a-z]*))?", name)
     if match is None or match[1] not in KINDS:
         raise ValueError(f"unknown condition {name!r}{_nearest(name)}; known kinds: {_examples()}")
-    level = int(match[3]) * (-1 if match[2] else 1)
     kind = KINDS[match[1]]
-    if kind.level_name(level) != name.removeprefix(f"{match[1]}-"):
-        raise ValueError(f"unknown condition {name!r}; this level is spelt {match[1]}-{kind.level_name(level)}")
-    if not kind.lowest <= level <= kind.highest:
-        raise ValueError(f"condition {name!r}: the level must lie in {kind.lowest} to {kind.highest}")
+    level = int(match[3] or 0) * (-1 if match[2] else 1)
+    canonical = match[1] + kind.level_name(level)
+    if name != canonical:
+        example = match[1] + kind.level_name(level if match[3] else kind.example)
+        raise ValueError(f"unknown condition {name!r}; it is spelt {example}")
+    if not kind.allows(level):
+        raise ValueError(f"condition {name!r}: the level must {_allowed(kind)}")
     return Condition(name, kind.modality, match[1], level, seed)
 
 
@@ -104,11 +139,21 @@ def stored_conditions(names: Sequence[str], seed: int = 0) -> tuple[Condition, .
     return tuple(parts.values())
 
 
+def _allowed(kind: Kind) -> str:
+    if kind.allowed:
+        return f"be one of {', '.join(map(str, kind.allowed))}"
+    assert kind.levels
+    return f"lie in {kind.levels[0]} to {kind.levels[1]}"
+
+
 def _examples() -> str:
-    return ", ".join([CLEAN, *(f"{name}-{kind.level_name(10)}" for name, kind in KINDS.items())])
+    return ", ".join([CLEAN, *(name + kind.level_name(kind.example) for name, kind in KINDS.items())])
 
 
 def _nearest(name: str) -> str:
-    known = [CLEAN, *(f"{n}-{k.level_name(v)}" for n, k in KINDS.items() for v in (0, 5, 10, 20, 25, 30, 50))]
+    levels = (0, 5, 10, 20, 25, 30, 50)
+    known = [CLEAN]
+    for name_of_kind, kind in KINDS.items():
+        known += [name_of_kind + kind.level_name(level) for level in (*levels, kind.example) if kind.allows(level)]
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
