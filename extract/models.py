@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.media_store import sha256_of
+from configs.features import MediaSettings
 
 WEIGHTS = (
     "model.safetensors",
@@ -23,6 +24,11 @@ SECONDS_FOR_AN_ANSWER = 15.0
 # What Whisper, DistilBERT and the others call the same thing in config.json.
 LAYERS = ("encoder_layers", "n_layers", "num_hidden_layers")
 WIDTH = ("d_model", "dim", "hidden_size")
+# CLIP's vision half has a configuration of its own inside the whole; what equals these defaults is left out there.
+VISION = "vision_config"
+# Pillow's numbers of the filters, as processors store them.
+RESAMPLE = {2: "bilinear", 3: "bicubic"}
+VISION_DEFAULTS = {"num_hidden_layers": 12, "hidden_size": 768, "image_size": 224}
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ class Model:
         model_type: as in `config.json`.
         layers: hidden states it returns, the embedding output included.
         width: size of one hidden state.
-        frames, size: frames and pixels a video encoder takes; 0 for others.
+        frames: how many of them a video encoder takes; 0: any number (image encoders), or it takes none.
+        size: pixels that an encoder of pictures takes, those its own processor makes; 0 for others.
+        short_side, resample: how that processor resizes before it cuts; 0 and "" where it does not say.
         random_weights: it was never trained; results from it say so.
         weights_sha256, settings_sha256: of the weights, and of preprocessor and tokenizer files.
     """
@@ -47,6 +55,8 @@ class Model:
     width: int
     frames: int
     size: int
+    short_side: int
+    resample: str
     random_weights: bool
     weights_sha256: str
     settings_sha256: str
@@ -61,11 +71,13 @@ def find_model(name: str) -> Model:
     folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else _from_hub(name)
     try:
         config = json.loads((folder / "config.json").read_text())
-        layers = int(_first_of(config, LAYERS)) + 1
-        width = int(_first_of(config, WIDTH))
+        sizes = {**VISION_DEFAULTS, **config[VISION]} if VISION in config else config
+        layers = int(_first_of(sizes, LAYERS)) + 1
+        width = int(_first_of(sizes, WIDTH))
         model_type = str(config["model_type"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
+    picture = _picture_settings(folder) if sizes.get("image_size") else {}
     return Model(
         name=Path(name).name,
         folder=folder,
@@ -73,7 +85,9 @@ def find_model(name: str) -> Model:
         layers=layers,
         width=width,
         frames=int(config.get("num_frames") or 0),
-        size=int(config.get("image_size") or 0),
+        size=_picture_size(picture, sizes),
+        short_side=_short_side(picture),
+        resample=RESAMPLE.get(picture.get("resample", 0), ""),
         random_weights=bool(config.get("random_weights", False)),
         weights_sha256=_weights_sha256(name, folder),
         settings_sha256=_settings_sha256(folder),
@@ -85,6 +99,33 @@ def _first_of(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return config[key]
 
 
+def _picture_settings(folder: Path) -> dict[str, Any]:
+    file = folder / "preprocessor_config.json"
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error})") from error
+    return settings
+
+
+def _short_side(settings: Mapping[str, Any]) -> int:
+    """What the processor brings the short side to; 0 where it squeezes the picture into a square, or does not say."""
+    size = settings.get("size")
+    return int(size.get("shortest_edge") or 0) if isinstance(size, Mapping) else 0
+
+
+def _picture_size(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """Side of the square that the model's processor makes; DINOv2's is not the size it was trained at."""
+    if not config.get("image_size"):
+        return 0
+    crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
+    made = crop or settings.get("size") or config["image_size"]
+    # Numbers in old files and in most configurations; objects and lists elsewhere.
+    if isinstance(made, Mapping):
+        return int(_first_of(made, ("height", "shortest_edge")))
+    return int(made[0] if isinstance(made, Sequence) else made)
+
+
 def check_asr_model(model: str) -> None:
     """Refuse a checkpoint path that does not exist, before anything is started."""
     looks_like_path = "/" in model or model.endswith(".pt")
@@ -94,16 +135,29 @@ def check_asr_model(model: str) -> None:
         )
 
 
-def check_video_media(model: Model, frames: int, size: int) -> None:
-    """Refuse media settings that the video encoder cannot take, naming the setting that would do."""
-    if model.frames != frames:
+def check_video_media(model: Model, media: MediaSettings) -> None:
+    """Refuse media settings that the video encoder cannot take, naming the setting that would do.
+
+    Raises:
+        ValueError: another number of frames (image encoders take any), another size, or another resize than that
+            of the model's own processor.
+    """
+    if model.frames and model.frames != media.frames:
         raise ValueError(
-            f"encoders.video takes {model.frames} frames, the media store would keep {frames}; "
+            f"encoders.video takes {model.frames} frames, the media store would keep {media.frames}; "
             f"set media.frames={model.frames}"
         )
-    if model.size != size:
+    if model.size != media.size:
         raise ValueError(
-            f"encoders.video takes {model.size} pixels, the media store would keep {size}; set media.size={model.size}"
+            f"encoders.video takes {model.size} pixels, the media store would keep {media.size}; "
+            f"set media.size={model.size}"
+        )
+    if model.resample and model.resample != media.resample:
+        raise ValueError(f"encoders.video is fed {model.resample} resizes; set media.resample={model.resample}")
+    if model.short_side and model.short_side != (media.short_side or media.size):
+        raise ValueError(
+            f"encoders.video cuts its square out of pictures of short side {model.short_side}; "
+            f"set media.short_side={model.short_side}"
         )
 
 

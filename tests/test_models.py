@@ -14,6 +14,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from configs.features import MediaSettings
 from extract import models
 from extract.models import Model, check_asr_model, check_video_media, find_model
 from tests.tiny_corpus import write_tiny_encoders
@@ -50,6 +51,68 @@ def test_model_types_name_their_sizes_differently(
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     model = find_model(str(tmp_path))
     assert (model.layers, model.width, model.random_weights) == (layers, width, False)
+
+
+# Pictures: what an encoder takes is what its own processor makes
+
+
+def write_model(folder: Path, config: dict[str, Any], processor: dict[str, Any] | None = None) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+DINOV2 = {"model_type": "dinov2", "num_hidden_layers": 12, "hidden_size": 768, "image_size": 518}
+CROPPED = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+
+
+@pytest.mark.parametrize(
+    ("processor", "size"),
+    [
+        (CROPPED, 224),
+        (CROPPED | {"do_center_crop": True}, 224),
+        ({"do_center_crop": False, **CROPPED}, 256),
+        ({"size": 384, "crop_size": 336}, 336),
+        ({"size": {"height": 224, "width": 224}}, 224),
+        ({"size": [192, 192]}, 192),
+        ({"image_mean": [0.5, 0.5, 0.5]}, 518),
+        (None, 518),
+    ],
+)
+def test_the_size_of_pictures_is_what_the_processor_makes(
+    tmp_path: Path, processor: dict[str, Any] | None, size: int
+) -> None:
+    model = find_model(str(write_model(tmp_path, DINOV2, processor)))
+    assert (model.layers, model.width, model.frames, model.size) == (13, 768, 0, size)
+
+
+def test_clips_vision_half_is_described_and_what_its_config_leaves_out_is_the_default(tmp_path: Path) -> None:
+    text = {"hidden_size": 512, "num_hidden_layers": 12}
+    vision = {"hidden_size": 1024, "num_hidden_layers": 24}
+    config = {"model_type": "clip", "text_config": text, "vision_config": vision, "projection_dim": 768}
+    model = find_model(str(write_model(tmp_path, config)))
+    assert (model.layers, model.width, model.frames, model.size) == (25, 1024, 0, 224)
+    model = find_model(str(write_model(tmp_path, config | {"vision_config": {"image_size": 336}})))
+    assert (model.layers, model.width, model.size) == (13, 768, 336)
+
+
+def test_a_processor_that_is_not_json_is_one_line(tmp_path: Path) -> None:
+    write_model(tmp_path, DINOV2)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    assert "preprocessor_config.json is not JSON (" in refusal(str(tmp_path))
+
+
+def test_every_type_is_described_as_transformers_sees_it(tmp_path: Path) -> None:
+    from tests.tiny_encoders import WRITERS
+
+    for name in ("deberta-v2", "albert", "modernbert", "vivit", "timesformer", "clip", "audio-spectrogram-transformer"):
+        modality, write = WRITERS[name]
+        model = find_model(str(write(tmp_path / name)))
+        frames = 4 if name in ("vivit", "timesformer") else 0
+        size = 32 if modality == "video" else 0
+        assert described(model) == (name, name, 3, 16, frames, size, False)
 
 
 # The fingerprint
@@ -201,8 +264,18 @@ def test_names_and_files_of_recognisers_pass(tmp_path: Path) -> None:
 
 def test_media_settings_that_do_not_fit_name_those_that_do(tiny: dict[str, Path]) -> None:
     model = find_model(str(tiny["video"]))
-    check_video_media(model, 16, 32)
+    check_video_media(model, MediaSettings(frames=16, size=32))
     with pytest.raises(ValueError, match=r"takes 16 frames, .* would keep 8; set media\.frames=16"):
-        check_video_media(model, 8, 32)
+        check_video_media(model, MediaSettings(frames=8, size=32))
     with pytest.raises(ValueError, match=r"takes 32 pixels, .* would keep 224; set media\.size=32"):
-        check_video_media(model, 16, 224)
+        check_video_media(model, MediaSettings(frames=16, size=224))
+
+
+def test_image_encoders_take_any_number_of_frames_of_their_size(tmp_path: Path) -> None:
+    model = find_model(str(write_model(tmp_path, DINOV2, CROPPED)))
+    for frames in (2, 16, 200):
+        check_video_media(model, MediaSettings(frames=frames, size=224, short_side=256))
+    with pytest.raises(ValueError, match=r"out of pictures of short side 256; set media\.short_side=256"):
+        check_video_media(model, MediaSettings(size=224))
+    with pytest.raises(ValueError, match=r"takes 224 pixels, the media store would keep 518; set media\.size=224"):
+        check_video_media(model, MediaSettings(frames=16, size=518))
