@@ -21,7 +21,10 @@ REQUIRED = ("clip_id", "path", "label", "speaker")
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled utterance. `path` is relative to the corpus root; "" means not known."""
+    """One labelled utterance. `path` is relative to the corpus root; "" means not known.
+
+    `sha256` of the media file: where it is known, a file with another one is a failed clip.
+    """
 
     clip_id: str
     path: str
@@ -32,6 +35,7 @@ class Clip:
     repetition: str = ""
     sex: str = ""
     split: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

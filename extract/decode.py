@@ -18,6 +18,8 @@ import numpy.typing as npt
 from pebble import ProcessExpired, ProcessPool
 
 from cache.media_store import SAMPLE_RATE_HZ, Failure, Media, Source
+from extract.cut import PLAIN, Cut
+from extract.damage import refuse_damaged
 
 # A container counts in packets, some of which a decoder keeps to itself: this much may be missing.
 TOLERATED_SECONDS = 0.1
@@ -72,17 +74,18 @@ def _refuse_incomplete(path: Path) -> None:
         raise ValueError(f"only {size} of {declared} bytes are there")
 
 
-def decode(path: Path, frames: int, size: int) -> Media:
+def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN) -> Media:
     """Decode one clip.
 
     Args:
         path: any container that FFmpeg reads.
         frames: number of evenly spaced frames to keep; 0 skips the picture.
         size: side of the square they are brought to, in pixels.
+        cut: how they are brought there.
 
     Returns:
         waveform (samples,) float32, mono, 16 kHz, and frames (frames, size, size, 3) uint8; None for
-        a stream that the container does not have.
+        a stream that the container does not have. `face_found` is None where no face was looked for.
 
     Raises:
         ValueError: the file is damaged; one line.
@@ -91,8 +94,11 @@ def decode(path: Path, frames: int, size: int) -> Media:
     if not streams.sample_rate_hz and not streams.has_picture:
         raise ValueError("neither sound nor picture in the file")
     waveform_T = _waveform(path, streams) if streams.sample_rate_hz else None
-    frames_THWC = _frames(path, streams, frames, size) if streams.has_picture and frames else None
-    return Media(waveform_T, frames_THWC)
+    wanted = streams.has_picture and frames
+    frames_THWC, face_found = _frames(path, streams, frames, size, cut) if wanted else (None, None)
+    # Last: what is simply missing has been named by then.
+    refuse_damaged(path, picture=bool(frames))
+    return Media(waveform_T, frames_THWC, face_found)
 
 
 def decode_all(
@@ -103,6 +109,7 @@ def decode_all(
     workers: int,
     timeout_seconds: float,
     check: Callable[[], None],
+    cut: Cut = PLAIN,
 ) -> Iterator[tuple[Media | Failure, Source]]:
     """Decode clips in order, `workers` at a time; yields each clip with the file it came from.
 
@@ -110,9 +117,10 @@ def decode_all(
     """
     # Each pool's workers are forked from a server that has imported these once; nothing runs there.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchaudio.functional", "decord"])
+    context.set_forkserver_preload(["torch", "torchaudio.functional", "decord", *(["cv2"] if cut.face else [])])
     with ProcessPool(max_workers=workers, context=context) as pool:
-        futures = [pool.schedule(_decode_source, (path, frames, size), timeout=timeout_seconds) for path in paths]
+        tasks = [(path, frames, size, cut) for path in paths]
+        futures = [pool.schedule(_decode_source, task, timeout=timeout_seconds) for task in tasks]
         try:
             for path, future in zip(paths, futures, strict=True):
                 check()
@@ -134,7 +142,7 @@ def _outcome(path: Path, future: Any, timeout_seconds: float) -> tuple[Media | F
         return Failure(f"the decoder crashed (exit code {error.exitcode})"), Source.of(path)
 
 
-def _decode_source(path: Path, frames: int, size: int) -> tuple[Media | Failure, Source]:
+def _decode_source(path: Path, frames: int, size: int, cut: Cut) -> tuple[Media | Failure, Source]:
     import torch
 
     torch.set_num_threads(1)
@@ -142,7 +150,7 @@ def _decode_source(path: Path, frames: int, size: int) -> tuple[Media | Failure,
     if not path.is_file():
         return Failure("no such file"), source
     try:
-        return decode(path, frames, size), source
+        return decode(path, frames, size, cut), source
     # Whatever a decoder raises on a damaged file is that clip's failure.
     except Exception as error:
         return Failure(_reason(error, path)), source
@@ -188,7 +196,9 @@ def _several_channels(path: Path) -> npt.NDArray[np.float32]:
     return np.concatenate(blocks, axis=1)
 
 
-def _frames(path: Path, streams: Streams, frames: int, size: int) -> npt.NDArray[np.uint8]:
+def _frames(
+    path: Path, streams: Streams, frames: int, size: int, cut: Cut
+) -> tuple[npt.NDArray[np.uint8], bool | None]:
     import decord
 
     from extract.frames import even_indices, resize_and_crop
@@ -198,4 +208,9 @@ def _frames(path: Path, streams: Streams, frames: int, size: int) -> npt.NDArray
     if not available or available < streams.picture_frames:
         raise ValueError(f"only {available} of {streams.picture_frames} frames could be decoded")
     frames_THWC = reader.get_batch(even_indices(available, frames)).asnumpy()
-    return resize_and_crop(frames_THWC, size)
+    if not cut.face:
+        return resize_and_crop(frames_THWC, size, cut), None
+    from extract.face import crop_to_face
+
+    square_THWC, face_found = crop_to_face(frames_THWC)
+    return resize_and_crop(square_THWC, size, cut), face_found

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import extract.decode
 from cache.media_store import SAMPLE_RATE_HZ, Failure, Media, Source, sha256_of
+from extract.cut import Cut
 from extract.decode import decode, decode_all, probe
 from extract.frames import even_indices, resize_and_crop
 from tests.shared_inputs import SHARED, needs_audio, needs_video
@@ -314,7 +315,7 @@ def test_unknown_length_of_a_streamed_wav_is_no_damage(tmp_path: Path) -> None:
 # Workers
 
 
-def hang(path: Path, frames: int, size: int) -> tuple[Media, Source]:
+def hang(path: Path, frames: int, size: int, _cut: Cut) -> tuple[Media, Source]:
     """Stands in for a decoder that never returns on files named hang*, and that dies on crash*."""
     if path.name.startswith("hang"):
         time.sleep(600)
