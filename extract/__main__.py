@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache.atomic import write_atomic
@@ -17,9 +18,25 @@ from cache.lock import locked
 from configs.features import FeaturesConfig
 from configs.loader import dump_config, main
 from extract.failures import failed_clips, pending_rows, summary, write_failures
-from extract.launch import Interruption, rank_count
-from extract.plan import Plan, make_plan, prepare_stores
+from extract.launch import ERROR_FILE, Interruption, rank_count
+from extract.plan import Plan, lacks_media, make_plan, prepare_stores
 from extract.sources import check_sources
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run had to do, and what it took."""
+
+    rows: int
+    decoded: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Rows, rate and how many clips had to be decoded for them."""
+        if not self.rows:
+            return f"{self.decoded} clips decoded" if self.decoded else "nothing to do"
+        rate = self.rows / self.seconds
+        return f"{self.rows} rows in {self.seconds:.1f} s ({rate:.1f} rows/s), {self.decoded} clips decoded"
 
 
 def run(config: FeaturesConfig) -> int:
@@ -35,21 +52,23 @@ def run(config: FeaturesConfig) -> int:
         reset = check_sources(plan)
         if reset:
             print(f"{reset} units are computed again: their media files changed or are retried")
-        pending = pending_rows(plan)
-        if pending:
-            _launch(plan, interruption, ranks, lock)
+        pending, decoded = pending_rows(plan), 0
+        if pending or any(lacks_media(plan, unit) for unit in plan.units):
+            decoded = _launch(plan, interruption, ranks, lock)
             _clean(plan)
-    return _conclude(plan, interruption, pending, time.monotonic() - start)
+    return _conclude(plan, interruption, Work(pending, decoded, time.monotonic() - start))
 
 
-def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> None:
+def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> int:
+    """Run the ranks to their end; returns how many clips they decoded."""
     with tempfile.TemporaryDirectory() as folder:
-        config_file, error_file = Path(folder, "config.yaml"), Path(folder, "error.txt")
+        config_file, error_file = Path(folder, "config.yaml"), Path(folder, ERROR_FILE)
         write_atomic(config_file, dump_config(plan.config))
-        arguments = ["extract.rank", str(config_file), str(error_file)]
+        arguments = ["extract.rank", str(config_file), folder]
         interruption.torchrun(arguments, ranks, plan.config.max_restarts, keep_open=[lock])
         if error_file.exists():
             raise ValueError(error_file.read_text())
+        return sum(counts.stat().st_size for counts in Path(folder).glob("decodes-*"))
 
 
 def _clean(plan: Plan) -> None:
@@ -61,12 +80,12 @@ def _clean(plan: Plan) -> None:
             part.unlink(missing_ok=True)
 
 
-def _conclude(plan: Plan, interruption: Interruption, pending: int, seconds: float) -> int:
+def _conclude(plan: Plan, interruption: Interruption, work: Work) -> int:
     failed = failed_clips(plan)
     write_failures(plan, failed)
     left = pending_rows(plan)
     if interruption.exit_code and left:
-        print(f"interrupted with {left} of {pending} rows to go; the same command continues", file=sys.stderr)
+        print(f"interrupted with {left} of {work.rows} rows to go; the same command continues", file=sys.stderr)
         return interruption.exit_code
     print(summary(plan, failed))
     if left:
@@ -75,8 +94,7 @@ def _conclude(plan: Plan, interruption: Interruption, pending: int, seconds: flo
             file=sys.stderr,
         )
         return 1
-    done = f"{pending} rows in {seconds:.1f} s ({pending / seconds:.1f} rows/s)" if pending else "nothing to do"
-    print(f"features complete: {done}")
+    print(f"features complete: {work}")
     clips = len({row.clip_id for row in failed})
     if clips > plan.config.max_failed:
         print(f"error: {clips} clips failed, more than max_failed={plan.config.max_failed}", file=sys.stderr)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cache.atomic import write_atomic
 from cache.feature_store import State
+from cache.units import unit_rows
 from extract.plan import Plan
 
 SHOWN = 5
@@ -53,6 +54,8 @@ def summary(plan: Plan, failed: list[FailedClip]) -> str:
         counts = ", ".join(f"{int(np.sum(states == s))} {s.name.lower()}" for s in State if np.any(states == s))
         random = "  (random weights: for plumbing, not for results)" if job.spec.provenance["random_weights"] else ""
         lines.append(f"  {job.condition.name:24} {job.spec.path:36} {counts}{random}")
+    if plan.config.media.face_crop:
+        lines.append(f"  no face was found in {faces_not_found(plan)} clips: their centre was cut out")
     clips = list(dict.fromkeys(row.clip_id for row in failed))
     if clips:
         lines.append(f"{len(clips)} clips failed, listed in {plan.features_dir / 'failures.csv'}; the first:")
@@ -61,6 +64,17 @@ def summary(plan: Plan, failed: list[FailedClip]) -> str:
             f"  {reasons[clip].clip_id} ({reasons[clip].modality}): {reasons[clip].reason}" for clip in clips[:SHOWN]
         ]
     return "\n".join(lines)
+
+
+def faces_not_found(plan: Plan) -> int:
+    """Clips whose face was looked for in vain: their centre was cut out."""
+    missed = 0
+    for unit in plan.units:
+        if plan.config.media.face_crop and plan.media.has_unit(unit):
+            rows = len(unit_rows(len(plan.corpus.clips), unit))
+            with plan.media.open_unit(unit) as media:
+                missed += sum(media.face_found(row) is False for row in range(rows))
+    return missed
 
 
 def _failed(plan: Plan) -> Iterator[FailedClip]:

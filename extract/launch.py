@@ -7,9 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
+# Ten are promised between a signal and the end; torchrun alone would wait for thirty.
+SECONDS_OF_GRACE = 7.0
+SECONDS_BETWEEN_LOOKS = 0.2
+# In the folder where ranks leave word: torchrun cannot pass on their exit codes.
+ERROR_FILE = "error.txt"
 
 
 def rank_count() -> int:
@@ -30,6 +36,7 @@ class Interruption:
     def __init__(self) -> None:
         """Nothing is caught until `listen`."""
         self.signal = 0
+        self._deadline = 0.0
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +61,13 @@ class Interruption:
             pass_fds=keep_open,
             env=_environment(),
         )
-        return self._child.wait()
+        while True:
+            try:
+                return self._child.wait(timeout=SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                if self.signal and time.monotonic() > self._deadline:
+                    # torchrun and all ranks. What a kill interrupts is pending, nothing else.
+                    os.killpg(self._child.pid, signal.SIGKILL)
 
     def _receive(self, number: int, _: object) -> None:
         self.signal = number
@@ -62,6 +75,7 @@ class Interruption:
             # Planning, downloading or waiting for the lock: every file written so far is complete.
             print("interrupted before any rank was started; the same command continues", file=sys.stderr)
             raise SystemExit(self.exit_code)
+        self._deadline = time.monotonic() + SECONDS_OF_GRACE
         self._child.terminate()
 
 
@@ -76,6 +90,8 @@ def _environment() -> dict[str, str]:
     # torchrun would set and announce OMP_NUM_THREADS; each rank sets its threads itself.
     return {
         "OMP_NUM_THREADS": "1",
+        # A rank that is stopped leaves its decoders behind in a hurry; the system cleans up.
+        "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",

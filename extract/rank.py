@@ -6,32 +6,44 @@ there is no gradient, hence no process group.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from cache.atomic import write_atomic
-from cache.clips import Clip
-from cache.feature_store import UnitRows
-from cache.media_store import MediaUnit
+from cache.feature_store import State, UnitRows
+from cache.media_store import Failure, Media, Source, damaged_part
 from cache.units import owned_units, unit_rows
 from configs.features import FeaturesConfig
 from configs.loader import load_config
-from extract.corrupt import corrupt
+from extract.ahead import Ahead
+from extract.approximation import DEVIATION_FILE, is_approximate, measure, readable
+from extract.batches import Batches, Remembering
+from extract.cut import Cut
 from extract.decode import decode_all
-from extract.encoders import Encoder, encoder_class, rank_device
-from extract.plan import Job, Plan, make_plan
+from extract.encoders import Encoder, EncoderOptions, NetworkEncoder, encoder_class, rank_device
+from extract.launch import ERROR_FILE
+from extract.models import Model
+from extract.plan import Job, Plan, lacks_media, make_plan, stored_layers
 from extract.progress import Progress
-from extract.transcribe import Recogniser, Transcript
+from extract.transcribe import Recogniser
+from extract.unit_reader import UnitReader
+
+T = TypeVar("T")
+UNITS_AHEAD = 1
+OTHER_FILE = "the file is damaged or another one: its sha256 is not the corpus's"
 
 # Ten are promised. A batch that takes longer is given up: its unit stays pending either way.
-SECONDS_TO_FINISH = 8
+SECONDS_TO_FINISH = 5
 
 
 class Stopped(Exception):
@@ -65,60 +77,85 @@ class StopRequest:
 class Tools:
     """The loaded models of one rank."""
 
-    encoders: Mapping[str, Encoder]
+    encoders: Mapping[str, NetworkEncoder]
+    remembering: Remembering | None
     recogniser: Recogniser | None
 
+    def encoder(self, modality: str) -> Encoder:
+        """What encodes the batches of a modality."""
+        return self.remembering if modality == "text" and self.remembering else self.encoders[modality]
 
-def run_rank(config: FeaturesConfig, rank: int, world_size: int, stop: StopRequest) -> None:
+
+def run_rank(config: FeaturesConfig, rank: int, world_size: int, stop: StopRequest, decodes: Path) -> None:
     """Compute every unit this rank owns that is not done.
 
+    Args:
+        config: what to compute.
+        rank: number of this rank.
+        world_size: number of ranks.
+        stop: asked between two batches.
+        decodes: file that grows by one byte per decoded clip, so that "decoded once" can be checked.
+
     Raises:
-        ValueError: a model cannot be loaded.
+        ValueError: a model cannot be loaded, or a batch does not fit.
         Stopped: between two batches; the unit in work stays pending.
     """
     torch.set_num_threads(config.threads)
     plan = make_plan(config)
     work = {unit: plan.pending(unit) for unit in owned_units(len(plan.corpus.clips), rank, world_size)}
-    work = {unit: jobs for unit, jobs in work.items() if jobs}
+    work = {unit: jobs for unit, jobs in work.items() if jobs or lacks_media(plan, unit)}
     if not work:
         return
     tools = load_tools(plan, {job.spec.modality for jobs in work.values() for job in jobs})
     total = sum(len(unit_rows(len(plan.corpus.clips), unit)) * len(jobs) for unit, jobs in work.items())
     with Progress(f"features, rank 0 of {world_size}", total, "clips", shown=rank == 0) as progress:
-        for unit, jobs in work.items():
-            _compute_unit(plan, tools, unit, jobs, stop, progress)
+        compute(plan, tools, work, stop, decodes, progress)
+
+
+def compute(
+    plan: Plan,
+    tools: Tools,
+    work: Mapping[int, Sequence[Job]],
+    stop: StopRequest,
+    decodes: Path,
+    progress: Progress,
+) -> None:
+    """Compute the jobs of each unit; while one is encoded, the next is decoded."""
+    for unit in Ahead(_decoded_units(plan, list(work), stop, decodes), UNITS_AHEAD, stop.check):
+        _compute_unit(plan, tools, unit, work[unit], stop, progress)
 
 
 def load_tools(plan: Plan, modalities: Set[str]) -> Tools:
     """Load the encoders of these modalities, and the recogniser if text is among them."""
     device = rank_device()
     models = {name: model for name, model in plan.models.items() if name in modalities}
-    encoders = {name: encoder_class(name, model)(model, device) for name, model in models.items()}
+    encoders = {
+        name: encoder_class(name, model)(model, device, encoder_options(plan.config, model))
+        for name, model in models.items()
+    }
     asr = plan.config.asr
     recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in models else None
-    return Tools(encoders, recogniser)
+    return Tools(encoders, Remembering(encoders["text"]) if "text" in encoders else None, recogniser)
 
 
-def _compute_unit(
-    plan: Plan, tools: Tools, unit: int, jobs: Sequence[Job], stop: StopRequest, progress: Progress
-) -> None:
-    rows = unit_rows(len(plan.corpus.clips), unit)
-    clips = plan.corpus.clips[rows.start : rows.stop]
-    if not plan.media.has_unit(unit):
-        _decode_unit(plan, unit, clips, stop)
-    with plan.media.open_unit(unit) as media:
-        for job in jobs:
-            batches = Batches(tools.encoders[job.spec.modality], plan.config.batch_size, stop, progress)
-            rows_of_job = UnitRows.empty(len(clips), job.spec)
-            rows_of_job.source = [source.sha256 for source in media.sources]
-            read = _text_reader(tools, job, media, clips, rows_of_job) if job.spec.modality == "text" else None
-            with torch.inference_mode():
-                batches.fill(rows_of_job, read or _signal_reader(job, media, clips), media)
-            plan.stores[job.condition.name].write_unit(job.spec, unit, rows_of_job)
+def encoder_options(config: FeaturesConfig, model: Model) -> EncoderOptions:
+    """What the configuration asks of an encoder."""
+    layers = stored_layers(config.layers, model)
+    return EncoderOptions(config.pooling, layers, config.compute, config.whisper.window)
 
 
-def _decode_unit(plan: Plan, unit: int, clips: Sequence[Clip], stop: StopRequest) -> None:
-    settings = plan.config.media
+def _decoded_units(plan: Plan, units: Sequence[int], stop: StopRequest, decodes: Path) -> Generator[int, None, None]:
+    """The units one by one, each decoded; the next is decoded while one is encoded."""
+    for unit in units:
+        # All of it is read, or a flipped bit would become a feature.
+        if damaged_part(plan.media.part(unit)):
+            rows = unit_rows(len(plan.corpus.clips), unit)
+            plan.media.write_unit(unit, _counted(_decode(plan, rows, stop), decodes))
+        yield unit
+
+
+def _decode(plan: Plan, rows: range, stop: StopRequest) -> Iterator[tuple[Media | Failure, Source]]:
+    settings, clips = plan.config.media, plan.corpus.clips[rows.start : rows.stop]
     decoded = decode_all(
         [plan.corpus.source(clip) for clip in clips],
         frames=int(plan.media.provenance["frames"]),
@@ -126,109 +163,78 @@ def _decode_unit(plan: Plan, unit: int, clips: Sequence[Clip], stop: StopRequest
         workers=settings.decode_workers,
         timeout_seconds=settings.timeout_seconds,
         check=stop.check,
+        cut=Cut.of(settings),
     )
-    plan.media.write_unit(unit, decoded)
+    for clip, (media, source) in zip(clips, decoded, strict=True):
+        known = not clip.sha256 or source.sha256 in ("", clip.sha256)
+        yield (media if known else Failure(OTHER_FILE)), source
 
 
-class Batches:
-    """Groups the clips of a unit into batches that need no padding, and encodes them."""
-
-    def __init__(self, encoder: Encoder, size: int, stop: StopRequest, progress: Progress) -> None:
-        """`size`: clips per batch."""
-        self.encoder, self.size, self.stop, self.progress = encoder, size, stop, progress
-
-    def fill(self, rows: UnitRows, read: Callable[[int], Any], media: MediaUnit) -> None:
-        """Decide on every row of the unit: done, failed or absent."""
-        waiting: dict[Any, list[tuple[int, Any]]] = {}
-        for row in range(len(rows.state)):
-            self.stop.check()
-            signal_ = self._signal(rows, row, read, media)
-            if signal_ is None:
-                self.progress.add(1)
-                continue
-            key, item = signal_
-            waiting.setdefault(key, []).append((row, item))
-            if len(waiting[key]) == self.size:
-                self._encode(rows, waiting.pop(key))
-        for batch in waiting.values():
-            self._encode(rows, batch)
-
-    def _signal(self, rows: UnitRows, row: int, read: Callable[[int], Any], media: MediaUnit) -> tuple[Any, Any] | None:
-        failure = media.failure(row)
-        if failure:
-            rows.fail(row, f"decoding: {failure}")
-            return None
-        try:
-            item = read(row)
-            if item is None:
-                rows.absent(row, "the clip has no such stream")
-                return None
-            if not len(item):
-                rows.absent(row, "empty transcript" if isinstance(item, str) else "no samples")
-                return None
-            return self.encoder.batch_key(item), item
-        # One clip's trouble is that clip's failure, whatever a library raises for it.
-        except Exception as error:
-            rows.fail(row, " ".join(f"{type(error).__name__}: {error}".split())[:300])
-            return None
-
-    def _encode(self, rows: UnitRows, batch: Sequence[tuple[int, Any]]) -> None:
-        self.stop.check()
-        hidden_BLD = self.encoder.encode([item for _, item in batch])
-        for (row, _), hidden_LD in zip(batch, hidden_BLD, strict=True):
-            rows.done(row, hidden_LD)
-        self.progress.add(len(batch))
+def _counted(clips: Iterator[T], decodes: Path) -> Iterator[T]:
+    with decodes.open("ab", buffering=0) as file:
+        for clip in clips:
+            file.write(b".")
+            yield clip
 
 
-def _signal_reader(job: Job, media: MediaUnit, clips: Sequence[Clip]) -> Callable[[int], Any]:
-    def read(row: int) -> Any:
-        corrupted = corrupt(media.read(row, job.spec.modality), job.condition, clips[row].clip_id)
-        return corrupted.waveform_T if job.spec.modality == "audio" else corrupted.frames_THWC
+def _compute_unit(
+    plan: Plan, tools: Tools, unit: int, jobs: Sequence[Job], stop: StopRequest, progress: Progress
+) -> None:
+    rows = unit_rows(len(plan.corpus.clips), unit)
+    clips = plan.corpus.clips[rows.start : rows.stop]
+    with plan.media.open_unit(unit) as media:
+        for job in jobs:
+            modality = job.spec.modality
+            unit_rows_ = UnitRows.empty(len(clips), job.spec)
+            unit_rows_.source = [source.sha256 for source in media.sources]
+            reader = UnitReader(media, clips, job.condition, plan.noises)
+            read = reader.text(tools.recogniser, unit_rows_) if modality == "text" else reader.signal(modality)
+            batches = Batches(tools.encoder(modality), plan.config.batch_size, stop.check, progress)
+            batches.fill(unit_rows_, read)
+            if unit == 0:
+                _record_deviation(plan, tools, job, unit_rows_, read)
+            plan.stores[job.condition.name].write_unit(job.spec, unit, unit_rows_)
 
-    return read
 
-
-def _text_reader(
-    tools: Tools, job: Job, media: MediaUnit, clips: Sequence[Clip], rows: UnitRows
-) -> Callable[[int], str | None]:
-    def read(row: int) -> str | None:
-        clip = clips[row]
-        if tools.recogniser is None:
-            heard = Transcript(clip.statement)
-        else:
-            waveform_T = corrupt(media.read(row, "audio"), job.condition, clip.clip_id).waveform_T
-            if waveform_T is None:
-                return None
-            heard = tools.recogniser.transcribe(waveform_T, clip.statement)
-        for name, value in zip(
-            ("transcript", "words", "confidence", "wer"),
-            (heard.text, heard.words, heard.confidence, heard.wer),
-            strict=True,
-        ):
-            rows.columns[name][row] = value
-        return heard.text
-
-    return read
+def _record_deviation(plan: Plan, tools: Tools, job: Job, rows: UnitRows, read: Callable[[int], Any]) -> None:
+    """Measure approximate features on the first clips of the corpus; whoever owns them does it."""
+    encoder = tools.encoders[job.spec.modality]
+    if not is_approximate(encoder.model, encoder.options):
+        return
+    if job.spec.modality == "text":
+        done = np.flatnonzero(rows.state == State.DONE)
+        signals: Iterable[Any] = (rows.columns["transcript"][row] for row in done)
+    else:
+        signals = readable(read, encoder, len(rows.state))
+    found = measure(encoder, job.spec.modality, signals)
+    write_atomic(plan.stores[job.condition.name].path / job.spec.path / DEVIATION_FILE, json.dumps(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes."""
-    config_file, error_file = map(Path, sys.argv[1:] if arguments is None else arguments)
+    """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes.
+
+    Arguments: the configuration, and a folder where ranks leave word for the launcher.
+    """
+    config_file, exchange = map(Path, sys.argv[1:] if arguments is None else arguments)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     stop = StopRequest()
     stop.listen()
     try:
-        run_rank(
-            load_config(FeaturesConfig, config_file),
-            int(os.environ["RANK"]),
-            int(os.environ["WORLD_SIZE"]),
-            stop,
-        )
+        run_rank(load_config(FeaturesConfig, config_file), rank, world_size, stop, exchange / f"decodes-{rank}")
     except Stopped:
         return 0
     except (ValueError, OSError) as error:
-        write_atomic(error_file, str(error))
+        write_atomic(exchange / ERROR_FILE, f"{error}{_advice(error)}")
     return 0
 
 
+def _advice(error: Exception) -> str:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "; make room, then the same command continues" if full else ""
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # Every file is complete by now. An orderly end would wait for decoders that are still starting.
+    sys.stderr.flush()
+    os._exit(code)

@@ -21,8 +21,9 @@ from cache.conditions import CLEAN, Condition, parse_condition, parse_joint
 from cache.media_store import Media, MediaStore
 from cache.units import unit_size
 from configs.fusion import Augment
-from extract.corrupt import Waveform, active_speech_power, corrupt
+from extract.corrupt import corrupt
 from extract.encoders import Inputs, NetworkEncoder
+from extract.level import Waveform, active_speech_power
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from cache.clips import Clip, read_corpus
-from cache.conditions import CLEAN
+from cache.conditions import CLEAN, MODALITIES, parse_joint
 from cache.feature_store import open_store
 from cache.feature_table import FeatureTable, layer_numbers, layers_of, load_table, load_transcripts, side_by_side
 from cache.media_store import SAMPLE_RATE_HZ, MediaStore
@@ -19,6 +20,7 @@ from cache.units import unit_size
 from configs.finetune import FinetuneConfig
 from extract.encoders import encoder_class
 from extract.models import Model, find_model
+from extract.noise_sources import RECORDED
 from fuse.clip_batches import ClipItem
 from fuse.heads import FusionModel
 from fuse.run_folder import CHECKPOINT, run_folders
@@ -99,6 +101,7 @@ def make_plan(config: FinetuneConfig) -> FinetunePlan:
     """
     start = find_start(Path(config.init))
     config = resolve(config, start)
+    _refuse_recorded_noise(config)
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     corpus = read_corpus(Path(config.corpus))
     models = _models(config, start)
@@ -162,12 +165,25 @@ def _has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def _refuse_recorded_noise(config: FinetuneConfig) -> None:
+    for name in (config.condition, *config.augment.audio):
+        if any(part.kind in RECORDED for part in parse_joint(name)):
+            raise ValueError(
+                f"{name} mixes in recordings, which only make features does; "
+                "take noise-white or noise-pink to fine-tune"
+            )
+
+
 def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
     """The encoders, which must be those whose features the run was trained on."""
     models = {}
     trained_on = start.checkpoint["features"]["encoders"]
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     for name, width in start.fusion.widths.items():
+        if name not in MODALITIES:
+            raise ValueError(
+                f"{start.folder} uses {name}, whose features were imported: there is no encoder to fine-tune"
+            )
         wanted = getattr(config.encoders, name)
         if wanted is None:
             raise ValueError(
@@ -181,14 +197,25 @@ def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
             named = trained_on.get(name, f"an encoder of width {width // joined}")
             raise ValueError(f"encoders.{name}={wanted} is not what {start.folder} was trained on: {named}")
         if model.name in store.encoders(name):
-            stored = store.provenance(f"{name}/{model.name}").get("weights_sha256")
-            if stored != model.weights_sha256:
+            stored = store.provenance(f"{name}/{model.name}")
+            _refuse_other_pooling(name, stored, model)
+            if stored.get("weights_sha256") != model.weights_sha256:
                 raise ValueError(
                     f"encoders.{name}={wanted} has other weights than the features in {config.features_dir} "
                     "were made with; name the same model folder, or run make features again"
                 )
         models[name] = model
     return models
+
+
+def _refuse_other_pooling(modality: str, stored: Mapping[str, Any], model: Model) -> None:
+    """Fine-tuning pools by the mean, over every token of Whisper's own window."""
+    for key, usual in (("pooling", "mean"), ("window", "30s"), ("layers", list(range(model.layers)))):
+        if stored.get(key, usual) != usual:
+            raise ValueError(
+                f"the {modality} features were made with {key}={stored[key]}; fine-tuning knows {key}={usual} only: "
+                "run make features with it, in another features_dir"
+            )
 
 
 def _table(config: FinetuneConfig, clips: Sequence[Clip], models: Mapping[str, Model]) -> FeatureTable:
@@ -226,26 +253,32 @@ def _media(config: FinetuneConfig, models: Mapping[str, Model], rows: Sequence[i
     if not models.keys() & {"audio", "video"}:
         return None
     folder = Path(config.features_dir)
-    shapes = [(models["video"].frames, models["video"].size)] if "video" in models else _shapes(folder)
+    kept = [_media_of(folder, models["video"])] if "video" in models else _every_media(folder)
     units = sorted({row // unit_size(stored) for row in rows})
     missing = f"no decoded clips in {folder / 'media'}"
-    for frames, size in shapes:
-        media = MediaStore(folder, {"frames": frames, "size": size})
+    for provenance in kept:
+        media = MediaStore(folder, provenance)
         lacking = [unit for unit in units if not media.has_unit(unit)]
         if not lacking:
             return media
         missing = f"{media.folder} lacks {len(lacking)} of {len(units)} units of decoded clips"
-    raise ValueError(f"{missing}; run make features first, with the same corpus, features_dir and encoders")
+    raise ValueError(
+        f"{missing}; run make features with SET=restore_media=true and the same corpus, features_dir and encoders"
+    )
 
 
-def _shapes(folder: Path) -> list[tuple[int, int]]:
-    """(frames, size) of the media that are there: any will do where only sound is wanted."""
-    shapes = []
-    for path in sorted(folder.glob("media/frames*-size*")):
-        frames, _, size = path.name.removeprefix("frames").partition("-size")
-        if frames.isdecimal() and size.isdecimal():
-            shapes.append((int(frames), int(size)))
-    return shapes
+def _media_of(folder: Path, model: Model) -> Mapping[str, Any]:
+    """The media that the features of a video encoder were made of."""
+    store, plain = open_store(folder / f"{CLEAN}.zarr"), {"frames": model.frames, "size": model.size}
+    stored = store.provenance(f"video/{model.name}") if model.name in store.encoders("video") else {}
+    media: Mapping[str, Any] = stored.get("media", plain)
+    return media
+
+
+def _every_media(folder: Path) -> list[Mapping[str, Any]]:
+    """The media that are there, by their settings: any will do where only sound is wanted."""
+    records = [next(path.glob("*.sources.json"), None) for path in sorted(folder.glob("media/frames*"))]
+    return [json.loads(record.read_text())["provenance"] for record in records if record]
 
 
 def _shown(value: Any) -> str:

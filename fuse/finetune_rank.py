@@ -56,7 +56,7 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     if config.gradient_checkpointing:
         checkpoint_gradients(model)
     video = plan.models.get("video")
-    frames, size = (video.frames, video.size) if video else (0, 0)
+    frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
     collator = Collator(encoders, plan.samples, frames, size)
     stand_in = collator.stand_in().to(device)
     freeze_unused(model, stand_in.inputs, stand_in.present)

@@ -6,104 +6,42 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from cache.clips import LABELS, Clip, read_corpus, write_metadata
+from cache.clips import read_corpus, write_metadata
 from cache.feature_store import State, open_store
 from cache.lock import locked
 from configs.features import FeaturesConfig
 from configs.loader import main
 from extract.__main__ import run
-from tests.tiny_corpus import pictures, tone, write_mp4, write_tiny_encoders, write_tiny_mp4
-
-ROOT = Path(__file__).parents[1]
-COUNT = 20  # units of 8: rank 0 has units 0 and 2, rank 1 has unit 1
-CONDITIONS = ("clean", "noise-white-0db", "occlude-block-50")
-FAILED = {"c02": "the file is empty (0 bytes)", "c09": "not a readable media file", "c17": "no such file"}
-ABSENT = {("c04", "audio"), ("c05", "video"), ("c06", "text")}
+from tests.stage_one import (
+    ABSENT,
+    CONDITIONS,
+    COUNT,
+    FAILED,
+    Done,
+    Site,
+    all_gone,
+    finish,
+    ranks_of,
+    wait_for,
+    write_site,
+)
+from tests.tiny_corpus import write_tiny_mp4
 
 pytestmark = pytest.mark.timeout(240)
 
 
-@dataclass(frozen=True)
-class Site:
-    """A corpus with damaged clips, and encoders; runs have a features folder each."""
-
-    root: Path
-
-    @property
-    def clips(self) -> Path:
-        return self.root / "corpus/clips"
-
-    def config(self, features: str) -> Path:
-        path = self.root / f"{features}.yaml"
-        names = {"audio": "wav2vec2", "video": "videomae", "text": "roberta"}
-        encoders = "".join(f"  {modality}: {self.root}/encoders/{name}\n" for modality, name in names.items())
-        path.write_text(
-            f"corpus: {self.root}/corpus/metadata.csv\nfeatures_dir: {self.root}/{features}\nencoders:\n{encoders}"
-            f"asr: {{model: null}}\nconditions: [{', '.join(CONDITIONS)}]\nmedia: {{size: 32}}\nbatch_size: 3\n"
-        )
-        return path
-
-    def start(self, features: str, *overrides: str, ranks: int = 2) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANKS": str(ranks), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "extract", "--config", str(self.config(features)), *overrides]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, cwd=self.root, env=environment, text=True, **streams)  # type: ignore[call-overload,no-any-return]
-
-    def run(self, features: str, *overrides: str, ranks: int = 2) -> Done:
-        return finish(self.start(features, *overrides, ranks=ranks), self.root / features)
-
-
-@dataclass(frozen=True)
-class Done:
-    """A run that has ended, and its features folder."""
-
-    code: int
-    output: str
-    folder: Path
-
-    @property
-    def stores(self) -> dict[str, bytes]:
-        """Every file under *.zarr."""
-        files = (path for store in self.folder.glob("*.zarr") for path in store.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
-
-
-def finish(process: subprocess.Popen[str], folder: Path) -> Done:
-    output, _ = process.communicate(timeout=200)
-    return Done(process.returncode, output, folder)
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    site = Site(tmp_path_factory.mktemp("site"))
-    write_tiny_encoders(site.root / "encoders")
-    clips = [
-        Clip(
-            f"c{n:02d}", f"clips/c{n:02d}.mp4", LABELS[n % 8], str(n % 4), statement=("Kids talk", "Dogs sit by")[n % 2]
-        )
-        for n in range(COUNT)
-    ]
-    for number, clip in enumerate(clips):
-        write_tiny_mp4(site.root / "corpus" / clip.path, 0.4 + 0.1 * (number % 2), seed=number)
-    (site.clips / "c02.mp4").write_bytes(b"")
-    (site.clips / "c09.mp4").write_text("<html>not found</html>")
-    (site.clips / "c17.mp4").unlink()
-    write_mp4(site.clips / "c04.mp4", None, pictures(9))
-    write_mp4(site.clips / "c05.mp4", tone(0.4), None)
-    clips[6] = replace(clips[6], statement="")
-    write_metadata(clips, site.root / "corpus/metadata.csv")
-    return site
+    return write_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
@@ -245,30 +183,6 @@ def test_a_second_run_does_nothing_without_the_media(site: Site, alone: Done, tm
 # Disturbed
 
 
-def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [p for p in psutil.Process(launcher.pid).children(recursive=True) if is_rank(p)]
-
-
-def is_rank(process: psutil.Process) -> bool:
-    try:
-        command = process.cmdline()
-    except psutil.Error:
-        return False
-    return "extract.rank" in command and "torch.distributed.run" not in command
-
-
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 100
-    while not what():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def all_gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=20)[1]
-
-
 @dataclass(frozen=True)
 class Disturbed:
     """What happened to a run that was stopped, killed, and disturbed once more."""
@@ -326,26 +240,6 @@ def test_a_disturbed_run_ends_with_the_same_bytes(undisturbed: Done, disturbed: 
     assert disturbed.final.stores == undisturbed.stores
     assert not list(disturbed.final.folder.rglob("*.partial"))
     assert not list(disturbed.final.folder.rglob(".unit-*"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("victim", ["launcher", "torchrun", "rank"])
-def test_ten_kills_at_random_moments_end_with_the_same_bytes(site: Site, undisturbed: Done, victim: str) -> None:
-    rng = np.random.default_rng(len(victim))
-    for _ in range(10):
-        process = site.start(f"killed-{victim}", "max_failed=3", ranks=int(rng.integers(1, 4)))
-        wait_for(lambda process=process: ranks_of(process) or process.poll() is not None, process)  # type: ignore[misc]
-        time.sleep(rng.uniform(0, 12))
-        if process.poll() is None:
-            children = psutil.Process(process.pid).children()
-            targets = {"launcher": [psutil.Process(process.pid)], "torchrun": children, "rank": ranks_of(process)}
-            for target in targets[victim][:1]:
-                target.kill()
-        process.communicate(timeout=200)
-    final = site.run(f"killed-{victim}", "max_failed=3")
-    assert final.code == 0, final.output
-    assert final.stores == undisturbed.stores
 
 
 # Changed sources
@@ -412,7 +306,7 @@ REFUSED = {
     "no metadata": (["corpus=nowhere.csv"], "no metadata file nowhere.csv; write one with: make corpus"),
     "no root": (["corpus_root=nowhere"], "corpus_root nowhere is not a folder"),
     "unknown key": (["featuers_dir=x"], "unknown key featuers_dir; did you mean features_dir?"),
-    "unknown condition": (["conditions=[noise-white-10bd]"], "did you mean noise-white-10db?"),
+    "unknown condition": (["conditions=[noise-white-10bd]"], "it is spelt noise-white-10db"),
     "wrong type": (["batch_size=many"], "batch_size: Input should be a valid integer, got 'many'"),
     "no model folder": (["encoders.audio=./nowhere"], "no folder ./nowhere; name a local model directory or a hub"),
     "folder without a model": (["encoders.audio=."], "is no transformers model folder"),

@@ -105,7 +105,7 @@ def _stage_one(root: Path, clips: int) -> None:
     for unit in range(unit_count(clips)):
         rows = unit_rows(clips, unit)
         plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
-    run_rank(config, 0, 1, StopRequest())
+    run_rank(config, 0, 1, StopRequest(), root / "decodes")
 
 
 def encoders_of(root: Path) -> Encoders:
@@ -436,7 +436,7 @@ def test_missing_media_and_other_weights_name_the_way_out(corpus: Path, tmp_path
     features = shutil.copytree(corpus / "features", tmp_path / "features")
     media = MediaStore(features, {"frames": 16, "size": 32})
     media.forget_unit(0)
-    with pytest.raises(ValueError, match="lacks 1 of 1 units of decoded clips; run make features first"):
+    with pytest.raises(ValueError, match=r"lacks 1 of 1 units .*; run make features with SET=restore_media=true"):
         make_plan(config_of(corpus, features_dir=str(features)))
     others = write_random_encoders(
         RandomEncodersConfig(out=str(tmp_path / "other"), width=16, blocks=2, size=32, seed=1)

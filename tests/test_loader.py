@@ -19,6 +19,7 @@ from configs.features import FeaturesConfig
 from configs.finetune import FinetuneConfig
 from configs.fusion import FusionConfig
 from configs.loader import STRICT, check, dump_config, load_config, main
+from configs.preview import PreviewConfig
 from configs.random_encoders import RandomEncodersConfig
 from configs.robustness import RobustnessConfig
 
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Any]] = {
     "features": FeaturesConfig,
     "finetune": FinetuneConfig,
     "fusion": FusionConfig,
+    "preview": PreviewConfig,
     "robustness": RobustnessConfig,
 }
 SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "splits")
@@ -202,7 +204,8 @@ def test_every_key_but_corpus_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("conditions=[noise-white-10bd]", "unknown condition 'noise-white-10bd' (did you mean noise-white-10db?)"),
+        ("conditions=[noise-white-10bd]", "unknown condition 'noise-white-10bd'; it is spelt noise-white-10db"),
+        ("conditions=[noise-wite-10db]", "unknown condition 'noise-wite-10db' (did you mean noise-white-10db?)"),
         ("encoders={audio: null, video: null, text: null}", "every modality is null; name at least one encoder"),
         ("media.frames=1", "media.frames: Input should be greater than or equal to 2, got 1"),
         ("encoders.audo=x", "unknown key encoders.audo; did you mean audio?; allowed: audio, video, text"),

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("setup", "demo", "data", "corpus", "features", "train-fusion", "finetune-e2e", "robustness-table", "test")
+TARGETS = (
+    "setup",
+    "demo",
+    "data",
+    "corpus",
+    "preview",
+    "features",
+    "train-fusion",
+    "finetune-e2e",
+    "robustness-table",
+    "test",
+)
 
 
 def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,16 +89,21 @@ def test_names_are_loaded_by_one_rank_at_a_time_and_with_a_time_limit(
 # What the recogniser returns
 
 
-def recogniser(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any]) -> tuple[Recogniser, list[dict[str, Any]]]:
-    """One whose network returns `result`, and the calls that it gets."""
+def recogniser(
+    monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], windows: Sequence[float] = ()
+) -> tuple[Recogniser, list[dict[str, Any]]]:
+    """One whose network returns `result`, and the calls that it gets; `windows`: no-speech probability of each."""
     calls: list[dict[str, Any]] = []
 
-    def heard(_: object, samples_T: Any, **options: Any) -> dict[str, Any]:
+    def heard(network: Any, samples_T: Any, **options: Any) -> dict[str, Any]:
         calls.append({"samples": samples_T, **options})
+        for probability in windows:
+            network.decode(SimpleNamespace(no_speech_prob=probability))
         return result
 
-    monkeypatch.setattr(whisper_timestamped, "load_model", lambda *_, **__: torch.nn.Linear(1, 1))
-    monkeypatch.setattr(torch.nn.Linear, "device", CPU, raising=False)
+    # Decodes to whatever it is given; as the real one, it has a device and an encoder of blocks.
+    network = SimpleNamespace(device=CPU, decode=lambda window: window, encoder=SimpleNamespace(blocks=[]))
+    monkeypatch.setattr(whisper_timestamped, "load_model", lambda *_, **__: network)
     monkeypatch.setattr(whisper_timestamped, "transcribe", heard)
     return Recogniser("base.en", "en", CPU), calls
 
@@ -109,16 +116,26 @@ def test_words_of_all_segments_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
     segments = [{"words": [WORD]}, {"text": "no words here"}, {"words": [{**WORD, "text": "bark", "confidence": 0.25}]}]
     heard, _ = recogniser(monkeypatch, {"text": " Dogs bark ", "segments": segments})
     transcript = heard.transcribe(np.zeros(16_000, np.float32), "Dogs are")
-    assert (transcript.text, transcript.confidence, transcript.wer) == ("Dogs bark", 0.5, 0.5)
+    assert (transcript.transcript, transcript.confidence, transcript.wer) == ("Dogs bark", 0.5, 0.5)
     first, second = json.loads(transcript.words)
     assert first == {"text": "Dogs", "start_seconds": 0.123, "end_seconds": 0.5, "confidence": 0.75}
     assert second["text"] == "bark"
 
 
+def test_silence_is_as_likely_as_in_its_most_silent_window(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whisper itself drops the probability with the windows that it takes for silence."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    heard, _ = recogniser(monkeypatch, {"text": "", "segments": []}, windows=[0.25, 0.75])
+    for _ in range(2):
+        assert heard.transcribe(np.zeros(16_000, np.float32), "").no_speech == 0.75
+    quiet, _ = recogniser(monkeypatch, {"text": "", "segments": []})
+    assert math.isnan(quiet.transcribe(np.zeros(16_000, np.float32), "").no_speech)
+
+
 def test_the_network_gets_mono_float32_and_no_chance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     heard, calls = recogniser(monkeypatch, {"text": "", "segments": []})
-    assert heard.transcribe(np.zeros(32_000, np.float32)[::2], "").text == ""
+    assert heard.transcribe(np.zeros(32_000, np.float32)[::2], "").transcript == ""
     assert calls[0]["samples"].dtype == np.float32
     assert calls[0]["samples"].flags["C_CONTIGUOUS"]
     assert (calls[0]["language"], calls[0]["temperature"], calls[0]["fp16"]) == ("en", 0.0, False)
@@ -168,5 +185,17 @@ def test_real_sentences_are_recognised(real: Recogniser, clip: str, statement: s
 @needs_recogniser
 def test_real_silence_is_no_words(real: Recogniser) -> None:
     transcript = real.transcribe(np.zeros(16_000, np.float32), "Kids are talking by the door")
-    assert (transcript.text, transcript.words, transcript.wer) == ("", "[]", 1)
+    assert (transcript.transcript, transcript.words, transcript.wer) == ("", "[]", 1)
     assert math.isnan(transcript.confidence)
+    assert transcript.no_speech > 0.9
+
+
+@needs_recogniser
+@needs_audio
+def test_fused_attention_in_the_encoder_changes_no_word(real: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcribe, "_fuse_encoder_attention", lambda _: None)
+    plain = Recogniser(str(CHECKPOINT), "en", CPU)
+    samples_T = soundfile.read(SHARED / "ravdess/audio/Actor_22/03-01-06-01-01-01-22.flac", dtype="float32")[0]
+    ours, theirs = (one.transcribe(samples_T, "Kids are talking by the door") for one in (real, plain))
+    assert (ours.transcript, ours.words) == (theirs.transcript, theirs.words)
+    assert ours.no_speech == pytest.approx(theirs.no_speech, rel=1e-3)

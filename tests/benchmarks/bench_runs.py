@@ -1,0 +1,74 @@
+"""Whole runs: one with nothing to do, and the memory of a rank against the size of the corpus."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from cache.clips import LABELS, Clip, write_metadata
+from tests.tiny_corpus import tone, write_tiny_encoders
+
+FEW, MANY = 144, 1440
+RANK = """
+import resource, sys
+from pathlib import Path
+from configs.features import FeaturesConfig
+from configs.loader import load_config
+from extract.plan import make_plan, prepare_stores
+from extract.rank import StopRequest, run_rank
+config = load_config(FeaturesConfig, Path(sys.argv[1]))
+prepare_stores(make_plan(config))
+run_rank(config, 0, 1, StopRequest(), Path(sys.argv[1]).with_suffix(".decodes"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def run(folder: Path) -> list[str]:
+    """Peak memory of a rank for 144 and 1440 clips, then a rerun with nothing to do."""
+    encoder = write_tiny_encoders(folder / "encoders")["audio"]
+    configs = {count: _write_corpus(folder / str(count), count, encoder) for count in (FEW, MANY)}
+    peaks = {count: float(_python("-c", RANK, str(config)).splitlines()[-1]) for count, config in configs.items()}
+    imports, rerun = (
+        _seconds("-c", "import extract.__main__"),
+        _seconds("-m", "extract", "--config", str(configs[MANY])),
+    )
+    growth = 100 * (peaks[MANY] / peaks[FEW] - 1)
+    return [
+        f"peak memory of a rank: {peaks[FEW]:.0f} MiB for {FEW} clips, "
+        f"{peaks[MANY]:.0f} MiB for {MANY} ({growth:+.1f} %)",
+        f"a rerun with nothing to do, {MANY} clips: {rerun:.2f} s, {rerun - imports:.2f} s beside imports",
+    ]
+
+
+def _write_corpus(folder: Path, count: int, encoder: Path) -> Path:
+    folder.mkdir(parents=True)
+    clips = [Clip(f"c{n:04d}", f"c{n:04d}.wav", LABELS[n % 8], str(n % 24)) for n in range(count)]
+    sound = tone(3.0)
+    for number, clip in enumerate(clips):
+        # No two files alike, six lengths: as many batches of a length as in a real corpus.
+        soundfile.write(folder / clip.path, np.roll(sound, number)[: 16_000 + 800 * (number % 6)], 16_000)
+    write_metadata(clips, folder / "metadata.csv")
+    config = folder / "features.yaml"
+    config.write_text(
+        f"corpus: {folder}/metadata.csv\nfeatures_dir: {folder}/features\n"
+        f"encoders: {{audio: {encoder}, video: null, text: null}}\nconditions: [clean, noise-white-0db]\n"
+    )
+    return config
+
+
+def _seconds(*arguments: str) -> float:
+    start = time.perf_counter()
+    _python(*arguments)
+    return time.perf_counter() - start
+
+
+def _python(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
