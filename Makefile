@@ -11,7 +11,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help setup demo data corpus features train-fusion finetune-e2e robustness-table test test-slow lint
+.PHONY: help setup demo data corpus preview features train-fusion finetune-e2e robustness-table test test-slow bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +36,9 @@ data: | $(READY) ## RAVDESS from Zenodo: ACTORS=1,2,23 KIND=video|audio; then da
 corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT=dir OUT=metadata.csv
 	$(PY) -m extract.corpus --config $(or $(CONFIG),configs/ravdess/corpus.yaml) $(if $(ROOT),"root=$(ROOT)") $(if $(OUT),"out=$(OUT)") $(SET)
 
+preview: | $(READY) ## a clip under every condition, to look at and listen to: CLIP=x.mp4
+	$(PY) -m extract.preview --config $(or $(CONFIG),configs/ravdess/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
+
 features: | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks
 	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)
 
@@ -53,6 +56,9 @@ test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
 
 test-slow: | $(READY) ## all tests, the long ones too
 	$(PY) -m pytest -n 2 --dist loadfile -m ""
+
+bench: | $(READY) ## what speed and memory are, as ratios side by side (minutes); BENCH=stores for one of them
+	$(PY) -m tests.benchmarks $(BENCH)
 
 lint: | $(READY) ## ruff and mypy --strict
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
