@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_CHECKS = 0.5
-SECONDS_TO_CLOSE = 2.0
+SECONDS_TO_CLOSE = 1.0
 
 
 class _End(Exception):

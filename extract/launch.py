@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 # Ten are promised between a signal and the end; torchrun alone would wait for thirty.
-SECONDS_OF_GRACE = 7.0
+SECONDS_OF_GRACE = 6.5
 SECONDS_BETWEEN_LOOKS = 0.2
 # In the folder where ranks leave word: torchrun cannot pass on their exit codes.
 ERROR_FILE = "error.txt"
@@ -61,13 +62,15 @@ class Interruption:
             pass_fds=keep_open,
             env=_environment(),
         )
-        while True:
-            try:
-                return self._child.wait(timeout=SECONDS_BETWEEN_LOOKS)
-            except subprocess.TimeoutExpired:
-                if self.signal and time.monotonic() > self._deadline:
-                    # torchrun and all ranks. What a kill interrupts is pending, nothing else.
-                    os.killpg(self._child.pid, signal.SIGKILL)
+        while (code := self._child.poll()) is None:
+            if self.signal and time.monotonic() > self._deadline:
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        if self.signal:
+            # torchrun, ranks and their decoders, as far as they are still there. What this interrupts is pending.
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+        return self._child.wait() if code is None else code
 
     def _receive(self, number: int, _: object) -> None:
         self.signal = number

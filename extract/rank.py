@@ -40,6 +40,7 @@ from extract.unit_reader import UnitReader
 
 T = TypeVar("T")
 UNITS_AHEAD = 1
+DEVICE_BATCH = {"cuda": 8, "cpu": 1}
 OTHER_FILE = "the file is damaged or another one: its sha256 is not the corpus's"
 
 # Ten are promised. A batch that takes longer is given up: its unit stays pending either way.
@@ -144,6 +145,11 @@ def encoder_options(config: FeaturesConfig, model: Model) -> EncoderOptions:
     return EncoderOptions(config.pooling, layers, config.compute, config.whisper.window)
 
 
+def batch_size(config: FeaturesConfig) -> int:
+    """Clips per batch: as configured, else what suits the device."""
+    return config.batch_size or DEVICE_BATCH[rank_device().type]
+
+
 def _decoded_units(plan: Plan, units: Sequence[int], stop: StopRequest, decodes: Path) -> Generator[int, None, None]:
     """The units one by one, each decoded; the next is decoded while one is encoded."""
     for unit in units:
@@ -189,7 +195,7 @@ def _compute_unit(
             unit_rows_.source = [source.sha256 for source in media.sources]
             reader = UnitReader(media, clips, job.condition, plan.noises)
             read = reader.text(tools.recogniser, unit_rows_) if modality == "text" else reader.signal(modality)
-            batches = Batches(tools.encoder(modality), plan.config.batch_size, stop.check, progress)
+            batches = Batches(tools.encoder(modality), batch_size(plan.config), stop.check, progress)
             batches.fill(unit_rows_, read)
             if unit == 0:
                 _record_deviation(plan, tools, job, unit_rows_, read)

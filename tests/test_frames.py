@@ -37,7 +37,7 @@ def test_pixels_are_pillows_to_within_rounding(resample: str, width: int, height
     for frame_HWC, shown_HWC in zip(frames_THWC, small_THWC, strict=True):
         whole = Image.fromarray(frame_HWC).resize(scaled, FILTERS[resample])
         expected = np.asarray(whole.crop((left, top, left + size, top + size))).astype(int)
-        assert np.abs(shown_HWC - expected).max() <= 1
+        assert np.abs(shown_HWC - expected).max() <= (1 if resample == "bilinear" else 2)
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (243, 321), (100, 100), (224, 300)])
