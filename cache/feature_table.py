@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cache.conditions import CLEAN, MODALITIES, parse_joint
 from cache.feature_store import FeatureStore, State, open_store
 
 Layers = int | str | tuple[int, int]
+MIX = "mix"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class FeatureTable:
         left_out: ids of clips that failed in one of the modalities.
         random_weights: some encoder was never trained.
         condition: name of the condition.
+        mixed: modality to the number of layers that stand side by side to be mixed by learned weights.
     """
 
     clips: tuple[Clip, ...]
@@ -37,6 +39,7 @@ class FeatureTable:
     left_out: tuple[str, ...]
     random_weights: bool
     condition: str
+    mixed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -92,6 +95,7 @@ def load_table(
         tuple(clip.clip_id for clip, bad in zip(clips, failed, strict=True) if bad),
         any(column.random_weights for column in columns.values()),
         condition,
+        {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
     )
     kept = [clip.clip_id for clip, bad in zip(clips, failed, strict=True) if not bad]
     if not kept:
@@ -118,6 +122,7 @@ class _Column:
     present: npt.NDArray[np.bool_]
     failed: npt.NDArray[np.bool_]
     random_weights: bool
+    layers: int
 
 
 def _column(
@@ -138,7 +143,7 @@ def _column(
     if not np.isfinite(features.sum(axis=1, dtype=np.float64)[states == State.DONE]).all():
         raise ValueError(f"{store.path} {path} marks clips as done whose features are missing; delete it and run again")
     random = bool(store.provenance(path).get("random_weights", False))
-    return _Column(features, states == State.DONE, states == State.FAILED, random)
+    return _Column(features, states == State.DONE, states == State.FAILED, random, len(store.layers(path)))
 
 
 def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore:
@@ -227,9 +232,9 @@ def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.floa
 
 
 def _chosen(store: FeatureStore, path: str, layers: Layers, stored: Sequence[int]) -> Sequence[int]:
-    """Numbers of the layers that are meant; `mean` and `last` are of those that stage one kept."""
-    if layers in ("mean", "last"):
-        return stored if layers == "mean" else stored[-1:]
+    """Numbers of the layers that are meant; `mean`, `mix` and `last` are of those that stage one kept."""
+    if layers in ("mean", MIX, "last"):
+        return stored[-1:] if layers == "last" else stored
     chosen = layer_numbers(layers, len(stored))
     if not chosen or not set(chosen) <= set(stored):
         every = list(stored) == list(range(len(stored)))
@@ -248,15 +253,15 @@ def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
         return (layers,)
     if layers == "last":
         return (count - 1,)
-    if layers == "mean":
+    if layers in ("mean", MIX):
         return tuple(range(count))
     if isinstance(layers, tuple):
         return tuple(range(layers[0], layers[1] + 1))
     if isinstance(layers, str) and re.fullmatch(r"\d+(\+\d+)+", layers):
         return tuple(map(int, layers.split("+")))
-    raise ValueError(f"layers={layers}: give a number, last, mean, [first, last], or 2+3 for two side by side")
+    raise ValueError(f"layers={layers}: give a number, last, mean, mix, [first, last], or 2+3 for two side by side")
 
 
 def side_by_side(layers: Layers) -> bool:
-    """Whether several layers are concatenated ("2+3") and not averaged."""
-    return isinstance(layers, str) and "+" in layers
+    """Whether several layers stand side by side ("2+3", or all of them to be mixed) and are not averaged."""
+    return isinstance(layers, str) and (layers == MIX or "+" in layers)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from cache.clip_splits import RandomClips, SentenceHeldOut
 from cache.clips import normal_speaker
 from cache.splits import CyclicGroups, FixedFold, LeaveOneSpeakerOut, Protocol, Rule
 from configs.loader import STRICT, load_config
@@ -58,10 +59,40 @@ class LeaveOneSpeakerOutConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SentenceHeldOutConfig:
+    """One fold per statement of the corpus and group: tested on a statement that was not trained on."""
+
+    kind: Literal["sentence-held-out"]
+    groups: tuple[Speakers, ...]
+
+    def rule(self) -> Rule:
+        """The rule these keys describe."""
+        return SentenceHeldOut(CyclicGroups(tuple(map(_names, self.groups))))
+
+
+@dataclass(frozen=True, config=STRICT)
+class RandomClipsConfig:
+    """Clips dealt out whoever speaks: leaks speakers."""
+
+    kind: Literal["random-clips"]
+    folds: Annotated[int, Field(ge=3)]
+    seed: Annotated[int, Field(ge=0)]
+
+    def rule(self) -> Rule:
+        """The rule these keys describe."""
+        return RandomClips(self.folds, self.seed)
+
+
+AnyRuleConfig = (
+    CyclicGroupsConfig | FixedFoldConfig | LeaveOneSpeakerOutConfig | SentenceHeldOutConfig | RandomClipsConfig
+)
+
+
+@dataclass(frozen=True, config=STRICT)
 class ProtocolConfig:
     """A file of `configs/splits/`."""
 
-    protocol: Annotated[CyclicGroupsConfig | FixedFoldConfig | LeaveOneSpeakerOutConfig, Field(discriminator="kind")]
+    protocol: Annotated[AnyRuleConfig, Field(discriminator="kind")]
 
 
 def protocol_names() -> tuple[str, ...]:

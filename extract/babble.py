@@ -111,7 +111,7 @@ def training_speakers(corpus: Corpus, named: Sequence[str] | None) -> frozenset[
     training = frozenset(clip.speaker for clip in corpus.clips if clip.split == "train")
     if training:
         return training - {clip.speaker for clip in corpus.clips if clip.split not in ("train", "")}
-    return present & frozenset(load_protocol(FALLBACK_PROTOCOL).rule.divide(present)[0].train)
+    return present & frozenset(load_protocol(FALLBACK_PROTOCOL).rule.divide(corpus.clips)[0].train)
 
 
 def babble_pool(corpus: Corpus, speakers: Collection[str]) -> tuple[Clip, ...]:

@@ -113,7 +113,8 @@ def test_words_that_no_name_can_say_are_refused() -> None:
 
 
 def test_the_split_column_is_the_holdout_protocol() -> None:
-    (fold,) = load_protocol("holdout").folds(VALUES["actor"])
+    clips = [Clip(actor, "x", "happy", str(int(actor))) for actor in VALUES["actor"]]
+    (fold,) = load_protocol("holdout").folds(clips)
     for part, actors in HOLDOUT.items():
         assert getattr(fold, part) == tuple(map(str, actors))
     for actor in VALUES["actor"]:
