@@ -12,10 +12,11 @@ from cache.conditions import parse_joint
 from configs.condition_name import ConditionName
 from configs.loader import STRICT
 
-# A layer, the last one, the mean of all, the mean of a range (both ends included), or several side by side.
+# A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
+# included), or several side by side.
 Layers = (
     Annotated[int, Field(ge=0)]
-    | Literal["last", "mean"]
+    | Literal["last", "mean", "mix"]
     | tuple[int, int]
     | Annotated[str, Field(pattern=r"^[0-9]+(\+[0-9]+)+$")]
 )
@@ -63,7 +64,12 @@ class FusionConfig:
         encoders: which encoder's features, by modality; needed where a store holds several.
         condition: what is trained, validated and tested on.
         layers: one choice for all modalities, or one by modality.
-        standardise: `train`: by mean and SD of the training speakers; `none`.
+        standardise: `train`: by mean and SD of the training speakers; `speaker`: also, before that, by those of each
+            speaker's own clips, which uses no label but sees the test speakers' clips; `none`.
+        missing: what stands for a modality that a clip lacks: the training `mean` (of standardised rows; else 0), a
+            row of raw `zero`s, or one that is `learned` where clips lack it in training.
+        modality_dropout: chance that a clip's modality is withheld in training; one always stays.
+        device: `auto` is a GPU where there is one.
     """
 
     corpus: str
@@ -77,10 +83,13 @@ class FusionConfig:
     hidden: Annotated[int, Field(ge=1)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     layers: Layers | dict[str, Layers] = "mean"
-    standardise: Literal["train", "none"] = "train"
+    standardise: Literal["train", "speaker", "none"] = "train"
+    missing: Literal["mean", "zero", "learned"] = "mean"
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augment: Augment = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
     output_dir: str = "outputs/fusion"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:

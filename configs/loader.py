@@ -80,14 +80,26 @@ def dump_config(config: Any) -> str:
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def main(kind: type[T], run: Callable[[T], int], description: str, arguments: Sequence[str] | None = None) -> int:
-    """Entry point shared by every module: parse the command line, load, run, turn ValueError into exit code 2."""
+def main(
+    kind: type[T],
+    run: Callable[[T], int],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    flags: Sequence[str] = (),
+) -> int:
+    """Entry point shared by every module: parse the command line, load, run, turn ValueError into exit code 2.
+
+    `flags`: keys that may also be switched on as `--key`.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="overrides, parsed as YAML")
+    for flag in flags:
+        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"the same as {flag}=true")
     parsed = parser.parse_args(arguments)
+    switched = [f"{flag}=true" for flag in flags if getattr(parsed, flag)]
     try:
-        return run(load_config(kind, parsed.config, parsed.overrides))
+        return run(load_config(kind, parsed.config, [*parsed.overrides, *switched]))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cache.feature_table import Layers, layer_numbers, layers_of, side_by_side
 from extract.encoders import Inputs, NetworkEncoder
-from fuse.heads import FusionModel
+from fuse.fusion_model import FusionModel
 
 Unfreeze = int | str
 

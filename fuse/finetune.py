@@ -34,10 +34,10 @@ from extract.rank import StopRequest
 from fuse.clip_batches import Batch, Collator, MediaClips, Signals
 from fuse.end_to_end import EndToEndModel, restore, trained_state
 from fuse.finetune_plan import FinetunePlan, make_plan
-from fuse.fit import History
+from fuse.job import History
 from fuse.metrics import uar
 from fuse.run_folder import METRICS, is_complete
-from fuse.train import print_caveats
+from fuse.train import RANDOM_NOTE, print_caveats
 
 Logits = npt.NDArray[np.float32]
 START = -1
@@ -186,7 +186,7 @@ class Stepper:
         self.parallel = DistributedDataParallel(model, [world.device] if world.device.type == "cuda" else None)
         self.smoothing, self.device = optim.label_smoothing, world.device
         groups = [
-            {"params": list(model.fusion.head.parameters()), "lr": optim.lr},
+            {"params": list(model.fusion.weights.values()), "lr": optim.lr},
             {"params": _learning(model.networks), "lr": optim.lr * optim.encoder_lr_scale},
         ]
         self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=optim.weight_decay)
@@ -259,7 +259,7 @@ def _report(out: Path, plan: FinetunePlan) -> None:
         print("no epoch did better on validation than the start: the weights before fine-tuning are kept")
     else:
         print(f"best epoch by validation UAR: {metrics['best_epoch']} of {plan.config.optim.epochs}")
-    print_caveats(out, plan.left_out, plan.random_weights)
+    print_caveats(out, plan.left_out, RANDOM_NOTE if plan.random_weights else "")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from extract.encoders import encoder_class
 from extract.models import Model, find_model
 from extract.noise_sources import RECORDED
 from fuse.clip_batches import ClipItem
-from fuse.heads import FusionModel
+from fuse.fusion_model import FusionModel
 from fuse.run_folder import CHECKPOINT, run_folders
-from fuse.train import load_model
+from fuse.train import fold_of, load_model, rows_of
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,12 @@ class Start:
     @property
     def fold(self) -> Fold:
         """Its speakers: who was never seen there stays unseen."""
-        speakers = {part: tuple(self.checkpoint["speakers"][part]) for part in PARTS}
-        return Fold(int(self.checkpoint["fold"]), **speakers)
+        return fold_of(self.checkpoint)
 
     @property
     def fixed(self) -> dict[str, Any]:
         """The keys of the configuration that this run decides."""
-        settings, scales = self.checkpoint["settings"], self.fusion.standardiser.scale_.values()
-        rescaled = any(bool((scale != 1).any()) for scale in scales)
+        settings = self.checkpoint["settings"]
         return {
             "modalities": tuple(self.fusion.widths),
             "protocol": self.checkpoint["protocol"],
@@ -53,7 +51,7 @@ class Start:
             "hidden": settings["hidden"],
             "dropout": settings["dropout"],
             "layers": self.checkpoint["features"]["layers"],
-            "standardise": "train" if rescaled else "none",
+            "standardise": self.checkpoint["standardise"],
         }
 
 
@@ -132,6 +130,11 @@ def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
     Raises:
         ValueError: the configuration says something else.
     """
+    if start.checkpoint["standardise"] == "speaker":
+        raise ValueError(
+            f"{start.folder} is adapted to each speaker's cached features, which fine-tuning changes; "
+            "start from a run with standardise=train"
+        )
     for name, value in start.fixed.items():
         given = getattr(config, name)
         same = set(given) == set(value) if name == "modalities" and given else given == value
@@ -232,12 +235,10 @@ def _items(
     models: Mapping[str, Model],
     part: str,
 ) -> tuple[ClipItem, ...]:
-    speakers = getattr(start.fold, part)
-    chosen = table.rows_of(speakers)
-    if not len(chosen):
-        raise ValueError(
-            f"{config.corpus} has no clips of the {part} speakers of {start.folder} ({', '.join(speakers)})"
-        )
+    chosen = rows_of(table, start.fold, part)
+    if not chosen:
+        speakers = ", ".join(getattr(start.fold, part))
+        raise ValueError(f"{config.corpus} has no clips of the {part} speakers of {start.folder} ({speakers})")
     clips = [table.clips[row] for row in chosen]
     texts = [""] * len(clips)
     if "text" in models:

@@ -25,7 +25,7 @@ from fuse.clip_batches import Collator, MediaClips
 from fuse.end_to_end import EndToEndModel, checkpoint_gradients, freeze_unused
 from fuse.finetune import Diverged, Loaders, Logits, Watch, World, evaluate, fit
 from fuse.finetune_plan import FinetunePlan, encoder_dtype, make_plan
-from fuse.fit import History
+from fuse.job import History
 from fuse.metrics import summarise
 from fuse.predictions import Predictions, concatenate
 from fuse.run_folder import write_run
@@ -142,7 +142,7 @@ def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> dict[str, Any]:
         name: {key: value.cpu() for key, value in network.state_dict().items()}
         for name, network in model.networks.items()
     }
-    kept = {key: plan.start.checkpoint[key] for key in ("settings", "protocol", "fold", "speakers")}
+    kept = {key: plan.start.checkpoint[key] for key in ("settings", "protocol", "fold", "division", "standardise")}
     features = {
         "encoders": {name: one.name for name, one in plan.models.items()},
         "layers": plan.config.layers,

@@ -1,146 +1,162 @@
-"""Fusion heads: from one row per modality to eight logits.
+"""Fusion heads: from the rows of all modalities to eight logits, M heads at once.
 
-Shape letters: B clips, D width of the concatenation, C classes.
+Shape letters: M heads of the stack, B clips, H hidden, K logits that are taught side by side, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import difflib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import gelu
 
-from cache.clips import LABELS
+from fuse.cross_modal import ATTENTION_HEADS, draw_transformer, transformer
+from fuse.discriminant import discriminant, draw_discriminant
+from fuse.head import (
+    CLASSES,
+    Drop,
+    Head,
+    Outputs,
+    Rows,
+    Shape,
+    Weights,
+    decided,
+    draw_linear,
+    draw_probe,
+    linear,
+    probe,
+)
 
 
-class ConcatMlp(nn.Module):
+def draw_mlp(shape: Shape, generator: torch.Generator) -> Weights:
     """The card's head: concatenation, one hidden layer, eight classes (2304 -> hidden -> 8 by default)."""
-
-    def __init__(self, widths: Mapping[str, int], hidden: int, dropout: float) -> None:
-        """`widths`: modality to width, in the order of concatenation."""
-        super().__init__()
-        self.modalities = tuple(widths)
-        self.layers = nn.Sequential(
-            nn.Linear(sum(widths.values()), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, len(LABELS))
-        )
-
-    def forward(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """Modality to (B, width), standardised; returns logits_BC."""
-        logits_BC: Tensor = self.layers(torch.cat([rows[name] for name in self.modalities], dim=1))
-        return logits_BC
+    first = draw_linear("hidden", shape.width, shape.hidden, generator)
+    return first | draw_linear("out", shape.hidden, CLASSES, generator)
 
 
-class LinearProbe(nn.Module):
-    """Logistic regression on the concatenation: what the features say by themselves."""
-
-    def __init__(self, widths: Mapping[str, int], hidden: int, dropout: float) -> None:
-        """Same arguments as every head; `hidden` is not used."""
-        super().__init__()
-        del hidden
-        self.modalities = tuple(widths)
-        self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(widths.values()), len(LABELS)))
-
-    def forward(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """Modality to (B, width), standardised; returns logits_BC."""
-        logits_BC: Tensor = self.layers(torch.cat([rows[name] for name in self.modalities], dim=1))
-        return logits_BC
+def mlp(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """GELU between the layers, dropout before the last."""
+    del shape
+    hidden_MBH = gelu(linear(weights, "hidden", rows.values_MBD))
+    return decided(linear(weights, "out", drop(hidden_MBH)), hidden_MBH)
 
 
-class Discriminant(nn.Module):
-    """Linear discriminant analysis with a shrunken within-class covariance, solved, not iterated.
+def draw_gated(shape: Shape, generator: torch.Generator) -> Weights:
+    """Gated multimodal unit (Arevalo et al. 2017, arXiv 1702.01992, section 3.1, more than two modalities)."""
+    weights: Weights = {}
+    for name, width in shape.widths.items():
+        weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
+        weights |= draw_linear(f"{name}_gate", shape.width, shape.hidden, generator)
+    return weights | draw_linear("out", shape.hidden, CLASSES, generator)
 
-    Friedman, "Regularized Discriminant Analysis", JASA 84(405), 1989, eq. 18 with equal covariances. With a
-    dozen training speakers the clips of an emotion differ mostly by speaker; the covariance of those
-    differences is what a head has to discount, and shrinking makes it usable. Classes are weighted equally,
-    as UAR does.
+
+def gated(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """Each modality's hidden units, each let through by a gate that sees all modalities, are added up."""
+    units = []
+    for name, columns in shape.columns.items():
+        gate_MBH = torch.sigmoid(linear(weights, f"{name}_gate", rows.values_MBD))
+        units.append(gate_MBH * torch.tanh(linear(weights, f"{name}_hidden", rows.values_MBD[:, :, columns])))
+    fused_MBH = torch.stack(units).sum(0)
+    return decided(linear(weights, "out", drop(fused_MBH)), fused_MBH)
+
+
+RANK = 4
+
+
+def draw_low_rank(shape: Shape, generator: torch.Generator) -> Weights:
+    """Low-rank tensor fusion (Liu et al. 2018, arXiv 1806.00064, eq. 7), rank 4, on a hidden layer per modality.
+
+    The factors' biases are the paper's appended 1s. They start at 1 and not at random, so that a modality which
+    has not learned yet does not silence the product.
     """
-
-    def __init__(self, widths: Mapping[str, int], hidden: int, dropout: float) -> None:
-        """Same arguments as every head; `hidden` and `dropout` are not used."""
-        super().__init__()
-        del hidden, dropout
-        self.modalities = tuple(widths)
-        self.layer = nn.Linear(sum(widths.values()), len(LABELS))
-
-    def forward(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """Modality to (B, width), standardised; returns logits_BC, whose softmax is the posterior."""
-        logits_BC: Tensor = self.layer(torch.cat([rows[name] for name in self.modalities], dim=1))
-        return logits_BC
-
-    def solve(self, rows: Mapping[str, Tensor], labels_B: Tensor, shrinkage: float) -> None:
-        """Set the weights from the training clips. `shrinkage` 1 takes the classes as spheres."""
-        rows_BD = torch.cat([rows[name] for name in self.modalities], dim=1).double()
-        means_CD = torch.stack([rows_BD[labels_B == label].mean(0) for label in range(len(LABELS))])
-        # An emotion that nobody in training shows gets the mean of all: it is then never preferred.
-        means_CD = torch.where(torch.isfinite(means_CD), means_CD, rows_BD.mean(0))
-        within_BD = rows_BD - means_CD[labels_B]
-        covariance_DD = within_BD.T @ within_BD / len(rows_BD)
-        sphere = covariance_DD.diagonal().mean().clamp_min(1e-12)
-        covariance_DD = (1 - shrinkage) * covariance_DD + shrinkage * sphere * torch.eye(len(covariance_DD))
-        weight_CD = torch.linalg.solve(covariance_DD, means_CD.T).T
-        with torch.no_grad():
-            self.layer.weight.copy_(weight_CD)
-            self.layer.bias.copy_(-0.5 * (weight_CD * means_CD).sum(1))
+    weights: Weights = {}
+    for name, width in shape.widths.items():
+        weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
+        weights |= draw_linear(f"{name}_factor", shape.hidden, RANK * shape.hidden, generator)
+        weights[f"{name}_factor_bias"] = torch.ones(RANK * shape.hidden)
+    return weights | draw_linear("out", shape.hidden, CLASSES, generator)
 
 
-HEADS: dict[str, Callable[[Mapping[str, int], int, float], nn.Module]] = {
-    "mlp": ConcatMlp,
-    "linear": LinearProbe,
-    "lda": Discriminant,
+def low_rank(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """The factors of the modalities are multiplied and the ranks averaged."""
+    product = torch.ones((), device=rows.values_MBD.device)
+    for name, columns in shape.columns.items():
+        hidden_MBH = drop(gelu(linear(weights, f"{name}_hidden", rows.values_MBD[:, :, columns])))
+        product = product * linear(weights, f"{name}_factor", hidden_MBH)
+    fused_MBH = product.reshape(*product.shape[:2], RANK, shape.hidden).mean(2)
+    return decided(linear(weights, "out", fused_MBH), fused_MBH)
+
+
+def draw_late(shape: Shape, generator: torch.Generator) -> Weights:
+    """A card's head for each modality by itself."""
+    weights: Weights = {}
+    for name, width in shape.widths.items():
+        weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
+        weights |= draw_linear(f"{name}_out", shape.hidden, CLASSES, generator)
+    return weights
+
+
+def late_average(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """Late fusion: each modality learns alone; the logits of those that a clip has are averaged."""
+    own_MBKC, hidden = _unimodal(weights, shape, rows, drop)
+    return Outputs(_average(own_MBKC, rows.absent_MBm), own_MBKC, hidden)
+
+
+def draw_late_learned(shape: Shape, generator: torch.Generator) -> Weights:
+    """As late fusion by averages, and one layer over all logits (stacking: Wolpert, Neural Networks 5(2), 1992)."""
+    weights = draw_late(shape, generator)
+    return weights | draw_linear("joined", CLASSES * len(shape.widths), CLASSES, generator)
+
+
+def late_learned(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """Late fusion by a layer that learns from the modalities' logits, and teaches them nothing."""
+    own_MBKC, hidden = _unimodal(weights, shape, rows, drop)
+    joined_MBC = linear(weights, "joined", own_MBKC.detach().flatten(2))
+    return Outputs(joined_MBC, torch.cat([own_MBKC, joined_MBC[:, :, None]], dim=2), hidden)
+
+
+def _unimodal(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> tuple[Tensor, Tensor]:
+    """Logits (M, B, modality, C) and hidden units, side by side, of each modality's own head."""
+    hidden = [
+        gelu(linear(weights, f"{name}_hidden", rows.values_MBD[:, :, columns]))
+        for name, columns in shape.columns.items()
+    ]
+    own = [linear(weights, f"{name}_out", drop(one)) for name, one in zip(shape.widths, hidden, strict=True)]
+    return torch.stack(own, dim=2), torch.cat(hidden, dim=2)
+
+
+def _average(own_MBKC: Tensor, absent_MBm: Tensor | None) -> Tensor:
+    if absent_MBm is None:
+        return own_MBKC.mean(2)
+    # A clip without any modality still gets a decision: what each head says of nothing.
+    given = (~absent_MBm | absent_MBm.all(2, keepdim=True)).to(own_MBKC.dtype)[..., None]
+    return (own_MBKC * given).sum(2) / given.sum(2)
+
+
+HEADS: dict[str, Head] = {
+    "mlp": Head(draw_mlp, mlp),
+    "linear": Head(draw_probe, probe),
+    "lda": Head(draw_discriminant, discriminant, solved=True),
+    "gated": Head(draw_gated, gated),
+    "low-rank": Head(draw_low_rank, low_rank),
+    "transformer": Head(draw_transformer, transformer, divides=ATTENTION_HEADS),
+    "late-average": Head(draw_late, late_average),
+    "late-learned": Head(draw_late_learned, late_learned),
 }
 
 
-def make_head(name: str, widths: Mapping[str, int], hidden: int, dropout: float) -> nn.Module:
+def find_head(name: str, hidden: int) -> Head:
     """The head of that name.
 
     Raises:
-        ValueError: no such head; names those there are.
+        ValueError: no such head, with those there are; or a hidden width that it cannot have.
     """
     if name not in HEADS:
-        raise ValueError(f"head: unknown head {name!r}; known: {', '.join(HEADS)}")
-    return HEADS[name](widths, hidden, dropout)
-
-
-class Standardiser(nn.Module):
-    """Mean and SD of the training speakers, kept inside the checkpoint; a missing modality becomes their mean."""
-
-    def __init__(self, widths: Mapping[str, int]) -> None:
-        """Identity until `fit`."""
-        super().__init__()
-        self.mean_ = nn.ParameterDict({name: nn.Parameter(torch.zeros(w), False) for name, w in widths.items()})
-        self.scale_ = nn.ParameterDict({name: nn.Parameter(torch.ones(w), False) for name, w in widths.items()})
-
-    def fit(self, rows: Mapping[str, Tensor], rescale: bool = True) -> Standardiser:
-        """Learn from the training speakers' rows (B, width); NaN rows are absent and do not count."""
-        for name, values in rows.items():
-            seen = values[torch.isfinite(values).all(dim=1)].double()
-            if not len(seen):
-                raise ValueError(f"no training clip has {name}; leave it out of modalities")
-            if rescale:
-                self.mean_[name].data = seen.mean(0).float()
-                self.scale_[name].data = seen.std(0, unbiased=False).clamp_min(1e-6).float()
-        return self
-
-    def forward(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Standardised rows; NaN (absent or withheld) becomes 0, the training mean."""
-        return {
-            name: torch.nan_to_num((values - self.mean_[name]) / self.scale_[name]) for name, values in rows.items()
-        }
-
-
-class FusionModel(nn.Module):
-    """Standardiser and head: what a run saves and everything later loads."""
-
-    def __init__(self, head: str, widths: Mapping[str, int], hidden: int, dropout: float) -> None:
-        """Build with random weights from torch's global generator."""
-        super().__init__()
-        self.widths = dict(widths)
-        self.settings: dict[str, Any] = {"head": head, "widths": self.widths, "hidden": hidden, "dropout": dropout}
-        self.standardiser = Standardiser(widths)
-        self.head = make_head(head, widths, hidden, dropout)
-
-    def forward(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """Modality to raw features (B, width), NaN where absent; returns logits_BC."""
-        logits_BC: Tensor = self.head(self.standardiser(rows))
-        return logits_BC
+        close = difflib.get_close_matches(name, HEADS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"head: unknown head {name!r}{hint}; known: {', '.join(HEADS)}")
+    head = HEADS[name]
+    if hidden % head.divides:
+        raise ValueError(f"hidden={hidden}: the head {name} needs a multiple of {head.divides}")
+    return head

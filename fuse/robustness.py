@@ -10,14 +10,13 @@ import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cache.atomic import write_atomic
 from cache.clips import read_corpus
 from cache.conditions import CLEAN, parse_joint
-from cache.feature_table import load_table
 from configs.fusion import FusionConfig
 from configs.loader import dump_config, load_config, main
 from configs.robustness import RobustnessConfig
@@ -27,7 +26,8 @@ from fuse.metrics import speaker_scores, summarise, uar
 from fuse.predictions import Predictions, concatenate, write_predictions
 from fuse.run_folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.statistics import MINIMUM_SPEAKERS, speaker_differences, speaker_interval
-from fuse.train import RANDOM_NOTE, load_model, predictions_of
+from fuse.tables import table_under
+from fuse.train import caveats, fold_of, load_model, predictions_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Evaluated:
 
     name: str
     predictions: Predictions
-    random_weights: bool
+    caveats: str
 
 
 def run(config: RobustnessConfig) -> int:
@@ -67,7 +67,7 @@ def run(config: RobustnessConfig) -> int:
     with Progress("robustness", total, "evaluations") as progress:
         evaluated = [_evaluate(config, name, leaves, progress) for name, (_, leaves) in zip(names, plans, strict=True)]
     rows = [row for one in evaluated for row in table_rows(one, config.all_conditions)]
-    note = RANDOM_NOTE if any(one.random_weights for one in evaluated) else ""
+    note = "; ".join(dict.fromkeys(one.caveats for one in evaluated if one.caveats))
     out = Path(config.output_dir)
     text = markdown(rows, note)
     write_atomic(out / CONFIG, dump_config(config))
@@ -112,29 +112,22 @@ def markdown(rows: Sequence[Row], note: str) -> str:
 
 def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
     trained = load_config(FusionConfig, leaves[0] / CONFIG)
+    trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
     clips = read_corpus(Path(config.corpus or trained.corpus)).clips
     subsets = _subsets(config, name, trained.modalities)
-    parts, random = [], False
+    parts, note = [], ""
     for condition in config.all_conditions:
-        table = load_table(
-            Path(config.features_dir or trained.features_dir),
-            clips,
-            trained.modalities,
-            condition,
-            trained.layers,
-            trained.encoders,
-        )
-        random |= table.random_weights
+        table = table_under(trained, clips, condition)
+        note = note or caveats(trained, table)
         for leaf in leaves:
             parts += _predict(leaf, table, _touched(subsets, condition))
             progress.add(1)
-    return Evaluated(name, concatenate(parts), random)
+    return Evaluated(name, concatenate(parts), note)
 
 
 def _predict(leaf: Path, table: Any, subsets: Sequence[tuple[str, ...]]) -> list[Predictions]:
     model, checkpoint = load_model(leaf / CHECKPOINT)
-    rows = table.rows_of(checkpoint["speakers"]["test"])
-    test = table.take([table.clips[row].clip_id for row in rows])
+    test = table.take(fold_of(checkpoint).clip_ids("test", table.clips))
     identity = (checkpoint["protocol"], checkpoint["fold"], checkpoint["seed"])
     return [predictions_of(model, test, *identity, "test", subset) for subset in subsets]
 

@@ -9,29 +9,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from cache.clips import Clip, read_corpus
-from cache.feature_table import FeatureTable, load_table
-from cache.splits import Fold
+from cache.clips import read_corpus
+from cache.feature_table import FeatureTable
+from cache.leakage import recorded_hashes, refuse_leaks
+from cache.splits import LEAKS_SPEAKERS, Fold
 from configs.fusion import FusionConfig
 from configs.loader import dump_config, main
 from configs.protocols import load_protocol
 from extract.progress import Progress
-from fuse.fit import History, Rows, TrainingRows, fit, predict
-from fuse.heads import FusionModel
+from fuse.cached_rows import cached_rows
+from fuse.fusion_model import FusionModel, ModelSettings, plain_settings
+from fuse.job import Fitted, History, Job
 from fuse.predictions import Predictions, concatenate
 from fuse.run_folder import METRICS, write_run
+from fuse.speaker_adaptation import ADAPTED
+from fuse.stack import Schedule
+from fuse.stack_width import fit_jobs
+from fuse.tables import Tables, load_tables
 
 RANDOM_NOTE = "random-weight encoders: plumbing, not a result"
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What training reads: one table to train, validate and test on, and variants to draw from."""
-
-    main: FeatureTable
-    variants: Mapping[str, Sequence[FeatureTable]]
 
 
 @dataclass(frozen=True)
@@ -51,53 +51,104 @@ def run(config: FusionConfig) -> int:
     corpus = read_corpus(Path(config.corpus))
     protocol = load_protocol(config.protocol)
     tables = load_tables(config, corpus.clips)
-    folds = protocol.folds({clip.speaker for clip in tables.main.clips})
+    folds = protocol.folds(tables.main.clips)
+    for line in refuse_leaks(folds, tables.main.clips, recorded_hashes(Path(config.features_dir), tables.main.clips)):
+        print(f"note: {line}")
     out = Path(config.output_dir)
     _clear(out)
-    runs = []
     with Progress("fusion", len(folds) * len(config.seeds), "runs") as progress:
-        for fold in folds:
-            for seed in config.seeds:
-                runs.append(train_one(config, tables, fold, seed))
-                progress.add(1)
+        runs = train_all(config, tables, folds, progress)
     metrics = write_runs(config, tables.main, runs, out)
-    _report(out, tables.main, metrics)
+    _report(out, tables.main, metrics, caveats(config, tables.main))
     return 0
 
 
-def load_tables(config: FusionConfig, clips: Sequence[Clip]) -> Tables:
-    """The table of `condition` and those of the variants that training draws from."""
-    features_dir = Path(config.features_dir)
-    main_table = load_table(features_dir, clips, config.modalities, config.condition, config.layers, config.encoders)
-    variants = {}
-    for signal in ("audio", "video"):
-        changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
-        names = getattr(config.augment, signal) if signal in config.modalities else ()
-        variants[signal] = [
-            load_table(features_dir, clips, changed, name, config.layers, config.encoders) for name in names
-        ]
-    return Tables(main_table, variants)
+def train_all(config: FusionConfig, tables: Tables, folds: Sequence[Fold], progress: Progress) -> list[TrainedRun]:
+    """Train every fold and seed at once, and predict each fold's other speakers.
+
+    Raises:
+        ValueError: a run's loss is not finite; names the run, the epoch and what to lower.
+    """
+    cached = cached_rows(tables.main, tables.variants, torch_device(config.device))
+    pairs = [(fold, seed) for fold in folds for seed in config.seeds]
+    jobs = [job_of(config, tables.main, fold, seed) for fold, seed in pairs]
+    fitted = fit_jobs(settings_of(config, tables.main), cached, jobs, schedule_of(config), progress.add)
+    return [_trained(config, tables.main, *pair, one) for pair, one in zip(pairs, fitted, strict=True)]
 
 
-def train_one(config: FusionConfig, tables: Tables, fold: Fold, seed: int) -> TrainedRun:
-    """Fit one head on the fold's training speakers and predict its other speakers."""
-    table = tables.main
-    raw = {name: torch.from_numpy(values) for name, values in table.features.items()}
-    train, validation, test = (table.rows_of(part) for part in (fold.train, fold.validation, fold.test))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        widths = {name: values.shape[1] for name, values in raw.items()}
-        model = FusionModel(config.head, widths, config.hidden, config.dropout)
-    model.standardiser.fit({name: values[train] for name, values in raw.items()}, config.standardise == "train")
-    rows = _training_rows(config, tables, model, raw)
-    history = fit(model, rows, torch.from_numpy(table.labels), train, validation, config.optim, seed)
+def settings_of(config: FusionConfig, table: FeatureTable) -> ModelSettings:
+    """What the heads of a configuration are shaped by."""
+    widths = {name: values.shape[1] for name, values in table.features.items()}
+    return ModelSettings(config.head, widths, config.hidden, config.dropout, dict(table.mixed), config.missing)
+
+
+def schedule_of(config: FusionConfig) -> Schedule:
+    """What the heads of a configuration share in time."""
+    return Schedule(config.optim.epochs, config.optim.batch_size)
+
+
+def job_of(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int) -> Job:
+    """One fold and seed of a configuration."""
+    optim = config.optim
+    return Job(
+        rows_of(table, fold, "train"),
+        rows_of(table, fold, "validation"),
+        seed,
+        optim.lr,
+        optim.weight_decay,
+        config.dropout,
+        optim.label_smoothing,
+        optim.mixup,
+        config.augment.probability,
+        config.modality_dropout,
+        optim.shrinkage,
+        config.standardise != "none",
+    )
+
+
+def rows_of(table: FeatureTable, fold: Fold, part: str) -> tuple[int, ...]:
+    """Row numbers of a fold's clips."""
+    wanted = frozenset(fold.clip_ids(part, table.clips))
+    return tuple(row for row, clip in enumerate(table.clips) if clip.clip_id in wanted)
+
+
+def torch_device(name: str) -> torch.device:
+    """Where heads are trained.
+
+    Raises:
+        ValueError: a GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: torch finds no GPU here; set device=auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _trained(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int, fitted: Fitted) -> TrainedRun:
+    if fitted.history.diverged is not None:
+        raise ValueError(
+            f"fold {fold.number}, seed {seed}: training diverged in epoch {fitted.history.diverged + 1}; "
+            f"lower optim.lr={config.optim.lr:g}"
+        )
     parts = [
         predictions_of(
-            model, table.take([table.clips[row].clip_id for row in index]), config.protocol, fold.number, seed, split
+            fitted.model,
+            table.take(fold.clip_ids(split, table.clips)),
+            config.protocol,
+            fold.number,
+            seed,
+            split,
         )
-        for split, index in (("validation", validation), ("test", test))
+        for split in ("validation", "test")
     ]
-    return TrainedRun(fold, seed, model, history, concatenate(parts))
+    return TrainedRun(fold, seed, fitted.model, fitted.history, concatenate(parts))
+
+
+def predict(model: FusionModel, rows: Mapping[str, torch.Tensor]) -> npt.NDArray[np.float64]:
+    """Class probabilities (N, C) from raw features, NaN where a clip lacks a modality."""
+    model.eval()
+    with torch.inference_mode():
+        probabilities_NC: npt.NDArray[np.float64] = model(rows).double().softmax(1).numpy()
+    return probabilities_NC
 
 
 def predictions_of(
@@ -134,7 +185,7 @@ def predictions_of(
 
 def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[TrainedRun], out: Path) -> dict[str, Any]:
     """A folder per run and, where there are several, one that sums them up; returns the latter's metrics."""
-    note = RANDOM_NOTE if table.random_weights else ""
+    note = caveats(config, table)
     text = dump_config(config)
     metrics: dict[str, Any] = {}
     for one in runs:
@@ -161,24 +212,37 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
     return metrics
 
 
+def caveats(config: FusionConfig, table: FeatureTable) -> str:
+    """What must stand beside every number of a configuration; "" if nothing."""
+    leaks = load_protocol(config.protocol).leaks_speakers
+    said = {RANDOM_NOTE: table.random_weights, LEAKS_SPEAKERS: leaks, ADAPTED: config.standardise == "speaker"}
+    return "; ".join(text for text, applies in said.items() if applies)
+
+
 def checkpoint_of(config: FusionConfig, one: TrainedRun) -> dict[str, Any]:
     """Everything that is needed to use the head again; plain values and tensors only."""
     return {
-        "settings": one.model.settings,
+        "settings": plain_settings(one.model.settings),
         "state": one.model.state_dict(),
         "features": {key: asdict(config)[key] for key in ("encoders", "layers", "modalities")},
         "protocol": config.protocol,
         "fold": one.fold.number,
         "seed": one.seed,
-        "speakers": {"train": one.fold.train, "validation": one.fold.validation, "test": one.fold.test},
+        "division": asdict(one.fold),
+        "standardise": config.standardise,
     }
+
+
+def fold_of(checkpoint: Mapping[str, Any]) -> Fold:
+    """The fold that a checkpoint was trained in: who was never seen there."""
+    return Fold(**checkpoint["division"])
 
 
 def load_model(path: Path) -> tuple[FusionModel, dict[str, Any]]:
     """A trained head and its checkpoint."""
     try:
         checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        model = FusionModel(**checkpoint["settings"])
+        model = FusionModel(ModelSettings(**checkpoint["settings"]))
         model.load_state_dict(checkpoint["state"])
     except (OSError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
@@ -190,27 +254,6 @@ def load_model(path: Path) -> tuple[FusionModel, dict[str, Any]]:
             "name the run of stage two"
         )
     return model.eval(), checkpoint
-
-
-def _training_rows(config: FusionConfig, tables: Tables, model: FusionModel, raw: Rows) -> TrainingRows:
-    standardised = model.standardiser(raw)
-    variants = {
-        signal: [_variant_rows(model, table, tables.main, raw) for table in several]
-        for signal, several in tables.variants.items()
-    }
-    return TrainingRows(standardised, variants, config.augment.probability)
-
-
-def _variant_rows(model: FusionModel, variant: FeatureTable, main_table: FeatureTable, raw: Rows) -> Rows:
-    """A variant's rows in the main table's order; a clip that failed under the variant keeps its own row."""
-    position = {clip.clip_id: row for row, clip in enumerate(variant.clips)}
-    rows = [position.get(clip.clip_id, -1) for clip in main_table.clips]
-    has = torch.tensor([row >= 0 for row in rows])
-    mixed = dict(raw)
-    for name, values in variant.features.items():
-        mixed[name] = torch.where(has[:, None], torch.from_numpy(values[rows]), raw[name])
-    standardised = model.standardiser(mixed)
-    return {name: standardised[name] for name in variant.features}
 
 
 def _history(one: TrainedRun) -> dict[str, Any]:
@@ -225,22 +268,22 @@ def _clear(out: Path) -> None:
             shutil.rmtree(fold)
 
 
-def _report(out: Path, table: FeatureTable, metrics: Mapping[str, Any]) -> None:
+def _report(out: Path, table: FeatureTable, metrics: Mapping[str, Any], note: str) -> None:
     for split in ("validation", "test"):
         scores = metrics[split]
         print(
             f"{split:10} UAR {scores['uar']:.3f}  accuracy {scores['accuracy']:.3f}  "
             f"({scores['clips']} clips, {scores['speakers']} speakers)"
         )
-    print_caveats(out, table.left_out, table.random_weights)
+    print_caveats(out, table.left_out, note)
 
 
-def print_caveats(out: Path, left_out: Sequence[str], random_weights: bool) -> None:
+def print_caveats(out: Path, left_out: Sequence[str], note: str) -> None:
     """The last lines of every run: what its numbers rest on, and where they are."""
     if left_out:
         print(f"{len(left_out)} clips left out: they failed in stage one (failures.csv)")
-    if random_weights:
-        print(f"note: {RANDOM_NOTE}")
+    if note:
+        print(f"note: {note}")
     print(f"run folder: {out}")
 
 

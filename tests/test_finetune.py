@@ -226,7 +226,7 @@ def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alo
     assert history.best_epoch != START
     assert len(history.train_loss) == len(history.validation_uar) == 2
     changed = {name.split(".")[1] for name in first if not torch.equal(first[name], last[name])}
-    assert changed == {"audio", "video", "text", "head"}
+    assert changed == {"audio", "video", "text", "weights"}
     again, _, same = once()
     assert again == history
     assert all(torch.equal(last[name], same[name]) for name in last)

@@ -1,102 +1,207 @@
-"""The contract of every head, and the standardiser."""
+"""The contract of every head, the standardiser, and what stands for absent modalities."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
 
 from cache.clips import LABELS
-from fuse.heads import HEADS, Discriminant, FusionModel, Standardiser, make_head
+from fuse.discriminant import solve
+from fuse.fusion_model import FusionModel, ModelSettings, Standardiser, draw_weights, forward
+from fuse.head import Outputs, Rows, Weights
+from fuse.heads import HEADS
 
-WIDTHS = {"audio": 5, "video": 4, "text": 3}
+WIDTHS = {"audio": 5, "video": 4, "face": 3}
+HEADS_IN_STACK = 3
 
 
-def rows(clips: int = 6) -> dict[str, torch.Tensor]:
+def settings(name: str, **more: object) -> ModelSettings:
+    return replace(ModelSettings(name, WIDTHS, hidden=16, dropout=0.0), **more)  # type: ignore[arg-type]
+
+
+def rows(clips: int = 6) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(clips, width, generator=generator) * 3 + 1 for name, width in WIDTHS.items()}
+
+
+def stacked(one: ModelSettings) -> Weights:
+    drawn = [draw_weights(one, seed) for seed in range(HEADS_IN_STACK)]
+    return {name: torch.stack([weights[name] for weights in drawn]) for name in drawn[0]}
+
+
+def run_stack(one: ModelSettings, weights: Weights, values_MBD: Tensor) -> Outputs:
+    zero_MD = torch.zeros(len(values_MBD), values_MBD.shape[2])
+    return forward(one, weights, Rows(values_MBD), zero_MD, lambda values: values)
 
 
 @pytest.mark.parametrize("name", HEADS)
 class TestEveryHead:
     def test_returns_a_logit_per_class(self, name: str) -> None:
-        assert make_head(name, WIDTHS, 16, 0.0)(rows()).shape == (6, len(LABELS))
+        assert FusionModel(settings(name))(rows()).shape == (6, len(LABELS))
 
     def test_a_clip_does_not_depend_on_its_batch(self, name: str) -> None:
-        head = make_head(name, WIDTHS, 16, 0.0).eval()
-        alone = head({key: values[2:3] for key, values in rows().items()})
-        torch.testing.assert_close(head(rows())[2:3], alone)
+        model = FusionModel(settings(name))
+        alone = model({key: values[2:3] for key, values in rows().items()})
+        torch.testing.assert_close(model(rows())[2:3], alone)
 
     def test_uses_every_modality(self, name: str) -> None:
-        head = make_head(name, WIDTHS, 16, 0.0).eval()
+        model = FusionModel(settings(name))
         for modality in WIDTHS:
             changed = {**rows(), modality: rows()[modality] + 1}
-            assert not torch.allclose(head(changed), head(rows()))
+            assert not torch.allclose(model(changed), model(rows()))
 
     @pytest.mark.parametrize("modality", WIDTHS)
-    def test_takes_any_subset(self, name: str, modality: str) -> None:
-        head = make_head(name, {modality: WIDTHS[modality]}, 16, 0.0)
-        assert head({modality: rows()[modality]}).shape == (6, len(LABELS))
+    def test_takes_any_set_of_modalities(self, name: str, modality: str) -> None:
+        model = FusionModel(settings(name, widths={modality: WIDTHS[modality]}))
+        assert model({modality: rows()[modality]}).shape == (6, len(LABELS))
 
     def test_loads_its_own_state(self, name: str) -> None:
-        first, second = (FusionModel(name, WIDTHS, 16, 0.1).eval() for _ in range(2))
+        first = FusionModel(settings(name), draw_weights(settings(name), 1))
+        second = FusionModel(settings(name))
         second.load_state_dict(first.state_dict())
         assert torch.equal(first(rows()), second(rows()))
 
+    def test_a_head_computes_the_same_in_any_company(self, name: str) -> None:
+        one = settings(name)
+        weights, values_MBD = stacked(one), torch.randn(HEADS_IN_STACK, 7, sum(WIDTHS.values()))
+        together = run_stack(one, weights, values_MBD)
+        for head in range(HEADS_IN_STACK):
+            own = {key: value[[head]] for key, value in weights.items()}
+            alone = run_stack(one, own, values_MBD[[head]])
+            torch.testing.assert_close(together.logits_MBC[head], alone.logits_MBC[0], atol=1e-6, rtol=1e-6)
+
+    def test_nothing_of_another_head_reaches_it_not_even_nan(self, name: str) -> None:
+        one = settings(name)
+        weights, values_MBD = stacked(one), torch.randn(HEADS_IN_STACK, 7, sum(WIDTHS.values()))
+        before = run_stack(one, weights, values_MBD).logits_MBC[0]
+        broken = {key: value.clone() for key, value in weights.items()}
+        for value in broken.values():
+            value[1] = torch.nan
+        after = run_stack(one, broken, values_MBD).logits_MBC
+        assert torch.equal(before, after[0])
+        assert after[1].isnan().all()
+
+    def test_every_weight_learns(self, name: str) -> None:
+        one = settings(name, mixed={"audio": 5}, missing="learned")
+        weights = {key: value.requires_grad_() for key, value in stacked(one).items()}
+        values_MBD = torch.randn(HEADS_IN_STACK, 7, sum(WIDTHS.values()))
+        absent_MBm = torch.zeros(HEADS_IN_STACK, 7, len(WIDTHS), dtype=torch.bool)
+        absent_MBm[:, :2, 0] = True
+        zero_MD = torch.zeros(HEADS_IN_STACK, values_MBD.shape[2])
+        outputs = forward(one, weights, Rows(values_MBD, absent_MBm), zero_MD, lambda values: values)
+        log_MBKC = outputs.taught_MBKC.log_softmax(-1)
+        gradients = torch.autograd.grad(log_MBKC[..., 0].sum(), list(weights.values()))
+        assert all(bool((gradient != 0).any()) for gradient in gradients)
+
+    def test_says_what_its_last_layer_sees(self, name: str) -> None:
+        assert FusionModel(settings(name)).fused(rows()).shape[0] == 6
+
+    def test_decides_for_a_clip_without_anything(self, name: str) -> None:
+        nothing = {key: torch.full_like(values, torch.nan) for key, values in rows().items()}
+        assert torch.isfinite(FusionModel(settings(name))(nothing)).all()
+
 
 def test_card_head_has_the_card_sizes() -> None:
-    head = make_head("mlp", {"audio": 768, "video": 768, "text": 768}, 256, 0.1)
-    assert [tuple(p.shape) for p in head.parameters()] == [(256, 2304), (256,), (8, 256), (8,)]
+    card = ModelSettings("mlp", {"audio": 768, "video": 768, "text": 768})
+    shapes = {name: tuple(weight.shape) for name, weight in FusionModel(card).weights.items()}
+    assert shapes == {"hidden_weight": (2304, 256), "hidden_bias": (256,), "out_weight": (256, 8), "out_bias": (8,)}
 
 
 def test_unknown_head_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown head 'mpl'; known: mlp, linear, lda"):
-        make_head("mpl", WIDTHS, 16, 0.0)
+    with pytest.raises(ValueError, match=r"unknown head 'mpl' \(did you mean mlp\?\); known: mlp, linear, lda"):
+        settings("mpl")
+
+
+def test_a_hidden_width_that_attention_cannot_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="hidden=18: the head transformer needs a multiple of 4"):
+        settings("transformer", hidden=18)
+
+
+def test_late_fusion_averages_only_what_a_clip_has() -> None:
+    one = settings("late-average")
+    model = FusionModel(one)
+    gap = {**rows(), "video": torch.full((6, 4), torch.nan)}
+    alone = []
+    for name in ("audio", "face"):
+        own = {key: value for key, value in model.weights.items() if key.startswith(name)}
+        alone.append(FusionModel(replace(one, widths={name: WIDTHS[name]}), own)({name: rows()[name]}))
+    torch.testing.assert_close(model(gap), (alone[0] + alone[1]) / 2)
+
+
+def test_learned_late_fusion_teaches_the_modalities_nothing() -> None:
+    one = settings("late-learned")
+    weights = {key: value.requires_grad_() for key, value in stacked(one).items()}
+    decision = run_stack(one, weights, torch.randn(HEADS_IN_STACK, 4, 12)).logits_MBC.sum()
+    decision.backward()  # type: ignore[no-untyped-call]
+    taught = {key for key, value in weights.items() if value.grad is not None}
+    assert taught == {"joined_weight", "joined_bias"}
+
+
+def test_layers_are_mixed_by_a_softmax_that_starts_equal() -> None:
+    model = FusionModel(ModelSettings("linear", {"audio": 6}, dropout=0.0, mixed={"audio": 3}))
+    given = torch.randn(4, 6)
+    layer = {key: model.weights[key] for key in ("out_weight", "out_bias")}
+    plain = FusionModel(ModelSettings("linear", {"audio": 2}, dropout=0.0), layer)
+    torch.testing.assert_close(model({"audio": given}), plain({"audio": given.reshape(4, 3, 2).mean(1)}))
+    model.weights["audio_layers"].data = torch.tensor([0.0, 1000.0, 0.0])
+    torch.testing.assert_close(model({"audio": given}), plain({"audio": given[:, 2:4]}))
+
+
+@pytest.mark.parametrize("missing", ["mean", "zero", "learned"])
+def test_what_stands_for_an_absent_modality(missing: str) -> None:
+    model = FusionModel(settings("linear", missing=missing))
+    model.standardiser.fit(rows(50))
+    if missing == "learned":
+        model.weights["missing"].data = torch.arange(12.0)
+    gap = {**rows(), "video": torch.full((6, 4), torch.nan)}
+    mean, scale = model.standardiser.mean_["video"], model.standardiser.scale_["video"]
+    stand_in = {"mean": mean, "zero": torch.zeros(4), "learned": mean + scale * torch.arange(12.0)[5:9]}[missing]
+    torch.testing.assert_close(model(gap), model({**rows(), "video": stand_in.expand(6, 4)}))
 
 
 def test_standardised_training_rows_have_mean_0_and_sd_1() -> None:
-    standardised = Standardiser(WIDTHS).fit(rows(50))(rows(50))
-    for values in standardised.values():
-        torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-5, rtol=0)
-        torch.testing.assert_close(values.std(0, unbiased=False), torch.ones(values.shape[1]), atol=1e-5, rtol=0)
+    mean_D, scale_D = Standardiser(WIDTHS).fit(rows(50)).side_by_side()
+    values = (torch.cat(list(rows(50).values()), dim=1) - mean_D) / scale_D
+    torch.testing.assert_close(values.mean(0), torch.zeros(12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values.std(0, unbiased=False), torch.ones(12), atol=1e-5, rtol=0)
 
 
-def test_absent_rows_become_the_training_mean_and_do_not_count() -> None:
+def test_absent_rows_do_not_count() -> None:
     given = rows(50)
-    with_gap = {**given, "text": given["text"].clone()}
-    with_gap["text"][10:20] = torch.nan
-    kept = torch.cat([given["text"][:10], given["text"][20:]])
-    standardiser = Standardiser(WIDTHS).fit(with_gap)
-    torch.testing.assert_close(standardiser.mean_["text"], kept.mean(0))
-    assert torch.equal(standardiser(with_gap)["text"][10:20], torch.zeros(10, 3))
+    with_gap = {**given, "face": given["face"].clone()}
+    with_gap["face"][10:20] = torch.nan
+    kept = torch.cat([given["face"][:10], given["face"][20:]])
+    torch.testing.assert_close(Standardiser(WIDTHS).fit(with_gap).mean_["face"], kept.mean(0))
 
 
 def test_a_constant_feature_does_not_divide_by_zero() -> None:
-    constant = {"audio": torch.full((4, 5), 2.0)}
-    assert torch.equal(Standardiser({"audio": 5}).fit(constant)(constant)["audio"], torch.zeros(4, 5))
+    mean_D, scale_D = Standardiser({"audio": 5}).fit({"audio": torch.full((4, 5), 2.0)}).side_by_side()
+    assert torch.equal((torch.full((4, 5), 2.0) - mean_D) / scale_D, torch.zeros(4, 5))
 
 
 def test_a_modality_that_no_training_clip_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="no training clip has text"):
-        Standardiser(WIDTHS).fit({**rows(), "text": torch.full((6, 3), torch.nan)})
+    with pytest.raises(ValueError, match="no training clip has face"):
+        Standardiser(WIDTHS).fit({**rows(), "face": torch.full((6, 3), torch.nan)})
 
 
 def test_discriminant_equals_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(400) % 8
     data = torch.randn(400, 12, generator=generator) + torch.randn(8, 12, generator=generator)[labels]
-    head = Discriminant({"audio": 12}, 0, 0.0)
-    head.solve({"audio": data}, labels, shrinkage=0.3)
+    model = FusionModel(ModelSettings("lda", {"audio": 12}), solve(data, labels, shrinkage=0.3))
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[1 / 8] * 8).fit(data, labels)
-    ours = head({"audio": data}).softmax(1).detach().numpy()
+    ours = model({"audio": data}).softmax(1).detach().numpy()
     np.testing.assert_allclose(ours, reference.predict_proba(data), atol=0.02)
     assert (ours.argmax(1) == reference.predict(data)).mean() > 0.99
 
 
 def test_discriminant_never_prefers_an_emotion_that_training_lacks() -> None:
     data = torch.randn(80, 5) + 3 * (torch.arange(80) % 4)[:, None]
-    head = Discriminant({"audio": 5}, 0, 0.0)
-    head.solve({"audio": data}, torch.arange(80) % 4, shrinkage=0.5)
-    assert torch.isfinite(head({"audio": data})).all()
-    assert (head({"audio": data}).argmax(1) < 4).float().mean() > 0.6
+    model = FusionModel(ModelSettings("lda", {"audio": 5}), solve(data, torch.arange(80) % 4, shrinkage=0.5))
+    assert torch.isfinite(model({"audio": data})).all()
+    assert (model({"audio": data}).argmax(1) < 4).float().mean() > 0.6

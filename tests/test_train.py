@@ -13,11 +13,14 @@ from sklearn.metrics import balanced_accuracy_score
 from cache.clips import read_corpus
 from cache.feature_store import State
 from cache.feature_table import load_table
+from cache.splits import Fold
 from configs.fusion import FusionConfig
 from configs.loader import check, load_config
 from configs.protocols import load_protocol
+from extract.progress import Progress
 from fuse.predictions import read_predictions
-from fuse.train import load_model, load_tables, run, train_one
+from fuse.tables import Tables, load_tables
+from fuse.train import TrainedRun, fold_of, load_model, run, train_all
 from tests.test_run_folder import FILES
 from tests.tiny_features import tiny_clips, write_tiny_features
 
@@ -33,6 +36,11 @@ def config(features: Path, out: Path, **more: object) -> FusionConfig:
     optim = {"lr": 3e-3, "epochs": 5}
     tree = {"corpus": str(features / "metadata.csv"), "features_dir": str(features), "output_dir": str(out)}
     return check(FusionConfig, {**tree, "optim": optim, **more}, "test")
+
+
+def train_one(settings: FusionConfig, tables: Tables, fold: Fold) -> TrainedRun:
+    with Progress("fusion", 1, "runs", shown=False) as progress:
+        return train_all(settings, tables, [fold], progress)[0]
 
 
 def test_one_run_writes_every_file_and_learns(features: Path, tmp_path: Path) -> None:
@@ -81,13 +89,13 @@ def test_test_speakers_change_nothing_that_is_learned(features: Path, tmp_path: 
     """Swapping the test speakers' features for noise leaves standardiser, head and best epoch bitwise as they were."""
     settings = config(features, tmp_path)
     clips = read_corpus(Path(settings.corpus)).clips
-    fold = load_protocol("holdout").folds({clip.speaker for clip in clips})[0]
+    fold = load_protocol("holdout").folds(clips)[0]
     tables = load_tables(settings, clips)
-    first = train_one(settings, tables, fold, 0)
+    first = train_one(settings, tables, fold)
     for values in tables.main.features.values():
         rows = tables.main.rows_of(fold.test)
         values[rows] = np.random.default_rng(0).normal(size=values[rows].shape) * 100
-    second = train_one(settings, tables, fold, 0)
+    second = train_one(settings, tables, fold)
     assert first.history == second.history
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
@@ -96,8 +104,8 @@ def test_test_speakers_change_nothing_that_is_learned(features: Path, tmp_path: 
 def test_best_epoch_is_chosen_on_validation(features: Path, tmp_path: Path) -> None:
     settings = config(features, tmp_path, optim={"lr": 3e-3, "epochs": 8})
     clips = read_corpus(Path(settings.corpus)).clips
-    fold = load_protocol("holdout").folds({clip.speaker for clip in clips})[0]
-    one = train_one(settings, load_tables(settings, clips), fold, 0)
+    fold = load_protocol("holdout").folds(clips)[0]
+    one = train_one(settings, load_tables(settings, clips), fold)
     history = one.history
     assert history.validation_uar[history.best_epoch] == max(history.validation_uar)
     validation = one.predictions.select(split="validation")
@@ -107,29 +115,13 @@ def test_best_epoch_is_chosen_on_validation(features: Path, tmp_path: Path) -> N
 def test_checkpoint_loads_with_weights_only_and_predicts_the_same(features: Path, tmp_path: Path) -> None:
     run(config(features, tmp_path))
     model, checkpoint = load_model(tmp_path / "best_model.pth")
-    assert checkpoint["speakers"]["test"] == ("23", "24")
+    assert fold_of(checkpoint).test == ("23", "24")
     table = load_table(features, read_corpus(features / "metadata.csv").clips, ("audio", "video", "text"))
     saved = read_predictions(tmp_path / "predictions.csv").select(split="test")
     test = table.take(saved.clip_id.tolist())
     with torch.no_grad():
         logits = model({name: torch.from_numpy(values) for name, values in test.features.items()})
     np.testing.assert_allclose(logits.double().softmax(1).numpy(), saved.probabilities_NC, atol=1e-6)
-
-
-def test_augmentation_draws_half_the_rows_of_its_own_modality(features: Path, tmp_path: Path) -> None:
-    from fuse.train import _training_rows
-
-    settings = config(features, tmp_path, augment={"audio": ["noise-white-10db"], "video": ["drop-frames-30"]})
-    clips = read_corpus(Path(settings.corpus)).clips
-    tables = load_tables(settings, clips)
-    model = train_one(settings, tables, load_protocol("holdout").folds({c.speaker for c in clips})[0], 0).model
-    raw = {name: torch.from_numpy(values) for name, values in tables.main.features.items()}
-    rows = _training_rows(settings, tables, model, raw)
-    drawn = rows.draw(torch.arange(len(clips)), torch.Generator().manual_seed(0))
-    share = {name: float((drawn[name] != rows.clean[name]).any(1).float().mean()) for name in drawn}
-    assert share["text"] == 0
-    assert share["audio"] == pytest.approx(0.5, abs=0.1)
-    assert share["video"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_failed_clips_are_left_out_and_counted(tmp_path: Path) -> None:
