@@ -11,7 +11,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help setup demo data corpus preview features train-fusion finetune-e2e robustness-table test test-slow bench lint
+.PHONY: help setup demo data corpus preview features train-fusion sweep report finetune-e2e robustness-table test test-slow bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +47,12 @@ train-fusion: | $(READY) ## stage two: fusion heads on cached features
 
 finetune-e2e: | $(READY) ## encoders and head together, DDP on RANKS ranks
 	$(PY) -m fuse.finetune --config $(or $(CONFIG),configs/ravdess/finetune.yaml) $(SET)
+
+sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=configs/sweeps/heads.yaml
+	$(PY) -m fuse.sweep --config $(or $(CONFIG),configs/sweeps/modalities.yaml) $(SET)
+
+report: | $(READY) ## pictures of a run's features and layers: RUN=outputs/fusion
+	$(PY) -m fuse.report --config $(or $(CONFIG),configs/ravdess/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
 
 robustness-table: | $(READY) ## what noise, occlusion and missing modalities cost
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)

@@ -26,6 +26,7 @@ class SweepConfig:
             trained on.
         compare: a factor: the other factors are chosen on validation for each of its values, whose test scores are
             then compared with the first one's.
+        test: score the chosen runs on the test speakers; false leaves these untouched while recipes are looked for.
         output_dir: gets sweep.csv, sweep.md, sweep.png, best.yaml and the predictions of every run.
         dry_run: print the plan and stop.
     """
@@ -34,6 +35,7 @@ class SweepConfig:
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
     conditions: tuple[ConditionName, ...] = ()
     compare: str | None = None
+    test: bool = True
     output_dir: str = "outputs/sweep"
     dry_run: bool = False
 

@@ -25,7 +25,7 @@ from fuse.metrics import uar
 from fuse.projection import standardised
 from fuse.statistics import speaker_interval
 
-# Fixed beforehand: of 0.01, 0.1 and 1 none is more than 0.02 away on real speech and on real faces.
+# The same for every layer: 0.01, 0.1 and 1 lie within 0.03 of each other on validation speakers, voices and faces.
 INVERSE_PENALTY = 0.1
 STEPS = 500
 

@@ -32,6 +32,8 @@ def standardised(features_ND: Features, training_TD: Features) -> NDArray[np.flo
 
 def pca(features_ND: Features) -> Coordinates:
     """The first two principal components, (N, 2); signs are set, so that equal features give equal pictures."""
+    if len(features_ND) == 1:
+        return np.zeros((1, 2))
     components = min(2, *features_ND.shape)
     coordinates = PCA(components, svd_solver="full").fit_transform(features_ND.astype(np.float64))
     return _two_columns(coordinates)

@@ -73,7 +73,7 @@ def make_plan(config: SweepConfig, runs: Sequence[Run]) -> SweepPlan:
     stacks: list[list[int]] = []
     seconds, notes = 0.0, {}
     for same in by_shape(runs):
-        ground = ground_of(same[0].configuration.config, clips, config.conditions)
+        ground = ground_of(same[0].configuration.config, clips, config)
         jobs = jobs_of(ground, same)
         measured = measure(settings_of(ground.config, ground.main), ground.cached, jobs, schedule_of(ground.config))
         stacks += [[same[place].number for place in part] for part in cut(jobs, measured.width)]

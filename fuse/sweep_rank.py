@@ -58,7 +58,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
             cell = chosen[0].configuration
             if ground is None or shape != cell.shape:
                 shape, ground = cell.shape, None  # the old tables go before the new ones come
-                ground = ground_of(cell.config, clips, config.conditions)
+                ground = ground_of(cell.config, clips, config)
             for outcome in train_stack(ground, chosen):
                 _keep(out, outcome)
             progress.add(len(stack))

@@ -43,8 +43,9 @@ def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mappin
     out = Path(config.output_dir)
     outcomes = [_outcome(out, run, rows[run.number]) for run in runs]
     cells = sorted(_cells(outcomes), key=lambda cell: -1 if cell.uar is None else -cell.uar)
-    chosen = {value: choose(part) for value, part in _by_value(config, outcomes).items()}
-    lines = [*_validation_table(config, cells), "", *_test_table(config, chosen), *([f"**{note}**"] if note else [])]
+    chosen = {value: choose(part) for value, part in _by_value(config, outcomes).items()} if config.test else {}
+    test = _test_table(config, chosen) if config.test else ["The test speakers were not scored (test: false)."]
+    lines = [*_validation_table(config, cells), "", *test, *([f"**{note}**"] if note else [])]
     write_atomic(out / "sweep.md", "\n".join(lines) + "\n")
     scored = [cell for cell in cells if cell.uar is not None]
     if scored:

@@ -11,6 +11,7 @@ import torch
 from cache.clips import Clip
 from cache.feature_table import FeatureTable
 from configs.fusion import FusionConfig
+from configs.sweep import SweepConfig
 from fuse.cached_rows import CachedRows, cached_rows
 from fuse.job import Fitted, Job
 from fuse.metrics import uar
@@ -29,6 +30,7 @@ class Ground:
     main: FeatureTable
     cached: CachedRows
     scored: Mapping[str, FeatureTable]
+    splits: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Outcome:
     diverged: int | None
 
 
-def ground_of(config: FusionConfig, clips: Sequence[Clip], conditions: Sequence[str]) -> Ground:
+def ground_of(config: FusionConfig, clips: Sequence[Clip], sweep: SweepConfig) -> Ground:
     """Load everything that runs of this shape need.
 
     Raises:
@@ -51,10 +53,10 @@ def ground_of(config: FusionConfig, clips: Sequence[Clip], conditions: Sequence[
     tables = load_tables(config, clips)
     scored = {
         name: tables.main if name == config.condition else table_under(config, clips, name)
-        for name in conditions or (config.condition,)
+        for name in sweep.conditions or (config.condition,)
     }
     cached = cached_rows(tables.main, tables.variants, torch_device(config.device))
-    return Ground(config, tables.main, cached, scored)
+    return Ground(config, tables.main, cached, scored, SPLITS if sweep.test else ("validation",))
 
 
 def jobs_of(ground: Ground, runs: Sequence[Run]) -> list[Job]:
@@ -90,7 +92,7 @@ def _outcome(ground: Ground, run: Run, fitted: Fitted) -> Outcome:
             split,
         )
         for table in ground.scored.values()
-        for split in SPLITS
+        for split in ground.splits
     ]
     predictions = concatenate(parts)
     return Outcome(run, predictions, score(predictions), history.best_epoch, None)

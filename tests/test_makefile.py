@@ -18,6 +18,8 @@ TARGETS = (
     "preview",
     "features",
     "train-fusion",
+    "sweep",
+    "report",
     "finetune-e2e",
     "robustness-table",
     "test",

@@ -31,6 +31,7 @@ def write_tiny_features(
     noise: Mapping[str, float] | None = None,
     states: Mapping[tuple[str, str, str], State] | None = None,
     asr: str | None = None,
+    widths: Mapping[str, int] = WIDTHS,
 ) -> Path:
     """Write metadata.csv and stores in which class means differ; returns the metadata's path.
 
@@ -38,14 +39,15 @@ def write_tiny_features(
         noise: condition name to the SD of what it adds to a row; `clean` is always there.
         states: (condition, modality, clip id) to a state other than done.
         asr: name of a recogniser, so that noise reaches text.
+        widths: modality to width.
     """
     write_metadata(clips, folder / "metadata.csv")
-    centres = {name: np.random.default_rng(7).normal(size=(len(LABELS), width)) for name, width in WIDTHS.items()}
+    centres = {name: np.random.default_rng(7).normal(size=(len(LABELS), width)) for name, width in widths.items()}
     for condition, scale in {"clean": 0.0, **(noise or {})}.items():
-        changed = [name for name in WIDTHS if condition == "clean" or _changes(condition, name, asr)]
+        changed = [name for name in widths if condition == "clean" or _changes(condition, name, asr)]
         store = FeatureStore.create(folder / f"{condition}.zarr", [clip.clip_id for clip in clips])
         for name in changed:
-            spec = ArraySpec(name, "tiny", LAYERS, WIDTHS[name], {"random_weights": False, "asr": {"model": asr}})
+            spec = ArraySpec(name, "tiny", LAYERS, widths[name], {"random_weights": False, "asr": {"model": asr}})
             store.require(spec)
             for unit in range(unit_count(len(clips))):
                 rows = [clips[row] for row in unit_rows(len(clips), unit)]

@@ -6,9 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import bench_extraction, bench_runs, bench_stores
+from tests.benchmarks import bench_extraction, bench_heads, bench_runs, bench_stores
 
-BENCHMARKS = {"extraction": bench_extraction.run, "stores": bench_stores.run, "runs": bench_runs.run}
+BENCHMARKS = {
+    "extraction": bench_extraction.run,
+    "stores": bench_stores.run,
+    "runs": bench_runs.run,
+    "heads": bench_heads.run,
+}
 
 
 def main() -> None:

@@ -1,0 +1,202 @@
+"""Training heads: stacks against four usual ways of training one head after the other, and against the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from itertools import combinations
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configs.loader import dump_config
+from configs.sweep import SweepConfig
+from fuse.cached_rows import CachedRows
+from fuse.fusion_model import ModelSettings
+from fuse.job import Job
+from fuse.predictions import Predictions, write_predictions
+from fuse.stack import Schedule, fit_stack
+from fuse.stack_width import fit_jobs, measure
+from tests.benchmarks.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
+from tests.benchmarks.stopwatch import Times, interleaved
+from tests.tiny_features import tiny_clips, write_tiny_features
+
+MODALITIES, WIDTH, ROWS, HELD_OUT = ("audio", "video", "text"), 768, 1200, 240
+HEADS, EPOCHS, ROUNDS = 8, 2, 3
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
+
+
+def run(folder: Path) -> list[str]:
+    """Every subset and hidden width; the roofs; what a run costs beside training; the sweep of 175 heads."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    lines = [f"{HEADS} heads, {ROWS} rows to train on, batches of {BATCH}, {EPOCHS} epochs; one thread:"]
+    loops = {name: loop for name, loop in LOOPS.items() if _is_there(name)}
+    lines += [f"  {name}: not installed, left out" for name in LOOPS if name not in loops]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for hidden in (256, 512):
+            for subset in SUBSETS:
+                lines += _compare(subset, hidden, loops, pool)
+    return [*lines, *_roofs(), *_overhead(folder), *_sweep(folder / "sweep")]
+
+
+def train_stacked(widths: Mapping[str, int], hidden: int, heads: int) -> None:
+    """Ours: all heads, in stacks of a measured width."""
+    fit_jobs(_settings(widths, hidden), _cached(widths), _jobs(heads), Schedule(EPOCHS, BATCH), lambda _: None)
+
+
+def train_one_by_one(name: str, widths: Mapping[str, int], hidden: int, heads: int) -> None:
+    """Theirs: one head after the other."""
+    torch.set_num_threads(1)
+    cached = _cached(widths)
+    part = cached.rows_ND[:ROWS], cached.labels_N[:ROWS], cached.rows_ND[ROWS:], cached.labels_N[ROWS:]
+    for seed in range(heads):
+        LOOPS[name](Task(*part, hidden, EPOCHS), seed)
+
+
+def _compare(subset: tuple[str, ...], hidden: int, loops: Mapping[str, object], pool: ProcessPoolExecutor) -> list[str]:
+    widths = dict.fromkeys(subset, WIDTH)
+    contenders: dict[str, Callable[[], object]] = {"ours": lambda: train_stacked(widths, hidden, HEADS)}
+    wall: dict[str, Callable[[], object]] = {"ours": lambda: _both(pool, train_stacked, widths, hidden, HEADS // 2)}
+    for name in loops:
+        contenders[name] = partial(train_one_by_one, name, widths, hidden, HEADS)
+        wall[name] = partial(_both, pool, train_one_by_one, name, widths, hidden, HEADS // 2)
+    alone, both = interleaved(contenders, ROUNDS), interleaved(wall, 1)
+    per_epoch = 1000 * alone["ours"].cpu_seconds / HEADS / EPOCHS
+    return [
+        f"  hidden {hidden}, {'+'.join(subset)}: {per_epoch:.1f} ms per head and epoch",
+        *(f"    {name}: {_ratio(alone[name], alone['ours'], both[name], both['ours'])}" for name in loops),
+    ]
+
+
+def _both(pool: ProcessPoolExecutor, train: Callable[..., None], *arguments: object) -> None:
+    """The same work on both cores, half of the heads each."""
+    for future in [pool.submit(train, *arguments) for _ in range(2)]:
+        future.result()
+
+
+def _ratio(alone: Times, ours: Times, both: Times, ours_both: Times) -> str:
+    cpu, wall = alone.cpu_seconds / ours.cpu_seconds, both.wall_seconds / ours_both.wall_seconds
+    return f"{cpu:.2f}x processor time, {wall:.2f}x wall on two cores"
+
+
+def _roofs() -> list[str]:
+    """How much of a training step the machine itself could not do faster."""
+    one, hidden = dict.fromkeys(MODALITIES, WIDTH), 256
+    width = measure(_settings(one, hidden), _cached(one), _jobs(HEADS), Schedule(EPOCHS, BATCH)).width
+    times = interleaved(
+        {
+            "multiply": lambda: _multiply(1024, 4),
+            "stream": _stream,
+            "train": lambda: fit_stack(_settings(one, hidden), _cached(one), _jobs(width), Schedule(EPOCHS, BATCH)),
+        },
+        ROUNDS,
+    )
+    flops = 4 * 2 * 1024**3 / times["multiply"].cpu_seconds
+    bandwidth = 3 * 4 * STREAMED / times["stream"].cpu_seconds
+    weights, batches = len(one) * WIDTH * hidden, EPOCHS * -(-ROWS // BATCH) * width
+    # Forward and gradient of the first layer; AdamW reads four arrays and writes three.
+    arithmetic = batches * 4 * BATCH * weights / flops
+    memory = batches * 7 * 4 * weights / bandwidth
+    held_out = EPOCHS * width * 2 * HELD_OUT * weights / flops
+    share = (arithmetic + memory + held_out) / times["train"].cpu_seconds
+    binds = "arithmetic" if arithmetic + held_out > memory else "memory"
+    return [
+        f"roofs measured beside it: {flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s; stacks of {width}",
+        f"  arithmetic and memory traffic one after the other are {100 * share:.0f} % of the time; {binds} binds",
+    ]
+
+
+STREAMED = 2**25
+
+
+def _stream() -> None:
+    one, other, out = (torch.ones(STREAMED) for _ in range(3))
+    torch.add(one, other, out=out)
+
+
+def _multiply(size: int, times: int) -> None:
+    left, right = torch.ones(2, size, size)
+    for _ in range(times):
+        torch.mm(left, right)
+
+
+def _overhead(folder: Path) -> list[str]:
+    """What a run costs beside its epochs: starting weights, standardiser, predictions and their file."""
+    one = dict.fromkeys(MODALITIES, WIDTH)
+    settings, cached, jobs = _settings(one, 256), _cached(one), _jobs(HEADS)
+    times = interleaved(
+        {
+            "one epoch": lambda: fit_stack(settings, cached, jobs, Schedule(1, BATCH)),
+            "two epochs": lambda: fit_stack(settings, cached, jobs, Schedule(2, BATCH)),
+            "file": lambda: _write(folder / "predictions.csv"),
+        },
+        ROUNDS,
+    )
+    beside = 2 * times["one epoch"].wall_seconds - times["two epochs"].wall_seconds
+    file = times["file"].wall_seconds
+    return [f"beside its epochs a run costs {1000 * beside / HEADS:.1f} ms, its predictions' file {1000 * file:.1f} ms"]
+
+
+def _write(path: Path) -> None:
+    names = [f"clip-{number}" for number in range(2 * HELD_OUT)]
+    labels = [number % 8 for number in range(2 * HELD_OUT)]
+    chances = torch.rand(2 * HELD_OUT, 8, generator=torch.Generator().manual_seed(0)).double().softmax(1).numpy()
+    people = ["1"] * len(names)
+    shared = {"protocol": "luna5", "split": "test", "condition": "clean", "modalities": "audio+video+text"}
+    write_predictions(Predictions.of(names, people, people, labels, chances, fold=1, seed=0, **shared), path)
+
+
+def _sweep(folder: Path) -> list[str]:
+    """All 7 subsets, 5 folds, 5 seeds on two ranks, from the command to the table."""
+    clips = tiny_clips(per_class=7)
+    corpus = write_tiny_features(folder, clips, widths=dict.fromkeys(MODALITIES, WIDTH))
+    run_keys = {"corpus": str(corpus), "features_dir": str(folder), "protocol": "luna5", "seeds": [0, 1, 2, 3, 4]}
+    grid = {"modalities": [list(subset) for subset in SUBSETS]}
+    config = SweepConfig(run=run_keys, grid=grid, output_dir=str(folder / "out"))
+    (folder / "sweep.yaml").write_text(dump_config(config))
+    environment = {**os.environ, "RANKS": "2", "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "fuse.sweep", "--config", str(folder / "sweep.yaml")]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    return [
+        f"a sweep of 7 subsets x 5 folds x 5 seeds (175 heads, hidden 256, 20 epochs, {len(clips)} clips) "
+        f"on 2 ranks: {seconds:.0f} s from the command to the table"
+    ]
+
+
+def _settings(widths: Mapping[str, int], hidden: int) -> ModelSettings:
+    return ModelSettings("mlp", dict(widths), hidden, DROPOUT)
+
+
+def _jobs(heads: int) -> list[Job]:
+    train, held_out = tuple(range(ROWS)), tuple(range(ROWS, ROWS + HELD_OUT))
+    return [Job(train, held_out, seed=seed, lr=LR, dropout=DROPOUT) for seed in range(heads)]
+
+
+def _cached(widths: Mapping[str, int]) -> CachedRows:
+    return CachedRows(dict(widths), _rows()[:, : sum(widths.values())], None, _labels(), {})
+
+
+def _rows() -> Tensor:
+    return torch.randn(ROWS + HELD_OUT, WIDTH * len(MODALITIES), generator=torch.Generator().manual_seed(0))
+
+
+def _labels() -> Tensor:
+    return torch.arange(ROWS + HELD_OUT) % 8
+
+
+def _is_there(name: str) -> bool:
+    return name != "Lightning" or find_spec("lightning") is not None
