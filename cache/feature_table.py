@@ -30,6 +30,7 @@ class FeatureTable:
         left_out: ids of clips that failed in one of the modalities.
         random_weights: some encoder was never trained.
         condition: name of the condition.
+        changed: modalities whose rows are not those of clean clips.
         mixed: modality to the number of layers that stand side by side to be mixed by learned weights.
     """
 
@@ -40,6 +41,7 @@ class FeatureTable:
     random_weights: bool
     condition: str
     mixed: Mapping[str, int] = field(default_factory=dict)
+    changed: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -96,6 +98,7 @@ def load_table(
         any(column.random_weights for column in columns.values()),
         condition,
         {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
+        frozenset(name for name, column in columns.items() if column.changed),
     )
     kept = [clip.clip_id for clip, bad in zip(clips, failed, strict=True) if not bad]
     if not kept:
@@ -123,6 +126,7 @@ class _Column:
     failed: npt.NDArray[np.bool_]
     random_weights: bool
     layers: int
+    changed: bool
 
 
 def _column(
@@ -143,7 +147,14 @@ def _column(
     if not np.isfinite(features.sum(axis=1, dtype=np.float64)[states == State.DONE]).all():
         raise ValueError(f"{store.path} {path} marks clips as done whose features are missing; delete it and run again")
     random = bool(store.provenance(path).get("random_weights", False))
-    return _Column(features, states == State.DONE, states == State.FAILED, random, len(store.layers(path)))
+    return _Column(
+        features,
+        states == State.DONE,
+        states == State.FAILED,
+        random,
+        len(store.layers(path)),
+        store.path.stem != CLEAN,
+    )
 
 
 def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore:

@@ -17,6 +17,7 @@ from typing import Any
 from cache.atomic import write_atomic
 from cache.clips import read_corpus
 from cache.conditions import CLEAN, parse_joint
+from cache.feature_table import FeatureTable
 from configs.fusion import FusionConfig
 from configs.loader import dump_config, load_config, main
 from configs.robustness import RobustnessConfig
@@ -119,8 +120,9 @@ def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progr
     for condition in config.all_conditions:
         table = table_under(trained, clips, condition)
         note = note or caveats(trained, table)
+        touched = subsets if condition == CLEAN else _touched(subsets, condition, table)
         for leaf in leaves:
-            parts += _predict(leaf, table, _touched(subsets, condition))
+            parts += _predict(leaf, table, touched)
             progress.add(1)
     return Evaluated(name, concatenate(parts), note)
 
@@ -132,9 +134,9 @@ def _predict(leaf: Path, table: Any, subsets: Sequence[tuple[str, ...]]) -> list
     return [predictions_of(model, test, *identity, "test", subset) for subset in subsets]
 
 
-def _touched(subsets: Sequence[tuple[str, ...]], condition: str) -> list[tuple[str, ...]]:
+def _touched(subsets: Sequence[tuple[str, ...]], condition: str, table: FeatureTable) -> list[tuple[str, ...]]:
     """The subsets that a condition can change: occlusion says nothing about sound alone."""
-    changed = {modality for part in parse_joint(condition) for modality in part.changes}
+    changed = {modality for part in parse_joint(condition) for modality in part.changes} | table.changed
     return [subset for subset in subsets if changed & set(subset)]
 
 

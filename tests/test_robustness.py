@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
+from cache.clips import LABELS
+from cache.import_features import Import, import_features
 from configs.fusion import FusionConfig
 from configs.loader import check
 from configs.robustness import RobustnessConfig
@@ -104,3 +106,30 @@ def test_bad_input_ends_in_one_line(trained: Path, tmp_path: Path, more: dict[st
     with pytest.raises(ValueError, match=message):
         run(check(RobustnessConfig, tree, "test"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_modality_imported_for_a_condition_has_rows_of_its_own(tmp_path: Path) -> None:
+    clips = tiny_clips()
+    write_tiny_features(tmp_path, clips, {"drop-frames-30": 3.0})
+    for condition, scale in (("clean", 1.0), ("drop-frames-30", -1.0)):
+        lines = [f"{clip.clip_id},{scale * LABELS.index(clip.label)},{scale}" for clip in clips]
+        (tmp_path / "face.csv").write_text("\n".join(["clip_id,one,two", *lines]) + "\n")
+        import_features(Import(tmp_path / "face.csv", tmp_path, "face", condition=condition))
+    settings = {
+        "corpus": str(tmp_path / "metadata.csv"),
+        "features_dir": str(tmp_path),
+        "modalities": ["audio", "face"],
+    }
+    train(
+        check(
+            FusionConfig,
+            {**settings, "modalities": ["audio", "face"], "layers": 0, "output_dir": str(tmp_path / "run")},
+            "test",
+        )
+    )
+    tree = {"runs": [str(tmp_path / "run")], "conditions": ["drop-frames-30"], "output_dir": str(tmp_path / "table")}
+    run(check(RobustnessConfig, tree, "test"))
+    with (tmp_path / "table" / "robustness_table.csv").open() as file:
+        rows = {(row["modalities"], row["condition"]) for row in csv.DictReader(file)}
+    assert ("face", "drop-frames-30") in rows
+    assert ("audio", "drop-frames-30") not in rows

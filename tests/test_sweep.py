@@ -68,6 +68,14 @@ def test_a_named_value_sets_several_keys(features: Path, tmp_path: Path) -> None
     assert cells[1].config.modality_dropout == 0.2
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs/sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_sweeps_are_right(path: Path) -> None:
+    settings = load_config(SweepConfig, path)
+    cells = configurations(settings)
+    assert len(cells) > 2
+    assert f"make sweep CONFIG=configs/sweeps/{path.name}" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
