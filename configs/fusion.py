@@ -27,7 +27,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Optim:
     """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16.
 
-    `shrinkage` is of the covariance of the head `lda`, which is solved and uses none of the others; with
+    `keep` is the epoch whose weights are used: the `best` by validation UAR, which flatters validation, or the `last`,
+    which leaves validation untouched. `shrinkage` is of the covariance of the head `lda`, which is solved and uses none of the others; with
     `augment`, it sees `epochs` draws of every clip.
     """
 
@@ -37,6 +38,7 @@ class Optim:
     batch_size: Annotated[int, Field(ge=1)] = 32
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    keep: Literal["best", "last"] = "best"
     shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 

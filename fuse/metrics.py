@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import classification_report
 
 from cache.clips import LABELS
+from fuse.calibration import BINS, area_under_risk_coverage, brier_score, expected_calibration_error
 from fuse.predictions import Predictions
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
@@ -62,6 +63,19 @@ def uar(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> float:
     return float(np.nanmean(per_class_recall(label_N, predicted_N)))
 
 
+def macro_f1(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that the clips have, 0 to 1.
+
+    Of the two definitions that go by this name it is the mean of F1 scores, not the F1 of mean precision and mean
+    recall (Opitz & Burst, "Macro F1 and Macro F1", 2019, arXiv 1911.03347).
+    """
+    counts_CC = confusion_counts(label_N, predicted_N)
+    clips_C, predicted_C = counts_CC.sum(axis=1), counts_CC.sum(axis=0)
+    present = clips_C > 0
+    # F1 = 2 TP / (2 TP + FP + FN), and that sum is the clips of the class plus those called it.
+    return float(np.mean(2 * np.diagonal(counts_CC)[present] / (clips_C + predicted_C)[present]))
+
+
 def speaker_scores(predictions: Predictions, metric: Metric) -> dict[str, float]:
     """Each speaker's score in one evaluation, by speaker, numbers in numerical order.
 
@@ -77,28 +91,28 @@ def speaker_scores(predictions: Predictions, metric: Metric) -> dict[str, float]
 
 
 def summarise(predictions: Predictions) -> dict[str, Any]:
-    """UAR, accuracy and the clips, speakers and seeds that they rest on, for one evaluation.
+    """UAR and its companions for one evaluation, and the clips, speakers and seeds that they rest on.
 
-    Folds are pooled: each clip counts once per seed. Several seeds are reported as the mean of their scores
-    with the standard deviation (n - 1) of their UARs, which is None for a single seed.
+    Folds are pooled: each clip counts once per seed. Several seeds are reported as the mean of their scores, never
+    the best of them, with the standard deviation (n - 1) under `<score>_sd_over_seeds`: None for a single seed.
+    Scores: uar, accuracy, macro_f1, and those of `fuse.calibration`: ece, brier (0 to 2), aurc.
     """
     by_seed = seeds_of(predictions)
-    uars = [uar(part.label, part.predicted) for part in by_seed]
-    accuracies = [accuracy(part.label, part.predicted) for part in by_seed]
+    scores = {name: [score(part) for part in by_seed] for name, score in _SCORES.items()}
     return {
-        "uar": float(np.mean(uars)),
-        "accuracy": float(np.mean(accuracies)),
+        **{name: float(np.mean(values)) for name, values in scores.items()},
         "clips": len(np.unique(predictions.clip_id)),
         "speakers": len(np.unique(predictions.speaker)),
         "seeds": len(by_seed),
-        "uar_sd_over_seeds": float(np.std(uars, ddof=1)) if len(uars) > 1 else None,
+        **{f"{name}_sd_over_seeds": _sd(values) for name, values in scores.items()},
     }
 
 
 def classification_text(predictions: Predictions) -> str:
     """scikit-learn's report by emotion, opened by what it rests on; seeds are pooled.
 
-    Emotions that no clip has are left out, so that "macro avg" of recall is the UAR.
+    Emotions that no clip has are left out, so that "macro avg" of recall is the UAR. A last line says how far the
+    probabilities can be trusted.
     """
     summary = summarise(predictions)
     present = np.unique(predictions.label)
@@ -111,7 +125,11 @@ def classification_text(predictions: Predictions) -> str:
         zero_division=0,
     )
     scores = f"UAR {summary['uar']:.3f}, accuracy {summary['accuracy']:.3f}"
-    return f"{described(summary)}: {scores}\n\n{table}"
+    calibration = (
+        f"Calibration: ECE {summary['ece']:.3f} ({BINS} bins), Brier score {summary['brier']:.3f} (0 to 2), "
+        f"area under the risk-coverage curve {summary['aurc']:.3f}; lower is better.\n"
+    )
+    return f"{described(summary)}: {scores}\n\n{table}\n{calibration}"
 
 
 def described(summary: dict[str, Any]) -> str:
@@ -153,3 +171,17 @@ def seeds_of(predictions: Predictions) -> list[Predictions]:
 def _speakers(predictions: Predictions) -> list[str]:
     names: list[str] = np.unique(predictions.speaker).tolist()
     return sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+
+
+def _sd(values: list[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+_SCORES: dict[str, Callable[[Predictions], float]] = {
+    "uar": lambda part: uar(part.label, part.predicted),
+    "accuracy": lambda part: accuracy(part.label, part.predicted),
+    "macro_f1": lambda part: macro_f1(part.label, part.predicted),
+    "ece": lambda part: expected_calibration_error(part.probabilities_NC, part.label),
+    "brier": lambda part: brier_score(part.probabilities_NC, part.label),
+    "aurc": lambda part: area_under_risk_coverage(part.probabilities_NC, part.label),
+}

@@ -14,6 +14,7 @@ from cache.atomic import revealed, write_atomic
 from fuse.figures import confusion_matrix_figure, training_curves_figure
 from fuse.metrics import classification_text, speaker_scores, summarise, uar
 from fuse.predictions import SPLITS, Predictions, write_predictions
+from fuse.speaker_spread import speaker_sexes, spread_of
 from fuse.statistics import speaker_interval
 
 CONFIG = "config.yaml"
@@ -108,6 +109,7 @@ def _evaluation(predictions: Predictions) -> dict[str, Any]:
     return {
         **summarise(predictions),
         "interval": asdict(interval) if interval else None,
+        "spread": asdict(spread_of(scores, speaker_sexes(predictions))),
         "speakers_uar": scores,
     }
 

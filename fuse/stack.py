@@ -31,14 +31,15 @@ from fuse.stacked_adamw import Pace, StackedAdamW
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all heads of a stack share beside their shape."""
+    """What all heads of a stack share beside their shape; `keep`: weights of the `best` epoch, or of the `last`."""
 
     epochs: int = 20
     batch_size: int = 32
+    keep: str = "best"
 
 
 def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> list[Fitted]:
-    """Train one head per job; each ends with the weights of its best epoch by validation UAR, then loss.
+    """Train one head per job; each ends with the weights of its best epoch by validation UAR, then loss, or of its last.
 
     Args:
         settings: shared by all heads; `dropout` is each job's own.
@@ -111,7 +112,7 @@ class Stack:
             history.validation_uar.append(score)
             history.validation_loss.append(loss)
             # Equal UAR is common with few speakers; the smaller loss then decides.
-            if (score, -loss) > self.best_M[head]:
+            if self.schedule.keep == "last" or (score, -loss) > self.best_M[head]:
                 self.best_M[head], history.best_epoch = (score, -loss), epoch
                 for name, best in self.best.items():
                     best[head] = self.weights[name].detach()[head]

@@ -84,7 +84,7 @@ def settings_of(config: FusionConfig, table: FeatureTable) -> ModelSettings:
 
 def schedule_of(config: FusionConfig) -> Schedule:
     """What the heads of a configuration share in time."""
-    return Schedule(config.optim.epochs, config.optim.batch_size)
+    return Schedule(config.optim.epochs, config.optim.batch_size, config.optim.keep)
 
 
 def job_of(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int) -> Job:

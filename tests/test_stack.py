@@ -174,3 +174,12 @@ def test_the_width_is_measured_and_fits_the_jobs() -> None:
     jobs = [job(number) for number in range(6)]
     assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (1, 2, 4)
     assert measure(shape("lda"), cached(), jobs, Schedule(1, 16)).width == 1
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for() -> None:
+    long = fit_stack(shape("mlp"), cached(), [job(1)], Schedule(12, 16, keep="last"))[0]
+    assert long.history.best_epoch == 11
+    best = fit_stack(shape("mlp"), cached(), [job(1)], Schedule(12, 16))[0]
+    assert best.history.train_loss == long.history.train_loss
+    assert best.history.best_epoch < 11
+    assert not torch.equal(best.model.weights["out_weight"], long.model.weights["out_weight"])
