@@ -28,8 +28,9 @@ class Optim:
     """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16.
 
     `keep` is the epoch whose weights are used: the `best` by validation UAR, which flatters validation, or the `last`,
-    which leaves validation untouched. `shrinkage` is of the covariance of the head `lda`, which is solved and uses none of the others; with
-    `augment`, it sees `epochs` draws of every clip.
+    which leaves validation untouched. `shrinkage` is of the covariance of the head `lda`, `regularisation` the L2
+    penalty of the head `logistic` (1 / C of scikit-learn): both are solved and use none of the others; with `augment`,
+    they see `epochs` draws of every clip.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
@@ -40,6 +41,7 @@ class Optim:
     mixup: Annotated[float, Field(ge=0)] = 0.0
     keep: Literal["best", "last"] = "best"
     shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
+    regularisation: Annotated[float, Field(gt=0)] = 100.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -21,7 +21,8 @@ class SweepConfig:
     Attributes:
         run: keys of stage two (`configs/fusion.py`) that all runs share.
         grid: by factor, the values it takes; all are multiplied out. A factor is a key of stage two (`optim.lr`), or
-            any name whose values are mappings: `name`, and the keys of stage two that this value sets.
+            any name whose values are mappings: `name`, the keys of stage two that this value sets and, in a factor
+            that is compared, `against`: the name of another value of it to be compared with.
         conditions: what every run is validated and tested under, its score being their mean; empty: what it was
             trained on.
         compare: a factor: the other factors are chosen on validation for each of its values, whose test scores are
@@ -39,6 +40,12 @@ class SweepConfig:
     output_dir: str = "outputs/sweep"
     dry_run: bool = False
 
+    @property
+    def references(self) -> dict[str, str]:
+        """Values of the compared factor that say what they are to be compared with."""
+        values = self.grid[self.compare] if self.compare else []
+        return {one["name"]: one["against"] for one in values if isinstance(one, dict) and "against" in one}
+
     def __post_init__(self) -> None:
         """Refuse factors that would make runs incomparable, and a comparison of nothing."""
         for factor, values in self.grid.items():
@@ -48,5 +55,8 @@ class SweepConfig:
             named = [value.get("name") for value in values if isinstance(value, dict)]
             if named and (len(named) < len(values) or None in named):
                 raise ValueError(f"grid.{factor}: give each value a name beside the keys that it sets")
+            others = {value["against"] for value in values if isinstance(value, dict) and "against" in value}
+            for name in sorted(others - set(named)):
+                raise ValueError(f"grid.{factor}: against={name} is no value of it ({', '.join(map(str, named))})")
         if self.compare is not None and self.compare not in self.grid:
             raise ValueError(f"compare={self.compare} is no factor of the grid ({', '.join(self.grid)})")

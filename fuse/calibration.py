@@ -103,7 +103,7 @@ def risk_coverage(
 def area_under_risk_coverage(probabilities_NC: NDArray[np.float64], label_N: NDArray[np.int64]) -> float:
     """AURC, 0 to 1: the mean risk over all coverages; lower is better, and at best not 0 where clips are wrong.
 
-    Geifman, Uziel & El-Yaniv, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", ICLR 2019, section 3.
+    Geifman, Uziel & El-Yaniv, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", ICLR 2019.
 
     Raises:
         ValueError: as `reliability_bins`.

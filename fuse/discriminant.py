@@ -12,21 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fuse.head import CLASSES, Drop, Outputs, Rows, Shape, Weights, draw_probe, probe
+from fuse.head import CLASSES, Weights
 
 
-def draw_discriminant(shape: Shape, generator: torch.Generator) -> Weights:
-    """One layer, to be solved."""
-    return draw_probe(shape, generator)
-
-
-def discriminant(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
-    """Logits whose softmax is the posterior; nothing is dropped."""
-    del drop
-    return probe(weights, shape, rows, lambda values: values)
-
-
-def solve(rows_BD: Tensor, labels_B: Tensor, shrinkage: float) -> Weights:
+def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, shrinkage: float) -> Weights:
     """The weights of one head from its training clips. `shrinkage` 1 takes the classes as spheres."""
     rows_BD = rows_BD.double()
     means_CD = torch.stack([rows_BD[labels_B == label].mean(0) for label in range(CLASSES)])

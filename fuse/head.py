@@ -66,11 +66,20 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Head:
-    """A kind of head. `solved`: it has no epochs; see `fuse.discriminant`. `divides`: what `hidden` must divide by."""
+    """A kind of head.
+
+    Attributes:
+        draw: the starting weights of one head.
+        forward: M heads on M batches.
+        solve: of heads in closed form, without epochs: weights from rows_BD, labels_B and a strength.
+        strength: the field of `fuse.job.Job` that says how strong.
+        divides: what `hidden` must divide by.
+    """
 
     draw: Callable[[Shape, torch.Generator], Weights]
     forward: Callable[[Weights, Shape, Rows, Drop], Outputs]
-    solved: bool = False
+    solve: Callable[[Tensor, Tensor, float], Weights] | None = None
+    strength: str = ""
     divides: int = 1
 
 
@@ -112,3 +121,9 @@ def probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
     """One layer; dropout of its inputs."""
     del shape
     return decided(linear(weights, "out", drop(rows.values_MBD)), rows.values_MBD)
+
+
+def undropped_probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """One layer that was solved: nothing is dropped."""
+    del drop
+    return probe(weights, shape, rows, lambda values: values)

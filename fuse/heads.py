@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from fuse.cross_modal import ATTENTION_HEADS, draw_transformer, transformer
-from fuse.discriminant import discriminant, draw_discriminant
+from fuse.discriminant import solve_discriminant
 from fuse.head import (
     CLASSES,
     Drop,
@@ -26,7 +26,9 @@ from fuse.head import (
     draw_probe,
     linear,
     probe,
+    undropped_probe,
 )
+from fuse.logistic import solve_logistic
 
 
 def draw_mlp(shape: Shape, generator: torch.Generator) -> Weights:
@@ -137,7 +139,8 @@ def _average(own_MBKC: Tensor, absent_MBm: Tensor | None) -> Tensor:
 HEADS: dict[str, Head] = {
     "mlp": Head(draw_mlp, mlp),
     "linear": Head(draw_probe, probe),
-    "lda": Head(draw_discriminant, discriminant, solved=True),
+    "lda": Head(draw_probe, undropped_probe, solve_discriminant, "shrinkage"),
+    "logistic": Head(draw_probe, undropped_probe, solve_logistic, "regularisation"),
     "gated": Head(draw_gated, gated),
     "low-rank": Head(draw_low_rank, low_rank),
     "transformer": Head(draw_transformer, transformer, divides=ATTENTION_HEADS),

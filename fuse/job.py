@@ -18,7 +18,7 @@ class Job:
         mixup: alpha of the Beta distribution (Zhang et al. 2018, arXiv 1710.09412, eq. 1); 0 is off.
         augment: chance that a clip's signal is drawn from one of its cached variants.
         modality_dropout: chance that a clip's modality is withheld; one that the clip has always stays.
-        shrinkage: of a head in closed form.
+        shrinkage, regularisation: of the heads in closed form, `lda` and `logistic`.
         standardise: by mean and SD of the training clips; else rows stay as they are.
     """
 
@@ -33,6 +33,7 @@ class Job:
     augment: float = 0.0
     modality_dropout: float = 0.0
     shrinkage: float = 0.5
+    regularisation: float = 100.0
     standardise: bool = True
 
 

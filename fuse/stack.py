@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from fuse.cached_rows import CachedRows
-from fuse.discriminant import solve
 from fuse.fusion_model import FusionModel, ModelSettings, Standardiser, draw_weights, forward, prepared, standardise
 from fuse.head import Weights
 from fuse.heads import find_head
@@ -39,7 +38,7 @@ class Schedule:
 
 
 def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> list[Fitted]:
-    """Train one head per job; each ends with the weights of its best epoch by validation UAR, then loss, or of its last.
+    """Train one head per job; each ends with the weights of its last epoch, or its best by validation UAR, then loss.
 
     Args:
         settings: shared by all heads; `dropout` is each job's own.
@@ -50,7 +49,7 @@ def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], 
     # Heads with more batches first: those still at work are then always the first so many.
     order = sorted(range(len(jobs)), key=lambda number: company(jobs[number]))
     stack = Stack(settings, cached, [jobs[number] for number in order], schedule)
-    if find_head(settings.head, settings.hidden).solved:
+    if find_head(settings.head, settings.hidden).solve:
         stack.solve()
     else:
         for epoch in range(schedule.epochs):
@@ -119,6 +118,8 @@ class Stack:
 
     def solve(self) -> None:
         """Heads in closed form: one "epoch"; where variants may be drawn, each clip is drawn `epochs` times."""
+        kind = find_head(self.settings.head, self.settings.hidden)
+        assert kind.solve is not None
         for head, job in enumerate(self.jobs):
             draws = self.schedule.epochs if job.augment and self.cached.variants else 1
             one = [replace(job, mixup=0.0)]
@@ -127,7 +128,8 @@ class Stack:
             own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
             rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]).values_MBD[0] for batch in drawn]
             labels = [batch.labels_MB[0] for batch in drawn]
-            for name, value in solve(torch.cat(rows), torch.cat(labels), job.shrinkage).items():
+            strength = getattr(job, kind.strength)
+            for name, value in kind.solve(torch.cat(rows), torch.cat(labels), strength).items():
                 self.weights[name].data[head] = value
                 own[name] = value[None]
             self.histories[head].train_loss.append(self._training_loss(own, drawn, head))

@@ -55,7 +55,7 @@ class Measured:
 
 def measure(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> Measured:
     """The width with the least time per head among 1, 2, 4, ..., over a few batches each."""
-    if find_head(settings.head, settings.hidden).solved:
+    if find_head(settings.head, settings.hidden).solve:
         return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
     best, width = Measured(1, float("inf")), 1
     while width <= min(len(jobs), WIDEST):

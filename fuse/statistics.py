@@ -72,7 +72,7 @@ def bootstrap_t_interval(
     """The bootstrap-t interval of the mean over speakers, equal tails, cut at `bounds`.
 
     Speakers are drawn with replacement, and each draw's distance from the observed mean is counted in the draw's own
-    standard errors (Cameron, Gelbach & Miller 2008, section III.D), so that skewed scores give a skewed interval.
+    standard errors (Cameron, Gelbach & Miller 2008), so that skewed scores give a skewed interval.
 
     Args:
         scores: one score per speaker, from `speaker_scores`.

@@ -17,6 +17,7 @@ from configs.sweep import SweepConfig
 # What heads of one stack may differ in; everything else is shared.
 FREE = (
     *("optim.lr", "optim.weight_decay", "optim.label_smoothing", "optim.mixup", "optim.shrinkage"),
+    "optim.regularisation",
     *("dropout", "modality_dropout", "augment.probability"),
 )
 
@@ -89,7 +90,11 @@ def by_shape(runs: Sequence[Run]) -> Iterator[list[Run]]:
 def _configuration(number: int, cell: Sequence[tuple[str, Any]], config: SweepConfig) -> Configuration:
     tree = deepcopy(config.run) | {"output_dir": f"{config.output_dir}/best"}
     for factor, value in cell:
-        settings = {key: one for key, one in value.items() if key != "name"} if isinstance(value, dict) else None
+        settings = (
+            {key: one for key, one in value.items() if key not in ("name", "against")}
+            if isinstance(value, dict)
+            else None
+        )
         for key, one in ({factor: value} if settings is None else settings).items():
             _set(tree, key, one)
     factors = {factor: _text(value) for factor, value in cell}

@@ -120,10 +120,10 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
     yield "Chosen on the validation speakers of each fold, scored on its test speakers:"
     yield ""
     first = config.compare or "chosen among"
-    yield f"| {first} | condition | test UAR % | 95 % over speakers | against the first | p (Holm) |"
+    yield f"| {first} | condition | test UAR % | 95 % over speakers | difference | p (Holm) |"
     yield "|---|---|---|---|---|---|"
     found = {value: one for value, one in chosen.items() if one is not None}
-    compared = _compared(found)
+    compared = _compared(found, config.references)
     for value, one in found.items():
         for condition, part in by_condition(one.test).items():
             interval = speaker_interval(speaker_scores(part, uar))
@@ -133,6 +133,11 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
                 f"| {_difference(comparison)} |"
             )
     yield ""
+    against = config.references or (dict.fromkeys(list(found)[1:], next(iter(found))) if len(found) > 1 else {})
+    if against:
+        named = "; ".join(f"{value} against {other}" for value, other in against.items())
+        yield f"Differences in points, paired by speaker, sign-flip test: {named}."
+        yield ""
     for value, one in found.items():
         counts = Counter(_free_factors(config, cell) for cell in one.by_fold.values())
         texts = [f"{name or 'the only one'} ({times} of {len(one.by_fold)} folds)" for name, times in counts.items()]
@@ -141,14 +146,15 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
         yield f"Test: {described(summarise(next(iter(by_condition(next(iter(found.values())).test).values()))))}."
 
 
-def _compared(found: Mapping[str, Chosen]) -> dict[tuple[str, str], Comparison]:
-    """Paired tests against the first value, Holm-corrected over the table."""
-    names = list(found)
-    first = by_condition(found[names[0]].test) if names else {}
+def _compared(found: Mapping[str, Chosen], references: Mapping[str, str]) -> dict[tuple[str, str], Comparison]:
+    """Paired tests, Holm-corrected over the table: against what each value names, else against the first."""
+    parts = {value: by_condition(one.test) for value, one in found.items()}
+    first = next(iter(found), "")
     pairs = {
-        (value, condition): (part, first[condition])
-        for value in names[1:]
-        for condition, part in by_condition(found[value].test).items()
+        (value, condition): (part, parts[other][condition])
+        for value in found
+        if (other := references.get(value, first)) in found and other != value
+        for condition, part in parts[value].items()
     }
     return compare(pairs) if pairs else {}
 

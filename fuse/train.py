@@ -102,6 +102,7 @@ def job_of(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int) -> 
         config.augment.probability,
         config.modality_dropout,
         optim.shrinkage,
+        optim.regularisation,
         config.standardise != "none",
     )
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cache.clips import LABELS
-from fuse.discriminant import solve
+from fuse.discriminant import solve_discriminant
 from fuse.fusion_model import FusionModel, ModelSettings, Standardiser, draw_weights, forward
 from fuse.head import Outputs, Rows, Weights
 from fuse.heads import HEADS
+from fuse.logistic import solve_logistic
 
 WIDTHS = {"audio": 5, "video": 4, "face": 3}
 HEADS_IN_STACK = 3
@@ -193,7 +195,7 @@ def test_discriminant_equals_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(400) % 8
     data = torch.randn(400, 12, generator=generator) + torch.randn(8, 12, generator=generator)[labels]
-    model = FusionModel(ModelSettings("lda", {"audio": 12}), solve(data, labels, shrinkage=0.3))
+    model = FusionModel(ModelSettings("lda", {"audio": 12}), solve_discriminant(data, labels, shrinkage=0.3))
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[1 / 8] * 8).fit(data, labels)
     ours = model({"audio": data}).softmax(1).detach().numpy()
     np.testing.assert_allclose(ours, reference.predict_proba(data), atol=0.02)
@@ -202,6 +204,19 @@ def test_discriminant_equals_scikit_learn() -> None:
 
 def test_discriminant_never_prefers_an_emotion_that_training_lacks() -> None:
     data = torch.randn(80, 5) + 3 * (torch.arange(80) % 4)[:, None]
-    model = FusionModel(ModelSettings("lda", {"audio": 5}), solve(data, torch.arange(80) % 4, shrinkage=0.5))
+    model = FusionModel(
+        ModelSettings("lda", {"audio": 5}), solve_discriminant(data, torch.arange(80) % 4, shrinkage=0.5)
+    )
     assert torch.isfinite(model({"audio": data})).all()
     assert (model({"audio": data}).argmax(1) < 4).float().mean() > 0.6
+
+
+@pytest.mark.parametrize("classes", [8, 5, 2])
+def test_logistic_regression_is_scikit_learns(classes: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(200) % classes
+    data = torch.randn(200, 6, generator=generator) + torch.randn(8, 6, generator=generator)[labels]
+    model = FusionModel(ModelSettings("logistic", {"audio": 6}), solve_logistic(data, labels, 10.0))
+    reference = LogisticRegression(C=0.1, max_iter=2000).fit(data, labels)
+    ours = model({"audio": data}).softmax(1).detach().numpy()
+    np.testing.assert_allclose(ours[:, :classes], reference.predict_proba(data), atol=1e-5)

@@ -14,6 +14,7 @@ from fuse.metrics import (
     accuracy,
     classification_text,
     confusion_counts,
+    macro_f1,
     per_class_recall,
     speaker_scores,
     summarise,
@@ -61,6 +62,8 @@ def test_every_metric_equals_scikit_learn(rows: list[tuple[int, int]]) -> None:
     np.testing.assert_allclose(per_class_recall(label, predicted), recalls, atol=1e-12)
     mean = reference.recall_score(label, predicted, labels=present, average="macro")
     assert uar(label, predicted) == pytest.approx(mean, abs=1e-12)
+    f1 = reference.f1_score(label, predicted, labels=present, average="macro", zero_division=0)
+    assert macro_f1(label, predicted) == pytest.approx(f1, abs=1e-12)
     assert accuracy(label, predicted) == pytest.approx(reference.accuracy_score(label, predicted), abs=1e-12)
     counts = reference.confusion_matrix(label, predicted, labels=range(8))
     np.testing.assert_array_equal(confusion_counts(label, predicted), counts)
@@ -71,6 +74,12 @@ def test_uar_leaves_out_absent_classes_without_a_warning() -> None:
         warnings.simplefilter("error")
         # neutral: 1 of 2, calm: 1 of 1; happy is predicted but no clip has it.
         assert uar(np.array([0, 0, 1]), np.array([0, 2, 1])) == 0.75
+
+
+def test_macro_f1_is_the_mean_of_the_classes_f1() -> None:
+    # neutral: 2 x 1 / (2 + 1 + 1), calm: 2 x 1 / (1 + 2); happy is predicted but no clip has it.
+    assert macro_f1(np.array([0, 0, 1]), np.array([0, 1, 1])) == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert macro_f1(np.array([0, 0, 1]), np.array([0, 2, 1])) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_no_clips_is_an_error() -> None:
@@ -99,6 +108,19 @@ def test_seeds_are_averaged_and_each_clip_counts_once() -> None:
     assert (summary["uar"], summary["accuracy"]) == (0.75, 0.75)
     assert (summary["clips"], summary["speakers"], summary["seeds"]) == (2, 2, 2)
     assert summary["uar_sd_over_seeds"] == pytest.approx(np.std([1.0, 0.5], ddof=1))
+
+
+def test_every_score_is_a_mean_and_an_sd_over_seeds() -> None:
+    seeds = [evaluation([0, 1, 1], predicted, seed=seed) for seed, predicted in enumerate(([0, 1, 1], [0, 1, 0]))]
+    pooled, alone = summarise(concatenate(seeds)), [summarise(part) for part in seeds]
+    for name in ("uar", "accuracy", "macro_f1", "ece", "brier", "aurc"):
+        values = [one[name] for one in alone]
+        assert values[0] != values[1]
+        assert pooled[name] == pytest.approx(np.mean(values))
+        assert pooled[f"{name}_sd_over_seeds"] == pytest.approx(np.std(values, ddof=1))
+        assert alone[0][f"{name}_sd_over_seeds"] is None
+    # One of three clips wrong and sure of it.
+    assert (alone[1]["ece"], alone[1]["brier"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
 
 
 def test_seeds_that_rest_on_different_clips_are_not_averaged() -> None:
@@ -150,5 +172,6 @@ def test_the_report_opens_with_what_it_rests_on_and_its_mean_recall_is_the_uar()
     assert first == "4 clips, 2 speakers, 1 seed: UAR 0.500, accuracy 0.500"
     macro = next(row.split() for row in rows if row.strip().startswith("macro avg"))
     assert macro[3] == "0.500"
+    assert rows[-1].startswith("Calibration: ECE 0.500 (15 bins), Brier score 1.000 (0 to 2), area")
     named = {row.split()[0] for row in rows if row.split()} & set(LABELS)
     assert named == {"neutral", "calm", "happy"}

@@ -92,6 +92,11 @@ def test_metrics_can_be_recomputed_from_the_predictions(tmp_path: Path) -> None:
         assert {name: metrics[split][name] for name in expected} == expected
         assert (metrics[split]["clips"], metrics[split]["speakers"]) == (clips, speakers)
         assert len(metrics[split]["speakers_uar"]) == speakers
+        spread = metrics[split]["spread"]
+        worst = min(metrics[split]["speakers_uar"].items(), key=lambda item: item[1])
+        assert (spread["worst_speaker"], spread["worst_score"]) == worst
+        # All speakers of this corpus are male.
+        assert (spread["males"], spread["female_minus_male"], spread["gap_interval"]) == (speakers, None, None)
     # Eight speakers are enough for an interval, two are not.
     assert metrics["validation"]["interval"] is None
     assert metrics["test"]["interval"]["low"] < metrics["test"]["uar"] < metrics["test"]["interval"]["high"]

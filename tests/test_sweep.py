@@ -30,6 +30,7 @@ from fuse.sweep_stack import Outcome
 from fuse.train import run as train
 from tests.tiny_features import tiny_clips, write_tiny_features
 
+SHIPPED = Path(__file__).parents[1] / "configs/sweeps"
 GRID: dict[str, Any] = {"modalities": [["audio"], ["audio", "video"]], "optim.lr": [1e-3, 1e-2]}
 
 
@@ -68,7 +69,9 @@ def test_a_named_value_sets_several_keys(features: Path, tmp_path: Path) -> None
     assert cells[1].config.modality_dropout == 0.2
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs/sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "configs/sweeps").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_shipped_sweeps_are_right(path: Path) -> None:
     settings = load_config(SweepConfig, path)
     cells = configurations(settings)
@@ -84,6 +87,7 @@ def test_shipped_sweeps_are_right(path: Path) -> None:
         ({"grid": {"head": ["mlp", "mlp"]}}, "mlp and mlp are the same configuration"),
         ({"grid": {"head": ["mpl"]}}, "unknown head"),
         ({"grid": {"training": [{"name": "a"}, {"optim.lr": 1}]}}, "give each value a name"),
+        ({"grid": {"x": [{"name": "a", "against": "b", "optim.lr": 1}]}}, "against=b is no value of it"),
         ({"compare": "layers"}, "compare=layers is no factor of the grid"),
         ({"conditions": ["noise-white-0db"]}, "no cached audio features for noise-white-0db"),
     ],
