@@ -40,9 +40,10 @@ def reliability_bins(
     confidence_N, right_N = _confidence(probabilities_NC, label_N)
     # Of equal width and closed above, as in the paper: a confidence of exactly b / B belongs to the bin below.
     bin_N = np.searchsorted(np.arange(1, bins) / bins, confidence_N, side="left")
-    clips_B = np.bincount(bin_N, minlength=bins)
-    sums = (np.bincount(bin_N, weights=values, minlength=bins) for values in (confidence_N, right_N))
-    confidence_B, accuracy_B = (_per_clip(sum_B, clips_B) for sum_B in sums)
+    clips_B: NDArray[np.int64] = np.bincount(bin_N, minlength=bins)
+    confidence_B, accuracy_B = (
+        _means(values_N, bin_N, clips_B) for values_N in (confidence_N, right_N.astype(np.float64))
+    )
     return ReliabilityBins(clips_B, confidence_B, accuracy_B)
 
 
@@ -121,12 +122,13 @@ def _confidence(
         raise ValueError("no clips to score: the selection of predictions is empty")
     if not np.isfinite(probabilities_NC).all():
         raise ValueError("some probabilities are not numbers")
-    if min(label_N) < 0 or max(label_N) >= probabilities_NC.shape[1]:
+    if label_N.min() < 0 or label_N.max() >= probabilities_NC.shape[1]:
         raise ValueError(f"a label is not an index from 0 to {probabilities_NC.shape[1] - 1}")
     return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == label_N
 
 
-def _per_clip(sum_B: NDArray[np.float64], clips_B: NDArray[np.int64]) -> NDArray[np.float64]:
+def _means(values_N: NDArray[np.float64], bin_N: NDArray[np.intp], clips_B: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean value in each bin; NaN where it is empty."""
     mean_B = np.full(len(clips_B), np.nan)
-    np.divide(sum_B, clips_B, out=mean_B, where=clips_B > 0)
+    np.divide(np.bincount(bin_N, weights=values_N, minlength=len(clips_B)), clips_B, out=mean_B, where=clips_B > 0)
     return mean_B

@@ -52,8 +52,9 @@ class Comparison:
 def sign_flip_p(differences: Sequence[float] | NDArray[np.float64], seed: int = 0) -> float:
     """Two-sided p of "no difference": the share of sign patterns whose mean is as far from 0.
 
-    Exact up to 32 speakers; above, over 100 000 drawn patterns and the observed one (Phipson & Smyth,
-    "Permutation p-values should never be zero", 2010, arXiv 1603.05766, section 4).
+    Its levels come in steps: with 8 speakers of 2 in 256, so that at 0.05 it errs in 4.7 % of tables at most, and tied
+    differences make it err more seldom still. Exact up to 32 speakers; above, over 100 000 drawn patterns and the
+    observed one (Phipson & Smyth, "Permutation p-values should never be zero", 2010, arXiv 1603.05766, section 4).
 
     Raises:
         ValueError: there are no differences, or some are not numbers.

@@ -85,8 +85,9 @@ def speaker_scores(predictions: Predictions, metric: Metric) -> dict[str, float]
     by_seed = seeds_of(predictions)
     scores: dict[str, float] = {}
     for speaker in _speakers(predictions):
-        each = [part.select(speaker=speaker) for part in by_seed]
-        scores[speaker] = float(np.mean([metric(part.label, part.predicted) for part in each]))
+        # Two columns, not all twelve: a table asks for every speaker of every seed.
+        each = [(part, part.speaker == speaker) for part in by_seed]
+        scores[speaker] = float(np.mean([metric(part.label[rows], part.predicted[rows]) for part, rows in each]))
     return scores
 
 

@@ -85,16 +85,17 @@ def bootstrap_t_interval(
         makes it infinitely far away; where over 2.5 % of draws are such, that end is the bound.
 
     Raises:
-        ValueError: some scores are not numbers.
+        ValueError: some scores are not numbers, or there are too few draws for a tail.
     """
-    values_S = _values(scores)
+    values_S, tail = _values(scores), round((1 - CONFIDENCE) / 2 * (draws + 1))
+    if tail < 1:
+        raise ValueError(f"{draws} draws have no 2.5 % tail; bootstrap-t needs 39 or more, better {DRAWS}")
     if len(values_S) < MINIMUM_SPEAKERS:
         return None
     mean, error = float(values_S.mean()), float(values_S.std(ddof=1)) / float(np.sqrt(len(values_S)))
     if np.ptp(values_S) == 0:
         return Interval(mean, mean, mean, len(values_S))
     t_D = np.sort(_studentised(values_S - mean, _speaker_draws(len(values_S), draws, seed)))
-    tail = round((1 - CONFIDENCE) / 2 * (draws + 1))
     low, high = bounds
     return Interval(
         mean, max(low, mean - float(t_D[-tail]) * error), min(high, mean - float(t_D[tail - 1]) * error), len(values_S)

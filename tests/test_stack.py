@@ -183,3 +183,23 @@ def test_the_last_epoch_is_kept_where_that_is_asked_for() -> None:
     assert best.history.train_loss == long.history.train_loss
     assert best.history.best_epoch < 11
     assert not torch.equal(best.model.weights["out_weight"], long.model.weights["out_weight"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_gpu_trains_the_same_heads(head: str) -> None:
+    rows, schedule = cached(absent=True, variants=True), Schedule(5, 16)
+    there = replace(
+        rows,
+        rows_ND=rows.rows_ND.cuda(),
+        absent_Nm=None if rows.absent_Nm is None else rows.absent_Nm.cuda(),
+        labels_N=rows.labels_N.cuda(),
+        variants={
+            signal: {name: (values.cuda(), gone.cuda()) for name, (values, gone) in parts.items()}
+            for signal, parts in rows.variants.items()
+        },
+    )
+    jobs = [job(number) for number in range(6)]
+    both = zip(fit_stack(shape(head), rows, jobs, schedule), fit_stack(shape(head), there, jobs, schedule), strict=True)
+    for here, elsewhere in both:
+        np.testing.assert_allclose(here.history.train_loss, elsewhere.history.train_loss, atol=1e-3)

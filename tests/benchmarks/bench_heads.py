@@ -32,7 +32,7 @@ from tests.benchmarks.stopwatch import Times, interleaved
 from tests.tiny_features import tiny_clips, write_tiny_features
 
 MODALITIES, WIDTH, ROWS, HELD_OUT = ("audio", "video", "text"), 768, 1200, 240
-HEADS, EPOCHS, ROUNDS = 8, 2, 3
+HEADS, EPOCHS, ROUNDS, GPU_HEADS = 8, 2, 3, 128
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 
 
@@ -48,7 +48,7 @@ def run(folder: Path) -> list[str]:
         for hidden in (256, 512):
             for subset in SUBSETS:
                 lines += _compare(subset, hidden, loops, pool)
-    return [*lines, *_roofs(), *_overhead(folder), *_sweep(folder / "sweep")]
+    return [*lines, *_roofs(), *_overhead(folder), *_sweep(folder / "sweep"), *_gpu()]
 
 
 def train_stacked(widths: Mapping[str, int], hidden: int, heads: int) -> None:
@@ -177,6 +177,20 @@ def _sweep(folder: Path) -> list[str]:
     ]
 
 
+def _gpu() -> list[str]:
+    """128 heads at once against one after the other, on a GPU."""
+    if not torch.cuda.is_available():
+        return ["no GPU here: 128 heads at once against one after the other were not measured"]
+    one = dict.fromkeys(MODALITIES, WIDTH)
+    cached, jobs = _cached(one, "cuda"), _jobs(GPU_HEADS)
+    settings, schedule = _settings(one, 256), Schedule(20, BATCH)
+    fit_stack(settings, cached, jobs[:1], Schedule(1, BATCH))
+    alone = interleaved({"one": lambda: fit_stack(settings, cached, jobs[:1], schedule)}, ROUNDS)["one"]
+    together = interleaved({"all": lambda: fit_stack(settings, cached, jobs, schedule)}, ROUNDS)["all"]
+    ratio = GPU_HEADS * alone.wall_seconds / together.wall_seconds
+    return [f"on {torch.cuda.get_device_name()}: {GPU_HEADS} heads one after the other take {ratio:.0f}x wall"]
+
+
 def _settings(widths: Mapping[str, int], hidden: int) -> ModelSettings:
     return ModelSettings("mlp", dict(widths), hidden, DROPOUT)
 
@@ -186,8 +200,9 @@ def _jobs(heads: int) -> list[Job]:
     return [Job(train, held_out, seed=seed, lr=LR, dropout=DROPOUT) for seed in range(heads)]
 
 
-def _cached(widths: Mapping[str, int]) -> CachedRows:
-    return CachedRows(dict(widths), _rows()[:, : sum(widths.values())], None, _labels(), {})
+def _cached(widths: Mapping[str, int], device: str = "cpu") -> CachedRows:
+    rows_ND = _rows()[:, : sum(widths.values())].to(device)
+    return CachedRows(dict(widths), rows_ND, None, _labels().to(device), {})
 
 
 def _rows() -> Tensor:
