@@ -123,7 +123,8 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
     yield f"| {first} | condition | test UAR % | 95 % over speakers | difference | p (Holm) |"
     yield "|---|---|---|---|---|---|"
     found = {value: one for value, one in chosen.items() if one is not None}
-    compared = _compared(found, config.references)
+    against = config.references or _first(found)
+    compared = _compared(found, against)
     for value, one in found.items():
         for condition, part in by_condition(one.test).items():
             interval = speaker_interval(speaker_scores(part, uar))
@@ -133,7 +134,6 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
                 f"| {_difference(comparison)} |"
             )
     yield ""
-    against = config.references or (dict.fromkeys(list(found)[1:], next(iter(found))) if len(found) > 1 else {})
     if against:
         named = "; ".join(f"{value} against {other}" for value, other in against.items())
         yield f"Differences in points, paired by speaker, sign-flip test: {named}."
@@ -146,14 +146,19 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
         yield f"Test: {described(summarise(next(iter(by_condition(next(iter(found.values())).test).values()))))}."
 
 
-def _compared(found: Mapping[str, Chosen], references: Mapping[str, str]) -> dict[tuple[str, str], Comparison]:
-    """Paired tests, Holm-corrected over the table: against what each value names, else against the first."""
+def _first(found: Mapping[str, Chosen]) -> dict[str, str]:
+    """Where no value says what it is compared with: the first one."""
+    names = list(found)
+    return dict.fromkeys(names[1:], names[0]) if names else {}
+
+
+def _compared(found: Mapping[str, Chosen], against: Mapping[str, str]) -> dict[tuple[str, str], Comparison]:
+    """Paired tests, Holm-corrected over the table."""
     parts = {value: by_condition(one.test) for value, one in found.items()}
-    first = next(iter(found), "")
     pairs = {
         (value, condition): (part, parts[other][condition])
-        for value in found
-        if (other := references.get(value, first)) in found and other != value
+        for value, other in against.items()
+        if value in found and other in found
         for condition, part in parts[value].items()
     }
     return compare(pairs) if pairs else {}

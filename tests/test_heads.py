@@ -135,6 +135,11 @@ def test_late_fusion_averages_only_what_a_clip_has() -> None:
     torch.testing.assert_close(model(gap), (alone[0] + alone[1]) / 2)
 
 
+def test_learned_late_fusion_starts_as_the_average() -> None:
+    average, learned = FusionModel(settings("late-average")), FusionModel(settings("late-learned"))
+    torch.testing.assert_close(learned(rows()), average(rows()))
+
+
 def test_learned_late_fusion_teaches_the_modalities_nothing() -> None:
     one = settings("late-learned")
     weights = {key: value.requires_grad_() for key, value in stacked(one).items()}
