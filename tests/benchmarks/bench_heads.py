@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -40,7 +39,6 @@ def run(folder: Path) -> list[str]:
     """Every subset and hidden width; the roofs; what a run costs beside training; the sweep of 175 heads."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     lines = [f"{HEADS} heads, {ROWS} rows to train on, batches of {BATCH}, {EPOCHS} epochs; one thread:"]
     loops = {name: loop for name, loop in LOOPS.items() if _is_there(name)}
     lines += [f"  {name}: not installed, left out" for name in LOOPS if name not in loops]

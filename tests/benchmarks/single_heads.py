@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,6 +77,8 @@ def lightning(task: Task, seed: int) -> None:
         ImportError: lightning is not installed; it is no part of this project.
     """
     import lightning as pl
+
+    logging.disable(logging.WARNING)  # it announces itself for every head
 
     class Module(pl.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
