@@ -9,7 +9,7 @@ Shape letters: N clips, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +37,36 @@ def speaker_statistics(table: FeatureTable) -> dict[str, SpeakerStatistics]:
         ValueError: a speaker has too few clips with a modality to say how they spread.
     """
     return {speaker: _statistics(table, speaker) for speaker in dict.fromkeys(table.speakers.tolist())}
+
+
+def prior_of(table: FeatureTable, speakers: Sequence[str]) -> SpeakerStatistics:
+    """What is known of a speaker who was never heard: the mean of these speakers, and the spread within one of them."""
+    known = {name: one for name, one in speaker_statistics(table).items() if name in speakers}
+    mean = {name: np.mean([one.mean[name] for one in known.values()], axis=0) for name in table.features}
+    within = {name: np.mean([one.scale[name] ** 2 for one in known.values()], axis=0) for name in table.features}
+    return SpeakerStatistics(mean, {name: np.sqrt(values) for name, values in within.items()})
+
+
+def enrolled(rows: Mapping[str, Vector], prior: SpeakerStatistics, strength: float) -> SpeakerStatistics:
+    """A speaker's statistics from a few clips, which weigh against a prior that weighs `strength` clips.
+
+    Means and variances are shrunk each by itself, as posterior means under conjugate priors (Murphy, "Conjugate
+    Bayesian analysis of the Gaussian distribution", 2007, equations 20 and 98, without the term that takes a speaker's
+    offset for spread: offsets are what adaptation is to remove). No clip gives the prior, very many the clips' own.
+
+    Args:
+        rows: modality to (k, D); NaN rows are clips that lack it.
+    """
+    mean, scale = {}, {}
+    for name, values in rows.items():
+        own_kD = values[np.isfinite(values).all(axis=1)].astype(np.float64)
+        weight = len(own_kD) / (len(own_kD) + strength)
+        centre_D = own_kD.mean(0) if len(own_kD) else prior.mean[name]
+        spread_D = own_kD.var(0) if len(own_kD) else prior.scale[name] ** 2
+        mean[name] = (weight * centre_D + (1 - weight) * prior.mean[name]).astype(np.float32)
+        variance_D = weight * spread_D + (1 - weight) * prior.scale[name] ** 2
+        scale[name] = np.sqrt(variance_D).clip(SMALLEST_SCALE).astype(np.float32)
+    return SpeakerStatistics(mean, scale)
 
 
 def adapted(table: FeatureTable, statistics: Mapping[str, SpeakerStatistics] | None = None) -> FeatureTable:

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from fuse.cached_rows import CachedRows
 from fuse.fusion_model import FusionModel, ModelSettings, Standardiser, draw_weights, forward, prepared, standardise
-from fuse.head import Weights
+from fuse.head import CLASSES, Weights
 from fuse.heads import find_head
 from fuse.held_out import HeldOut
 from fuse.job import Fitted, History, Job
@@ -92,15 +93,18 @@ class Stack:
         total_M, clips_M = torch.zeros(2, len(self.jobs), device=self.device)
         for batch in itertools.islice(self.batches.epoch(epoch), batches):
             heads = len(batch.labels_MB)
-            weights = {name: weight[:heads] for name, weight in self.weights.items()}
+            weights = self.weights if heads == len(self.jobs) else self._first(heads)
             outputs = forward(self.settings, weights, batch.rows, self.zero_MD[:heads], self._drop)
             sum_M = (losses(outputs.taught_MBKC, batch, self.smoothing_M[:heads]) * batch.weight_MB).sum(1)
             count_M = batch.weight_MB.sum(1)
             gradients = torch.autograd.grad((sum_M / count_M).sum(), list(weights.values()), materialize_grads=True)
-            self.adamw.step(dict(zip(weights, gradients, strict=True)), heads)
+            self.adamw.step(gradients, heads)
             total_M[:heads] += sum_M.detach()
             clips_M[:heads] += count_M
         self._record_losses(epoch, total_M / clips_M)
+
+    def _first(self, heads: int) -> Weights:
+        return {name: weight[:heads] for name, weight in self.weights.items()}
 
     def validate(self, epoch: int) -> None:
         """Score every head on its validation clips; keep the weights of those that were never better."""
@@ -171,19 +175,13 @@ class Stack:
 
 def losses(taught_MBKC: Tensor, batch: Batch, smoothing_M: Tensor) -> Tensor:
     """Cross-entropy of each clip, (M, B), averaged over the logits that are taught; of mixtures, mixed as they are."""
-    log_MBKC = taught_MBKC.log_softmax(-1)
-    loss_MB = _cross_entropy(log_MBKC, batch.labels_MB, smoothing_M)
-    if batch.partner_labels_MB is None or batch.share_M is None:
-        return loss_MB
-    share_M1 = batch.share_M[:, None]
-    return share_M1 * loss_MB + (1 - share_M1) * _cross_entropy(log_MBKC, batch.partner_labels_MB, smoothing_M)
-
-
-def _cross_entropy(log_MBKC: Tensor, labels_MB: Tensor, smoothing_M: Tensor) -> Tensor:
-    index_MBK1 = labels_MB[:, :, None, None].expand(*log_MBKC.shape[:3], 1)
-    own_MB = log_MBKC.gather(3, index_MBK1)[..., 0].mean(2)
-    smoothing_M1 = smoothing_M[:, None]
-    return -(1 - smoothing_M1) * own_MB - smoothing_M1 * log_MBKC.mean(3).mean(2)
+    target_MBC = one_hot(batch.labels_MB, CLASSES).to(taught_MBKC.dtype)
+    if batch.partner_labels_MB is not None and batch.share_M is not None:
+        share_M11 = batch.share_M[:, None, None]
+        target_MBC = share_M11 * target_MBC + (1 - share_M11) * one_hot(batch.partner_labels_MB, CLASSES)
+    smoothing_M11 = smoothing_M[:, None, None]
+    target_MBC = (1 - smoothing_M11) * target_MBC + smoothing_M11 / CLASSES
+    return -(taught_MBKC.log_softmax(-1) * target_MBC[:, :, None]).sum((2, 3)) / taught_MBKC.shape[2]
 
 
 def _stacked(weights: Sequence[Weights], device: torch.device) -> Weights:

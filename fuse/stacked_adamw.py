@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fuse.head import Weights
 
@@ -21,35 +22,62 @@ class Pace:
     updates: int
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """Neighbours of one pace: views of their weights and moments, and how often they were updated."""
+
+    heads: slice
+    pace: Pace
+    weights: list[Tensor]
+    first_moments: list[Tensor]
+    second_moments: list[Tensor]
+    done: list[Tensor]
+
+
 class StackedAdamW:
     """torch's fused AdamW over slices of the stack, a slice per run of heads with one pace.
 
-    Loshchilov & Hutter 2019 (arXiv 1711.05101); annealing as torch.optim.lr_scheduler.CosineAnnealingLR, by update.
+    Loshchilov & Hutter 2019 (arXiv 1711.05101); annealing as torch.optim.lr_scheduler.CosineAnnealingLR, by update. The
+    kernel is called directly: torch.optim's own bookkeeping costs as much as a small head's whole update.
     """
 
     def __init__(self, weights: Weights, paces: Sequence[Pace]) -> None:
         """`weights`: (M, ...) each, which are updated in place; heads with more updates come first."""
-        self._weights = weights
-        self._slices, groups, start = [], [], 0
+        self._slices: list[_Slice] = []
+        moments = [[torch.zeros_like(weight) for weight in weights.values()] for _ in range(2)]
+        start = 0
         for pace, same in itertools.groupby(paces):
-            part = slice(start, start + len(list(same)))
-            start = part.stop
-            self._slices.append((part, pace))
-            views = [weight.detach()[part] for weight in weights.values()]
-            groups.append({"params": views, "lr": pace.lr, "weight_decay": pace.weight_decay})
-        self._adamw = torch.optim.AdamW(groups, fused=True)
-        self._done = [0] * len(groups)
+            heads = slice(start, start + len(list(same)))
+            start = heads.stop
+            own, first, second = ([one.detach()[heads] for one in several] for several in (weights.values(), *moments))
+            done = [torch.zeros((), device=view.device) for view in own]
+            self._slices.append(_Slice(heads, pace, own, first, second, done))
+        self._updates = [0] * len(self._slices)
 
-    def step(self, gradients: Weights, heads: int) -> None:
-        """Update the first `heads` heads; `gradients` are of those."""
-        for number, (group, (part, pace)) in enumerate(zip(self._adamw.param_groups, self._slices, strict=True)):
-            active = part.stop <= heads
-            for view, name in zip(group["params"], self._weights, strict=True):
-                # A tensor without a gradient is skipped: its moments stay as they are.
-                view.grad = gradients[name][part] if active else None
-            group["lr"] = pace.lr * _annealed(self._done[number], pace.updates)
-            self._done[number] += active
-        self._adamw.step()
+    def step(self, gradients: Sequence[Tensor], heads: int) -> None:
+        """Update the first `heads` heads; `gradients` are of those, in the order of the weights."""
+        for number, part in enumerate(self._slices):
+            if part.heads.stop > heads:
+                return
+            whole = len(self._slices) == 1
+            own = list(gradients) if whole else [gradient[part.heads] for gradient in gradients]
+            torch._foreach_add_(part.done, 1)
+            torch._fused_adamw_(
+                part.weights,
+                own,
+                part.first_moments,
+                part.second_moments,
+                [],
+                part.done,
+                lr=part.pace.lr * _annealed(self._updates[number], part.pace.updates),
+                beta1=0.9,
+                beta2=0.999,
+                weight_decay=part.pace.weight_decay,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            )
+            self._updates[number] += 1
 
 
 def _annealed(done: int, updates: int) -> float:

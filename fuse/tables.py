@@ -34,6 +34,13 @@ def table_under(
     config: FusionConfig, clips: Sequence[Clip], condition: str, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features of a configuration under one condition, adapted to each speaker where it says so."""
-    names = config.modalities if modalities is None else modalities
-    table = load_table(Path(config.features_dir), clips, names, condition, config.layers, config.encoders)
+    table = raw_table(config, clips, condition, modalities)
     return adapted(table) if config.standardise == "speaker" else table
+
+
+def raw_table(
+    config: FusionConfig, clips: Sequence[Clip], condition: str, modalities: Sequence[str] | None = None
+) -> FeatureTable:
+    """The features as they are cached."""
+    names = config.modalities if modalities is None else modalities
+    return load_table(Path(config.features_dir), clips, names, condition, config.layers, config.encoders)

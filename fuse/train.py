@@ -26,10 +26,10 @@ from fuse.fusion_model import FusionModel, ModelSettings, plain_settings
 from fuse.job import Fitted, History, Job
 from fuse.predictions import Predictions, concatenate
 from fuse.run_folder import METRICS, write_run
-from fuse.speaker_adaptation import ADAPTED
+from fuse.speaker_adaptation import ADAPTED, SpeakerStatistics, speaker_statistics
 from fuse.stack import Schedule
 from fuse.stack_width import fit_jobs
-from fuse.tables import Tables, load_tables
+from fuse.tables import Tables, load_tables, raw_table
 
 RANDOM_NOTE = "random-weight encoders: plumbing, not a result"
 
@@ -188,6 +188,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
     """A folder per run and, where there are several, one that sums them up; returns the latter's metrics."""
     note = caveats(config, table)
     text = dump_config(config)
+    speakers = _enrolled(config, table)
     metrics: dict[str, Any] = {}
     for one in runs:
         folder = out if len(runs) == 1 else out / f"fold-{one.fold.number}" / f"seed-{one.seed}"
@@ -196,7 +197,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             config_yaml=text,
             predictions=one.predictions,
             history=[_history(one)],
-            checkpoint=checkpoint_of(config, one),
+            checkpoint=checkpoint_of(config, one) | speakers,
             extra={"best_epoch": one.history.best_epoch + 1, "left_out": list(table.left_out)},
             note=note,
         )
@@ -231,6 +232,33 @@ def checkpoint_of(config: FusionConfig, one: TrainedRun) -> dict[str, Any]:
         "seed": one.seed,
         "division": asdict(one.fold),
         "standardise": config.standardise,
+    }
+
+
+def _enrolled(config: FusionConfig, table: FeatureTable) -> dict[str, Any]:
+    """What an adapted run keeps of every speaker, so that they are known when their clips are predicted again."""
+    if config.standardise != "speaker":
+        return {}
+    known = speaker_statistics(raw_table(config, table.clips, config.condition))
+    return {
+        "speakers": {
+            speaker: {
+                part: {name: torch.from_numpy(values) for name, values in getattr(one, part).items()}
+                for part in ("mean", "scale")
+            }
+            for speaker, one in known.items()
+        }
+    }
+
+
+def enrolled_statistics(checkpoint: Mapping[str, Any]) -> dict[str, SpeakerStatistics]:
+    """The speakers that an adapted run knows, for `fuse.speaker_adaptation.adapted`."""
+    kept = checkpoint.get("speakers", {})
+    return {
+        speaker: SpeakerStatistics(
+            *({name: values.numpy() for name, values in one[part].items()} for part in ("mean", "scale"))
+        )
+        for speaker, one in kept.items()
     }
 
 

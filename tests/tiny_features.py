@@ -32,6 +32,7 @@ def write_tiny_features(
     states: Mapping[tuple[str, str, str], State] | None = None,
     asr: str | None = None,
     widths: Mapping[str, int] = WIDTHS,
+    offset: float = 0.0,
 ) -> Path:
     """Write metadata.csv and stores in which class means differ; returns the metadata's path.
 
@@ -40,6 +41,7 @@ def write_tiny_features(
         states: (condition, modality, clip id) to a state other than done.
         asr: name of a recogniser, so that noise reaches text.
         widths: modality to width.
+        offset: SD of what tells one speaker's rows from another's, whatever the emotion.
     """
     write_metadata(clips, folder / "metadata.csv")
     centres = {name: np.random.default_rng(7).normal(size=(len(LABELS), width)) for name, width in widths.items()}
@@ -51,7 +53,7 @@ def write_tiny_features(
             store.require(spec)
             for unit in range(unit_count(len(clips))):
                 rows = [clips[row] for row in unit_rows(len(clips), unit)]
-                store.write_unit(spec, unit, _unit(rows, spec, condition, scale, centres[name], states or {}))
+                store.write_unit(spec, unit, _unit(rows, spec, condition, scale, centres[name], states or {}, offset))
     return folder / "metadata.csv"
 
 
@@ -68,6 +70,7 @@ def _unit(
     scale: float,
     centres: np.ndarray,
     states: Mapping[tuple[str, str, str], State],
+    offset: float,
 ) -> UnitRows:
     unit = UnitRows.empty(len(clips), spec)
     for row, clip in enumerate(clips):
@@ -80,5 +83,6 @@ def _unit(
             rng = np.random.default_rng([*clip.clip_id.encode(), *spec.modality.encode()])
             own = centres[LABELS.index(clip.label)] + rng.normal(size=(spec.layers, spec.width))
             worse = np.random.default_rng([*clip.clip_id.encode(), 1]).normal(size=own.shape) * scale
-            unit.done(row, (own + worse).astype(np.float32))
+            person = np.random.default_rng([*clip.speaker.encode(), 2]).normal(size=own.shape) * offset
+            unit.done(row, (own + worse + person).astype(np.float32))
     return unit
