@@ -11,7 +11,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help setup demo data corpus preview features train-fusion sweep report finetune-e2e robustness-table test test-slow bench lint
+.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table test test-slow bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -53,6 +53,9 @@ sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=
 
 report: | $(READY) ## pictures of a run's features and layers: RUN=outputs/fusion
 	$(PY) -m fuse.report --config $(or $(CONFIG),configs/ravdess/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
+
+enrolment: | $(READY) ## how many clips of a speaker adaptation needs: for a run with standardise=speaker
+	$(PY) -m fuse.enrolment --config $(or $(CONFIG),configs/ravdess/enrolment.yaml) $(SET)
 
 robustness-table: | $(READY) ## what noise, occlusion and missing modalities cost
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)

@@ -20,6 +20,7 @@ TARGETS = (
     "train-fusion",
     "sweep",
     "report",
+    "enrolment",
     "finetune-e2e",
     "robustness-table",
     "test",
