@@ -50,8 +50,8 @@ def enrolment_figure(points: Sequence[Mapping[str, Any]], path: Path, note: str 
         axes.set_ylabel("UAR, all clips of the speaker")
         axes.set_ylim(0, 1)
         axes.grid(axis="y")
-        axes.legend(loc="lower right", ncols=2)
-        axes.set_title("speaker adaptation; bars: 95 % over speakers", loc="left")
+        figure.legend(loc="outside upper left", ncols=3)
+        axes.set_title("bars: 95 % over speakers", loc="left")
         save(figure, path)
 
 
