@@ -15,16 +15,21 @@ from pydantic.dataclasses import dataclass
 from configs.corpus import CorpusConfig
 from configs.data import DataConfig
 from configs.demo import DemoConfig
+from configs.enrolment import EnrolmentConfig
 from configs.features import FeaturesConfig
 from configs.finetune import FinetuneConfig
 from configs.fusion import FusionConfig
 from configs.loader import STRICT, check, dump_config, load_config, main
 from configs.preview import PreviewConfig
 from configs.random_encoders import RandomEncodersConfig
+from configs.report import ReportConfig
 from configs.robustness import RobustnessConfig
+from configs.sweep import SweepConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS: dict[str, type[Any]] = {
+    "enrolment": EnrolmentConfig,
+    "report": ReportConfig,
     "corpus": CorpusConfig,
     "data": DataConfig,
     "demo": DemoConfig,
@@ -184,7 +189,7 @@ def test_what_is_dumped_loads_again(outer: Outer, model: str, table: dict[str, s
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_files_load(path: Path) -> None:
-    kind = KINDS[path.stem.partition("-")[0]]
+    kind = SweepConfig if path.parent.name == "sweeps" else KINDS[path.stem.partition("-")[0]]
     config = load_config(kind, path)
     assert check(kind, {**_plain(config)}, "again") == config
 
