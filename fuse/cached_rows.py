@@ -6,12 +6,13 @@ Shape letters: M heads of the stack, N clips of the table, B clips of a batch, D
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from cache.feature_table import FeatureTable
+from fuse.fusion_model import Standardiser
 from fuse.head import columns_of
 
 
@@ -32,6 +33,19 @@ class CachedRows:
     absent_Nm: Tensor | None
     labels_N: Tensor
     variants: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+
+    _standardisers: dict[tuple[int, ...], Standardiser] = field(init=False, default_factory=dict, repr=False)
+
+    def standardiser(self, train: tuple[int, ...]) -> Standardiser:
+        """Mean and SD of these clips; the identity without any. All stacks of a fold share one.
+
+        Raises:
+            ValueError: all of them lack a modality.
+        """
+        if train not in self._standardisers:
+            fitted = Standardiser(self.widths)
+            self._standardisers[train] = fitted.fit(self.raw(train)) if train else fitted
+        return self._standardisers[train]
 
     @property
     def columns(self) -> dict[str, slice]:

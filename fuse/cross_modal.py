@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from fuse.head import CLASSES, Drop, Outputs, Rows, Shape, Weights, decided, draw_linear, linear
+from fuse.head import CLASSES, Drop, Outputs, Rows, Shape, decided
+from fuse.linear import Weights, draw_linear, linear
 
 ATTENTION_HEADS = 4
 NORMS = ("before_attention", "before_hidden", "last")
@@ -58,7 +59,7 @@ def transformer(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outpu
 
 def _attend(weights: Weights, tokens_MBTH: Tensor) -> Tensor:
     heads, clips, count, width = tokens_MBTH.shape
-    joined = torch.bmm(tokens_MBTH.flatten(1, 2), weights["attention_weight"])
+    joined = linear(weights, "attention", tokens_MBTH.flatten(1, 2))
     # To (3, M x B, attention heads, T, width of one).
     parts = joined.reshape(heads * clips, count, 3, ATTENTION_HEADS, width // ATTENTION_HEADS).permute(2, 0, 3, 1, 4)
     mixed = scaled_dot_product_attention(parts[0], parts[1], parts[2]).transpose(1, 2)

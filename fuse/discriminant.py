@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fuse.head import CLASSES, Weights
+from fuse.head import CLASSES
+from fuse.linear import Weights
 
 
 def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, shrinkage: float) -> Weights:
@@ -26,5 +27,5 @@ def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, shrinkage: float) -> W
     sphere = covariance_DD.diagonal().mean().clamp_min(1e-12)
     covariance_DD *= 1 - shrinkage
     covariance_DD.diagonal().add_(shrinkage * sphere)
-    weight_DC = torch.linalg.solve(covariance_DD, means_CD.T)
-    return {"out_weight": weight_DC.float(), "out_bias": (-0.5 * (weight_DC.T * means_CD).sum(1)).float()}
+    weight_CD = torch.linalg.solve(covariance_DD, means_CD.T).T
+    return {"out_weight": weight_CD.float(), "out_bias": (-0.5 * (weight_CD * means_CD).sum(1)).float()}

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from fuse.head import Drop, Outputs, Rows, Shape, Weights
+from fuse.head import Drop, Outputs, Rows, Shape
 from fuse.heads import find_head
+from fuse.linear import Weights
 
 MISSING = ("mean", "zero", "learned")
 SMALLEST_SCALE = 1e-6

@@ -9,7 +9,6 @@ by side, C classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 
 from cache.clips import LABELS
+from fuse.linear import Weights, draw_linear, linear
 
 CLASSES = len(LABELS)
-Weights = dict[str, Tensor]
 Drop = Callable[[Tensor], Tensor]
 
 
@@ -90,21 +89,6 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
         columns[name] = slice(start, start + width)
         start += width
     return columns
-
-
-def draw_linear(name: str, inputs: int, outputs: int, generator: torch.Generator) -> Weights:
-    """One layer, drawn as torch.nn.Linear draws: uniform within 1 over the root of its inputs."""
-    bound = 1 / math.sqrt(inputs)
-
-    def uniform(*shape: int) -> Tensor:
-        return (2 * torch.rand(shape, generator=generator) - 1) * bound
-
-    return {f"{name}_weight": uniform(inputs, outputs), f"{name}_bias": uniform(outputs)}
-
-
-def linear(weights: Weights, name: str, rows_MBD: Tensor) -> Tensor:
-    """Every head's layer of that name on its own batch; (M, B, inputs) to (M, B, outputs)."""
-    return torch.baddbmm(weights[f"{name}_bias"][:, None], rows_MBD, weights[f"{name}_weight"])
 
 
 def decided(logits_MBC: Tensor, fused_MBH: Tensor) -> Outputs:

@@ -20,14 +20,12 @@ from fuse.head import (
     Outputs,
     Rows,
     Shape,
-    Weights,
     decided,
-    draw_linear,
     draw_probe,
-    linear,
     probe,
     undropped_probe,
 )
+from fuse.linear import Weights, draw_linear, linear
 from fuse.logistic import solve_logistic
 
 
@@ -110,7 +108,7 @@ def draw_late_learned(shape: Shape, generator: torch.Generator) -> Weights:
 
     That layer starts as the average: from random weights it needed more steps than twenty epochs have.
     """
-    average = torch.eye(CLASSES).repeat(len(shape.widths), 1) / len(shape.widths)
+    average = torch.eye(CLASSES).repeat(1, len(shape.widths)) / len(shape.widths)
     return draw_late(shape, generator) | {"joined_weight": average, "joined_bias": torch.zeros(CLASSES)}
 
 

@@ -15,8 +15,9 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from fuse.cached_rows import CachedRows
 from fuse.fusion_model import ModelSettings, forward, standardise
-from fuse.head import CLASSES, Rows, Weights
+from fuse.head import CLASSES, Rows
 from fuse.job import Job
+from fuse.linear import Weights
 
 # Heads of one fold share its rows; more of them at once would only fall out of cache.
 HEADS_AT_ONCE = 16

@@ -9,7 +9,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from fuse.head import CLASSES, Weights
+from fuse.head import CLASSES
+from fuse.linear import Weights
 
 ITERATIONS = 2000
 
@@ -19,12 +20,12 @@ def solve_logistic(rows_BD: Tensor, labels_B: Tensor, regularisation: float) -> 
     regression = LogisticRegression(C=1 / regularisation, max_iter=ITERATIONS)
     regression.fit(rows_BD.cpu().double().numpy(), labels_B.cpu().numpy())
     # An emotion that nobody in training shows is never preferred.
-    weight_DC = torch.zeros(rows_BD.shape[1], CLASSES)
+    weight_CD = torch.zeros(CLASSES, rows_BD.shape[1])
     bias_C = torch.full((CLASSES,), -1e4)
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(regression.classes_) == 2:
         coefficients, intercepts = [-coefficients[0] / 2, coefficients[0] / 2], [-intercepts[0] / 2, intercepts[0] / 2]
     for place, label in enumerate(regression.classes_):
-        weight_DC[:, label] = torch.as_tensor(coefficients[place]).float()
+        weight_CD[label] = torch.as_tensor(coefficients[place]).float()
         bias_C[label] = float(intercepts[place])
-    return {"out_weight": weight_DC, "out_bias": bias_C}
+    return {"out_weight": weight_CD, "out_bias": bias_C}

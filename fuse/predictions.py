@@ -223,9 +223,8 @@ def _text_columns(predictions: Predictions) -> list[list[Any]]:
     columns: list[list[Any]] = []
     for name in COLUMNS:
         if name in PROBABILITY_COLUMNS:
-            # repr of a Python float is the shortest text that reads back as the same float64.
-            values = predictions.probabilities_NC[:, PROBABILITY_COLUMNS.index(name)].tolist()
-            columns.append([repr(value) for value in values])
+            # csv writes a Python float as repr does: the shortest text that reads back as the same float64.
+            columns.append(predictions.probabilities_NC[:, PROBABILITY_COLUMNS.index(name)].tolist())
         elif name in ("label", "predicted"):
             columns.append([LABELS[index] for index in getattr(predictions, name).tolist()])
         else:

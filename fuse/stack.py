@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fuse.cached_rows import CachedRows
-from fuse.fusion_model import FusionModel, ModelSettings, Standardiser, draw_weights, forward, prepared, standardise
-from fuse.head import CLASSES, Weights
+from fuse.fusion_model import FusionModel, ModelSettings, draw_weights, forward, prepared, standardise
+from fuse.head import CLASSES
 from fuse.heads import find_head
 from fuse.held_out import HeldOut
 from fuse.job import Fitted, History, Job
+from fuse.linear import StackWeights, Weights
 from fuse.stack_batches import Batch, StackBatches
 from fuse.stacked_adamw import Pace, StackedAdamW
 
@@ -72,9 +73,10 @@ class Stack:
         """At the starting weights of each job's seed."""
         self.settings, self.cached, self.jobs, self.schedule = settings, cached, jobs, schedule
         self.device = cached.rows_ND.device
-        self.weights = _stacked([draw_weights(settings, job.seed) for job in jobs], self.device)
+        drawn = {seed: draw_weights(settings, seed) for seed in {job.seed for job in jobs}}
+        self.weights = StackWeights.of([drawn[job.seed] for job in jobs], self.device)
         self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.standardisers = _standardisers(cached, jobs)
+        self.standardisers = [cached.standardiser(job.train if job.standardise else ()) for job in jobs]
         statistics = zip(*(one.side_by_side() for one in self.standardisers), strict=True)
         self.mean_MD, self.scale_MD = (torch.stack(parts).to(self.device) for parts in statistics)
         self.zero_MD = standardise(torch.zeros_like(self.mean_MD), self.mean_MD, self.scale_MD)
@@ -93,7 +95,7 @@ class Stack:
         total_M, clips_M = torch.zeros(2, len(self.jobs), device=self.device)
         for batch in itertools.islice(self.batches.epoch(epoch), batches):
             heads = len(batch.labels_MB)
-            weights = self.weights if heads == len(self.jobs) else self._first(heads)
+            weights = self.weights if heads == len(self.jobs) else self.weights.first(heads)
             outputs = forward(self.settings, weights, batch.rows, self.zero_MD[:heads], self._drop)
             sum_M = (losses(outputs.taught_MBKC, batch, self.smoothing_M[:heads]) * batch.weight_MB).sum(1)
             count_M = batch.weight_MB.sum(1)
@@ -102,9 +104,6 @@ class Stack:
             total_M[:heads] += sum_M.detach()
             clips_M[:heads] += count_M
         self._record_losses(epoch, total_M / clips_M)
-
-    def _first(self, heads: int) -> Weights:
-        return {name: weight[:heads] for name, weight in self.weights.items()}
 
     def validate(self, epoch: int) -> None:
         """Score every head on its validation clips; keep the weights of those that were never better."""
@@ -182,19 +181,3 @@ def losses(taught_MBKC: Tensor, batch: Batch, smoothing_M: Tensor) -> Tensor:
     smoothing_M11 = smoothing_M[:, None, None]
     target_MBC = (1 - smoothing_M11) * target_MBC + smoothing_M11 / CLASSES
     return -(taught_MBKC.log_softmax(-1) * target_MBC[:, :, None]).sum((2, 3)) / taught_MBKC.shape[2]
-
-
-def _stacked(weights: Sequence[Weights], device: torch.device) -> Weights:
-    return {name: torch.stack([one[name] for one in weights]).to(device).requires_grad_() for name in weights[0]}
-
-
-def _standardisers(cached: CachedRows, jobs: Sequence[Job]) -> list[Standardiser]:
-    """Of each job; those of one fold share theirs."""
-    known: dict[tuple[object, ...], Standardiser] = {}
-    for job in jobs:
-        key = (job.train, job.standardise)
-        if key not in known:
-            known[key] = Standardiser(cached.widths)
-            if job.standardise:
-                known[key].fit(cached.raw(job.train))
-    return [known[job.train, job.standardise] for job in jobs]

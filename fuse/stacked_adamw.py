@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fuse.head import Weights
+from fuse.linear import Weights
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class StackedAdamW:
         for number, part in enumerate(self._slices):
             if part.heads.stop > heads:
                 return
-            whole = len(self._slices) == 1
-            own = list(gradients) if whole else [gradient[part.heads] for gradient in gradients]
+            # The kernel reads memory as it lies.
+            own = [gradient[part.heads].contiguous() for gradient in gradients]
             torch._foreach_add_(part.done, 1)
             torch._fused_adamw_(
                 part.weights,

@@ -141,7 +141,7 @@ def test_the_same_training_as_torchs_own_adamw_and_cosine() -> None:
 
     start = draw_weights(settings, one.seed)
     layer = torch.nn.Linear(19, 8)
-    layer.weight.data, layer.bias.data = start["out_weight"].T.clone(), start["out_bias"].clone()
+    layer.weight.data, layer.bias.data = start["out_weight"].clone(), start["out_bias"].clone()
     adamw = torch.optim.AdamW(layer.parameters(), lr=one.lr, weight_decay=one.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, 3 * 3)
     streams = Streams([one.seed], torch.device("cpu"))
