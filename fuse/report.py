@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from cache.atomic import write_atomic
 from cache.clips import Clip, read_corpus
 from cache.feature_table import FeatureTable
-from cache.splits import LEAKS_SPEAKERS, Fold
+from cache.splits import Fold
 from configs.fusion import FusionConfig
 from configs.loader import load_config, main
 from configs.protocols import load_protocol
@@ -32,9 +32,8 @@ from fuse.fusion_model import FusionModel
 from fuse.layer_probe import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.projection import METHODS, project
 from fuse.run_folder import CHECKPOINT, CONFIG, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
-from fuse.speaker_adaptation import ADAPTED
 from fuse.tables import table_under
-from fuse.train import RANDOM_NOTE, fold_of, load_model
+from fuse.train import caveats, fold_of, load_model
 
 FEATURES = "features.png"
 LAYERS = "layers.png"
@@ -43,7 +42,7 @@ FUSED = "fused"
 # t-SNE takes minutes for more, and nobody can tell more points apart.
 CLIPS_SHOWN_AT_MOST = 1500
 # Their last layer sees the modalities themselves.
-WITHOUT_HIDDEN_LAYER = ("linear", "lda")
+WITHOUT_HIDDEN_LAYER = ("linear", "lda", "logistic")
 
 
 def run(config: ReportConfig) -> int:
@@ -58,7 +57,7 @@ def run(config: ReportConfig) -> int:
     trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
     clips = read_corpus(Path(trained.corpus)).clips
     table = table_under(trained, clips, trained.condition)
-    fold, note = fold_of(checkpoint), caveats(trained, table.random_weights)
+    fold, note = fold_of(checkpoint), caveats(trained, table)
     with threadpool_limits(config.threads):
         scores = probe_layers(trained, clips)
         write_atomic(folder / LAYERS_TABLE, layers_csv(scores))
@@ -70,16 +69,6 @@ def run(config: ReportConfig) -> int:
         draw_features(model, table.take(fold.clip_ids("train", table.clips)), shown, folder / FEATURES, title, note)
     _print(folder, scores, note)
     return 0
-
-
-def caveats(trained: FusionConfig, random_weights: bool) -> str:
-    """What must stand on every figure of the run."""
-    words = [
-        (random_weights, RANDOM_NOTE),
-        (load_protocol(trained.protocol).leaks_speakers, LEAKS_SPEAKERS),
-        (trained.standardise == "speaker", ADAPTED),
-    ]
-    return "; ".join(text for said, text in words if said)
 
 
 def probe_layers(trained: FusionConfig, clips: Sequence[Clip]) -> list[LayerScore]:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 import torch
 
 from fuse.cached_rows import CachedRows
-from fuse.fusion_model import ModelSettings
+from fuse.fusion_model import ModelSettings, draw_weights
 from fuse.heads import find_head
 from fuse.job import Fitted, Job
 from fuse.stack import Schedule, Stack, company, fit_stack
 
-WIDEST = 256
+# Fewer heads than this are never faster in several stacks.
+NARROWEST = 8
 TIMED_BATCHES = 3
 # A wider stack must be worth its memory, and a timing has noise.
 WORTH = 0.95
+# Of a stack: its weights, two moments, gradients and the best weights so far.
+LARGEST_BYTES, COPIES = 2**31, 5
 
 
 def fit_jobs(
@@ -25,7 +28,9 @@ def fit_jobs(
 ) -> list[Fitted]:
     """Train every job in stacks of a measured width; `done` is told how many heads each stack had."""
     fitted: dict[int, Fitted] = {}
-    for numbers in cut(jobs, measure(settings, cached, jobs, schedule).width):
+    widest = min(len(jobs), _widest(settings))
+    width = widest if widest <= NARROWEST else measure(settings, cached, jobs, schedule).width
+    for numbers in cut(jobs, width):
         stack = fit_stack(settings, cached, [jobs[number] for number in numbers], schedule)
         fitted |= dict(zip(numbers, stack, strict=True))
         done(len(numbers))
@@ -54,16 +59,25 @@ class Measured:
 
 
 def measure(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> Measured:
-    """The width with the least time per head among 1, 2, 4, ..., over a few batches each."""
+    """The width with the least time per head among 8, 32, 128, ... over a few batches each; fewer than 8: all."""
     if find_head(settings.head, settings.hidden).solve:
         return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
-    best, width = Measured(1, float("inf")), 1
-    while width <= min(len(jobs), WIDEST):
+    widest = min(len(jobs), _widest(settings))
+    width = min(NARROWEST, widest)
+    best = Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule))
+    while width < widest:
+        width = min(4 * width, widest)
         seconds = _seconds_per_head(settings, cached, jobs[:width], schedule)
         if seconds > WORTH * best.seconds_per_batch:
             break
-        best, width = Measured(width, seconds), 2 * width
+        best = Measured(width, seconds)
     return best
+
+
+def _widest(settings: ModelSettings) -> int:
+    """How many heads fit into the memory that a stack may take."""
+    head_bytes = sum(weight.nbytes for weight in draw_weights(settings, 0).values())
+    return max(1, LARGEST_BYTES // (COPIES * head_bytes))
 
 
 def _seconds_per_head(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> float:

@@ -47,13 +47,13 @@ def run(config: SweepConfig) -> int:
     runs = every_run(config)
     out = Path(config.output_dir)
     if config.dry_run:
-        _print_plan(runs, runs, make_plan(config, runs), ranks)
+        _print_plan(runs, runs, make_plan(config, runs, ranks), ranks)
         return 0
     with locked(out) as lock:
         factors = list(config.grid)
         done = _resume(out, config, factors)
         left = [one for one in runs if one.number not in done]
-        plan = make_plan(config, left)
+        plan = make_plan(config, left, ranks)
         _print_plan(runs, left, plan, ranks)
         if left:
             interruption.listen()
@@ -62,8 +62,11 @@ def run(config: SweepConfig) -> int:
         return _finish(config, runs, factors, plan.note, interruption)
 
 
-def make_plan(config: SweepConfig, runs: Sequence[Run]) -> SweepPlan:
-    """Check every shape of run against the stores, and measure how wide its stacks should be."""
+def make_plan(config: SweepConfig, runs: Sequence[Run], ranks: int) -> SweepPlan:
+    """Check every shape of run against the stores, and measure how wide its stacks should be.
+
+    No wider than that every rank has one of each shape.
+    """
     first = runs[0].configuration.config if runs else every_run(config)[0].configuration.config
     torch.set_num_threads(first.threads)
     clips = read_corpus(Path(first.corpus)).clips
@@ -76,7 +79,9 @@ def make_plan(config: SweepConfig, runs: Sequence[Run]) -> SweepPlan:
         ground = ground_of(same[0].configuration.config, clips, config)
         jobs = jobs_of(ground, same)
         measured = measure(settings_of(ground.config, ground.main), ground.cached, jobs, schedule_of(ground.config))
-        stacks += [[same[place].number for place in part] for part in cut(jobs, measured.width)]
+        stacks += [
+            [same[place].number for place in part] for part in cut(jobs, min(measured.width, -(-len(jobs) // ranks)))
+        ]
         seconds += measured.seconds(jobs, schedule_of(ground.config))
         notes[caveats(ground.config, ground.main)] = True
     return SweepPlan(stacks, seconds, "; ".join(note for note in notes if note))

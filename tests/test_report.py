@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from configs.fusion import FusionConfig, Optim
 from configs.loader import load_config, main
 from configs.protocols import load_protocol
 from configs.report import ReportConfig
-from fuse.report import CLIPS_SHOWN_AT_MOST, caveats, feature_spaces, run, shown_clips, space_name
+from fuse.report import CLIPS_SHOWN_AT_MOST, feature_spaces, run, shown_clips, space_name
 from fuse.run_folder import CHECKPOINT, run_folders
 from fuse.tables import table_under
-from fuse.train import RANDOM_NOTE, fold_of, load_model
+from fuse.train import RANDOM_NOTE, caveats, fold_of, load_model
 from fuse.train import run as run_training
 from tests.tiny_features import LAYERS, WIDTHS, tiny_clips, write_tiny_features
 
@@ -152,7 +153,8 @@ def test_caveats_stand_on_every_figure(tmp_path: Path, drawn: list[Figure]) -> N
     run(ReportConfig(str(tmp_path / "run")))
     note = "leaks speakers; speaker-adapted, unlabelled"
     assert all(note in texts(figure) for figure in drawn)
-    assert caveats(config, True) == f"{RANDOM_NOTE}; {note}"
+    random = replace(table_under(config, clips, "clean"), random_weights=True)
+    assert caveats(config, random) == f"{RANDOM_NOTE}; {note}"
     assert "UAR on validation clips" in texts(drawn[0])
     assert any("no hidden layer" in text for text in texts(drawn[1]))
 

@@ -12,12 +12,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fuse.cached_rows import CachedRows
-from fuse.fusion_model import ModelSettings
+from fuse.fusion_model import ModelSettings, draw_weights
 from fuse.heads import HEADS
 from fuse.job import Fitted, Job
 from fuse.metrics import uar
 from fuse.stack import Schedule, fit_stack
 from fuse.stack_width import cut, measure
+from fuse.streams import Streams
 
 WIDTHS = {"audio": 9, "video": 6, "face": 4}
 CLIPS = 120
@@ -136,9 +137,6 @@ def test_validation_clips_change_nothing_that_is_learned() -> None:
 def test_the_same_training_as_torchs_own_adamw_and_cosine() -> None:
     rows, one = cached(), replace(job(0), lr=3e-3, dropout=0.0, standardise=False, train=tuple(range(48)))
     settings = shape("linear", dropout=0.0)
-    from fuse.fusion_model import draw_weights
-    from fuse.streams import Streams
-
     start = draw_weights(settings, one.seed)
     layer = torch.nn.Linear(19, 8)
     layer.weight.data, layer.bias.data = start["out_weight"].clone(), start["out_bias"].clone()
@@ -171,9 +169,16 @@ def test_stacks_hold_every_job_once_and_no_more_than_their_width(count: int, wid
 
 
 def test_the_width_is_measured_and_fits_the_jobs() -> None:
-    jobs = [job(number) for number in range(6)]
-    assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (1, 2, 4)
+    jobs = [job(number) for number in range(40)]
+    assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (8, 32, 40)
+    assert measure(shape("mlp"), cached(), jobs[:6], Schedule(1, 16)).width == 6
     assert measure(shape("lda"), cached(), jobs, Schedule(1, 16)).width == 1
+
+
+def test_a_stack_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = sum(weight.nbytes for weight in draw_weights(shape("mlp"), 0).values())
+    monkeypatch.setattr("fuse.stack_width.LARGEST_BYTES", 3 * 5 * weights)
+    assert measure(shape("mlp"), cached(), [job(number) for number in range(6)], Schedule(1, 16)).width == 3
 
 
 def test_the_last_epoch_is_kept_where_that_is_asked_for() -> None:
