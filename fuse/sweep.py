@@ -79,9 +79,8 @@ def make_plan(config: SweepConfig, runs: Sequence[Run], ranks: int) -> SweepPlan
         ground = ground_of(same[0].configuration.config, clips, config)
         jobs = jobs_of(ground, same)
         measured = measure(settings_of(ground.config, ground.main), ground.cached, jobs, schedule_of(ground.config))
-        stacks += [
-            [same[place].number for place in part] for part in cut(jobs, min(measured.width, -(-len(jobs) // ranks)))
-        ]
+        width = min(measured.width, -(-len(jobs) // ranks))
+        stacks += [[same[place].number for place in part] for part in cut(jobs, width)]
         seconds += measured.seconds(jobs, schedule_of(ground.config))
         notes[caveats(ground.config, ground.main)] = True
     return SweepPlan(stacks, seconds, "; ".join(note for note in notes if note))
