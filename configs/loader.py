@@ -89,6 +89,7 @@ def main(
 ) -> int:
     """Entry point shared by every module: parse the command line, load, run, turn ValueError into exit code 2.
 
+    Ctrl-C is 130 and a word, for what has nothing to say about going on.
     `flags`: keys that may also be switched on as `--key`.
     """
     parser = argparse.ArgumentParser(description=description)
@@ -96,13 +97,16 @@ def main(
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="overrides, parsed as YAML")
     for flag in flags:
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"the same as {flag}=true")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
     switched = [f"{flag}=true" for flag in flags if getattr(parsed, flag)]
     try:
         return run(load_config(kind, parsed.config, [*parsed.overrides, *switched]))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _shipped() -> str:

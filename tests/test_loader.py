@@ -254,3 +254,20 @@ def test_main_refuses_a_bad_configuration_with_2(tmp_path: Path, capsys: pytest.
     (tmp_path / "x.yaml").write_text("corpus: a.csv\n")
     assert main(Outer, lambda _: 0, "x", ["--config", str(tmp_path / "x.yaml"), "sise=16"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/x.yaml: unknown key sise; did you mean size?")
+
+
+def test_overrides_may_stand_on_both_sides_of_an_option(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("corpus: a.csv\n")
+    config = str(tmp_path / "x.yaml")
+    assert (
+        main(Outer, lambda one: one.size + one.inner.steps, "x", ["size=16", "--config", config, "inner.steps=2"]) == 18
+    )
+
+
+def test_main_turns_ctrl_c_into_one_word_and_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: Outer) -> int:
+        raise KeyboardInterrupt
+
+    (tmp_path / "x.yaml").write_text("corpus: a.csv\n")
+    assert main(Outer, run, "x", ["--config", str(tmp_path / "x.yaml")]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
