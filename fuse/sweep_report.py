@@ -117,7 +117,7 @@ def _validation_table(config: SweepConfig, cells: Sequence[Cell]) -> Iterator[st
 
 
 def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Iterator[str]:
-    yield "Chosen on the validation speakers of each fold, scored on its test speakers:"
+    yield "Chosen on each fold's validation clips, scored on its test clips:"
     yield ""
     first = config.compare or "chosen among"
     yield f"| {first} | condition | test UAR % | 95 % over speakers | difference | p (Holm) |"
