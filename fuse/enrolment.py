@@ -8,9 +8,7 @@ know to be neutral.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +32,7 @@ from fuse.predictions import Predictions, concatenate, write_predictions
 from fuse.run_folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.speaker_adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
 from fuse.statistics import speaker_interval
+from fuse.table_csv import csv_of
 from fuse.tables import raw_table
 from fuse.train import caveats, fold_of, load_model, predictions_of
 
@@ -187,7 +186,7 @@ def _write(
     text = "\n".join(_markdown(curve, strengths, note)) + "\n"
     write_atomic(out / CONFIG, dump_config(config))
     write_predictions(predictions, out / PREDICTIONS)
-    write_atomic(out / "enrolment.csv", _csv(curve))
+    write_atomic(out / "enrolment.csv", csv_of(curve))
     write_atomic(out / "enrolment.md", text)
     enrolment_figure([asdict(point) for point in curve], out / "enrolment.png", note)
     print(text)
@@ -213,14 +212,6 @@ def _markdown(curve: Sequence[Point], strengths: Sequence[float], note: str) -> 
     yield "neutral: the neutral clips alone, which one has to know to be neutral. No other label is used."
     if note:
         yield f"**{note}**"
-
-
-def _csv(curve: Sequence[Point]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(curve[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in asdict(point).items()} for point in curve)
-    return text.getvalue()
 
 
 if __name__ == "__main__":

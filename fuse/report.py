@@ -6,8 +6,6 @@ modality by itself, on validation speakers.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -32,6 +30,7 @@ from fuse.fusion_model import FusionModel
 from fuse.layer_probe import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.projection import METHODS, project
 from fuse.run_folder import CHECKPOINT, CONFIG, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
+from fuse.table_csv import csv_of
 from fuse.tables import table_under
 from fuse.train import caveats, fold_of, load_model
 
@@ -60,7 +59,7 @@ def run(config: ReportConfig) -> int:
     fold, note = fold_of(checkpoint), caveats(trained, table)
     with threadpool_limits(config.threads):
         scores = probe_layers(trained, clips)
-        write_atomic(folder / LAYERS_TABLE, layers_csv(scores))
+        write_atomic(folder / LAYERS_TABLE, csv_of(scores))
         scored_on = "validation clips" if fold.leaks_speakers else "validation speakers"
         rows = [asdict(score) for score in scores]
         layers_figure(rows, folder / LAYERS, layers_title(trained, scores), note, scored_on)
@@ -87,15 +86,6 @@ def _table_of(trained: FusionConfig, clips: Sequence[Clip], what: StoredLayer) -
     encoders = {what.modality: what.encoder}
     alone = replace(trained, modalities=(what.modality,), layers=what.layer, encoders=encoders)
     return table_under(alone, clips, trained.condition)
-
-
-def layers_csv(scores: Sequence[LayerScore]) -> str:
-    """A line per modality and layer; `low` and `high` are empty where speakers are too few for an interval."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(scores[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(score) for score in scores)
-    return text.getvalue()
 
 
 def layers_title(trained: FusionConfig, scores: Sequence[LayerScore]) -> str:

@@ -5,8 +5,6 @@ Every number is computed from the predictions.csv that is written beside the tab
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ from fuse.metrics import speaker_scores, summarise, uar
 from fuse.predictions import Predictions, concatenate, write_predictions
 from fuse.run_folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.statistics import MINIMUM_SPEAKERS, speaker_differences, speaker_interval
+from fuse.table_csv import csv_of
 from fuse.tables import table_under
 from fuse.train import caveats, fold_of, load_model, predictions_of
 
@@ -75,7 +74,7 @@ def run(config: RobustnessConfig) -> int:
     for one in evaluated:
         folder = out if len(evaluated) == 1 else out / one.name
         write_predictions(one.predictions, folder / PREDICTIONS)
-    write_atomic(out / "robustness_table.csv", _csv(rows))
+    write_atomic(out / "robustness_table.csv", csv_of(rows))
     write_atomic(out / "robustness_table.md", text)
     robustness_figure([asdict(row) for row in rows], out / "robustness_table.png", note)
     print(text)
@@ -178,14 +177,6 @@ def _row(name: str, subset: str, condition: str, rows: Predictions, clean: Predi
 def _names(folders: Sequence[Path]) -> list[str]:
     short = [folder.name for folder in folders]
     return short if len(set(short)) == len(short) else ["-".join(folder.parts[-2:]) for folder in folders]
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in asdict(row).items()} for row in rows)
-    return text.getvalue()
 
 
 def _percent(value: float | None) -> str:

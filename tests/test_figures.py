@@ -21,6 +21,7 @@ from fuse.figures import (
 )
 from fuse.predictions import Predictions, concatenate
 from fuse.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHES
+from tests.figure_texts import texts
 
 SUBSETS = ("audio+video+text", "audio+video", "audio+text", "video+text", "audio", "video", "text")
 
@@ -74,24 +75,6 @@ def rows(runs: int = 1, subsets: int = 7, conditions: int = 8, interval: bool = 
         for subset in range(subsets)
         for condition in names
     ]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were saved, to look into."""
-    kept: list[Figure] = []
-    save = Figure.savefig
-
-    def remember(figure: Figure, *arguments: Any, **options: Any) -> None:
-        kept.append(figure)
-        save(figure, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return kept
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
 
 
 def test_confusion_cells_hold_percentages_and_counts(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from fuse.run_folder import CHECKPOINT, run_folders
 from fuse.tables import table_under
 from fuse.train import RANDOM_NOTE, caveats, fold_of, load_model
 from fuse.train import run as run_training
+from tests.figure_texts import texts
 from tests.tiny_features import LAYERS, WIDTHS, tiny_clips, write_tiny_features
 
 ROOT = Path(__file__).parents[1]
@@ -53,23 +53,6 @@ def config_of(folder: Path, **changes: Any) -> FusionConfig:
         **changes,
     }
     return FusionConfig(str(folder / "metadata.csv"), str(folder), **settings)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    kept: list[Figure] = []
-    save = Figure.savefig
-
-    def remember(figure: Figure, *arguments: Any, **options: Any) -> None:
-        kept.append(figure)
-        save(figure, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return kept
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
 
 
 def test_a_run_gets_its_pictures_and_the_table(

@@ -23,19 +23,6 @@ def grid(factors: dict[str, tuple[str, ...]], interval: bool = True) -> list[dic
     return made
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    kept: list[Figure] = []
-    save = Figure.savefig
-
-    def remember(figure: Figure, *arguments: Any, **options: Any) -> None:
-        kept.append(figure)
-        save(figure, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return kept
-
-
 def rows_of(figure: Figure, panel: int = 0) -> list[str]:
     return [label.get_text() for label in figure.axes[panel].get_yticklabels()]
 
