@@ -13,7 +13,7 @@ from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 # Ten are promised between a signal and the end; torchrun alone would wait for thirty.
-SECONDS_OF_GRACE = 6.5
+SECONDS_OF_GRACE = 5.0
 SECONDS_BETWEEN_LOOKS = 0.2
 # In the folder where ranks leave word: torchrun cannot pass on their exit codes.
 ERROR_FILE = "error.txt"

@@ -44,7 +44,7 @@ DEVICE_BATCH = {"cuda": 8, "cpu": 1}
 OTHER_FILE = "the file is damaged or another one: its sha256 is not the corpus's"
 
 # Ten are promised. A batch that takes longer is given up: its unit stays pending either way.
-SECONDS_TO_FINISH = 5
+SECONDS_TO_FINISH = 4
 
 
 class Stopped(Exception):
