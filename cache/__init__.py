@@ -1,1 +1,1 @@
-"""What is kept: clips, splits, conditions, media, features, tables. Never imports torch."""
+"""What is kept: clips, protocols, conditions, media, features. Never imports torch."""

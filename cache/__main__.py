@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cache.clips import read_corpus
+from cache.care.garbage import collect
+from cache.care.info import info
+from cache.care.repair import repair
+from cache.care.sources import changed_sources
+from cache.care.verify import verify
 from cache.conditions import CLEAN
-from cache.export import Export, export
-from cache.garbage import collect
-from cache.import_features import Import, import_features
-from cache.info import info
-from cache.repair import repair
-from cache.verify import verify
-from cache.verify_sources import changed_sources
+from cache.corpus.clips import read_corpus
+from cache.exchange.exports import Export, export
+from cache.exchange.imports import Import, import_features
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,1 +1,1 @@
-"""What a run may say: one frozen dataclass per entry point, the YAML loader, the YAML files."""
+"""What a run may say, and how a command starts. Never imports torch."""

@@ -12,15 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.atomic import write_atomic
-from cache.feature_store import remove_leftovers
-from cache.lock import locked
-from configs.features import FeaturesConfig
+from cache.features.store import remove_leftovers
+from cache.files.atomic import write_atomic
+from cache.files.lock import locked
+from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, main
-from extract.failures import failed_clips, pending_rows, summary, write_failures
-from extract.launch import ERROR_FILE, Interruption, rank_count
-from extract.plan import Plan, lacks_media, make_plan, prepare_stores
-from extract.sources import check_sources
+from configs.schema.features import FeaturesConfig
+from extract.run.failures import failed_clips, pending_rows, summary, write_failures
+from extract.run.plan import Plan, lacks_media, make_plan, prepare_stores
+from extract.run.sources import check_sources
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> in
     with tempfile.TemporaryDirectory() as folder:
         config_file, error_file = Path(folder, "config.yaml"), Path(folder, ERROR_FILE)
         write_atomic(config_file, dump_config(plan.config))
-        arguments = ["extract.rank", str(config_file), folder]
+        arguments = ["extract.run.rank", str(config_file), folder]
         interruption.torchrun(arguments, ranks, plan.config.max_restarts, keep_open=[lock])
         if error_file.exists():
             raise ValueError(error_file.read_text())

@@ -1,1 +1,1 @@
-"""Feature to number: fusion heads, training, fine-tuning, metrics, statistics, reports."""
+"""Feature to number: fusion heads, training, fine-tuning, scores, tables."""

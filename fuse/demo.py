@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import extract.__main__ as stage_one
-import fuse.finetune
-import fuse.robustness
+import fuse.finetune.__main__
+import fuse.robustness.__main__
 import fuse.train
-from configs.demo import DemoConfig
-from configs.features import FeaturesConfig
-from configs.finetune import FinetuneConfig
-from configs.fusion import FusionConfig
 from configs.loader import load_config, main
-from configs.random_encoders import RandomEncodersConfig
-from configs.robustness import RobustnessConfig
-from extract.random_encoders import write_random_encoders
-from extract.synthetic import write_corpus
-from fuse.run_folder import METRICS
+from configs.schema.demo import DemoConfig
+from configs.schema.features import FeaturesConfig
+from configs.schema.finetune import FinetuneConfig
+from configs.schema.fusion import FusionConfig
+from configs.schema.random_encoders import RandomEncodersConfig
+from configs.schema.robustness import RobustnessConfig
+from extract.corpora.synthetic.corpus import write_corpus
+from extract.corpora.synthetic.encoders import write_random_encoders
+from fuse.runs.folder import METRICS
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "demo"
 OUTPUTS = Path("outputs/demo")
@@ -72,11 +72,11 @@ def _fusions() -> dict[str, Sequence[str]]:
 
 
 def _finetune() -> int:
-    return fuse.finetune.run(load_config(FinetuneConfig, SETTINGS / "finetune.yaml"))
+    return fuse.finetune.__main__.run(load_config(FinetuneConfig, SETTINGS / "finetune.yaml"))
 
 
 def _robustness() -> int:
-    return fuse.robustness.run(load_config(RobustnessConfig, SETTINGS / "robustness.yaml"))
+    return fuse.robustness.__main__.run(load_config(RobustnessConfig, SETTINGS / "robustness.yaml"))
 
 
 def _conclude(seconds: float) -> None:

@@ -13,23 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.clips import read_corpus
-from cache.feature_table import FeatureTable
-from cache.leakage import recorded_hashes, refuse_leaks
-from cache.splits import LEAKS_SPEAKERS, Fold
-from configs.fusion import FusionConfig
+from cache.corpus.clips import read_corpus
+from cache.features.table import FeatureTable
+from cache.protocols.folds import LEAKS_SPEAKERS, Fold
+from cache.protocols.leakage import recorded_hashes, refuse_leaks
+from configs.command.progress import Progress
 from configs.loader import dump_config, main
-from configs.protocols import load_protocol
-from extract.progress import Progress
-from fuse.cached_rows import cached_rows
-from fuse.fusion_model import FusionModel, ModelSettings, plain_settings
-from fuse.job import Fitted, History, Job
-from fuse.predictions import Predictions, concatenate
-from fuse.run_folder import METRICS, write_run
-from fuse.speaker_adaptation import ADAPTED, SpeakerStatistics, speaker_statistics
-from fuse.stack import Schedule
-from fuse.stack_width import fit_jobs
-from fuse.tables import Tables, load_tables, raw_table
+from configs.schema.fusion import FusionConfig
+from configs.schema.protocols import load_protocol
+from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
+from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, speaker_statistics
+from fuse.runs.folder import METRICS, write_run
+from fuse.runs.tables import Tables, load_tables, raw_table
+from fuse.scores.predictions import Predictions, concatenate
+from fuse.stack.job import Fitted, History, Job
+from fuse.stack.rows import cached_rows
+from fuse.stack.stack import Schedule
+from fuse.stack.width import fit_jobs
 
 RANDOM_NOTE = "random-weight encoders: plumbing, not a result"
 
@@ -252,7 +252,7 @@ def _enrolled(config: FusionConfig, table: FeatureTable) -> dict[str, Any]:
 
 
 def enrolled_statistics(checkpoint: Mapping[str, Any]) -> dict[str, SpeakerStatistics]:
-    """The speakers that an adapted run knows, for `fuse.speaker_adaptation.adapted`."""
+    """The speakers that an adapted run knows, for `fuse.runs.adaptation.adapted`."""
     kept = checkpoint.get("speakers", {})
     return {
         speaker: SpeakerStatistics(

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from cache.clips import Clip, write_metadata
-from configs.features import CARD_CONDITIONS, FeaturesConfig
+from cache.corpus.clips import Clip, write_metadata
+from configs.command.progress import Progress
 from configs.loader import check
-from extract.decode import decode
-from extract.encoders import Inputs, NetworkEncoder
-from extract.plan import make_plan, prepare_stores
-from extract.progress import Progress
-from extract.rank import StopRequest, Tools, compute, load_tools
+from configs.schema.features import CARD_CONDITIONS, FeaturesConfig
+from extract.encoders.catalogue import Inputs, NetworkEncoder
+from extract.media.decode import decode
+from extract.run.plan import make_plan, prepare_stores
+from extract.run.rank import StopRequest, Tools, compute, load_tools
 from tests.benchmarks.stopwatch import interleaved
 from tests.benchmarks.true_encoders import write_true_encoders
 from tests.benchmarks.usual_loop import usual_loop
-from tests.tiny_corpus import pictures, tone, write_mp4
+from tests.tiny.corpus import pictures, tone, write_mp4
 
 CLIPS, SECONDS, FPS = 4, 3.7, 30
 

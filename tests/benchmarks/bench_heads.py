@@ -20,16 +20,16 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from configs.loader import dump_config
-from configs.sweep import SweepConfig
-from fuse.cached_rows import CachedRows
-from fuse.fusion_model import ModelSettings
-from fuse.job import Job
-from fuse.predictions import Predictions, write_predictions
-from fuse.stack import Schedule, fit_stack
-from fuse.stack_width import fit_jobs, measure
+from configs.schema.sweep import SweepConfig
+from fuse.model.fusion import ModelSettings
+from fuse.scores.predictions import Predictions, write_predictions
+from fuse.stack.job import Job
+from fuse.stack.rows import CachedRows
+from fuse.stack.stack import Schedule, fit_stack
+from fuse.stack.width import fit_jobs, measure
 from tests.benchmarks.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
 from tests.benchmarks.stopwatch import Times, interleaved
-from tests.tiny_features import tiny_clips, write_tiny_features
+from tests.tiny.features import tiny_clips, write_tiny_features
 
 MODALITIES, WIDTH, ROWS, HELD_OUT = ("audio", "video", "text"), 768, 1200, 240
 HEADS, EPOCHS, ROUNDS, GPU_HEADS = 16, 3, 1, 128

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from cache.clips import LABELS, Clip, write_metadata
-from tests.tiny_corpus import tone, write_tiny_encoders
+from cache.corpus.clips import LABELS, Clip, write_metadata
+from tests.tiny.corpus import tone, write_tiny_encoders
+from tests.tiny.places import ROOT
 
 FEW, MANY = 144, 1440
 RANK = """
 import sys
 from pathlib import Path
-from configs.features import FeaturesConfig
+from configs.schema.features import FeaturesConfig
 from configs.loader import load_config
-from extract.plan import make_plan, prepare_stores
-from extract.rank import StopRequest, run_rank
+from extract.run.plan import make_plan, prepare_stores
+from extract.run.rank import StopRequest, run_rank
 config = load_config(FeaturesConfig, Path(sys.argv[1]))
 prepare_stores(make_plan(config))
 run_rank(config, 0, 1, StopRequest(), Path(sys.argv[1]).with_suffix(".decodes"))
@@ -70,6 +71,6 @@ def _seconds(*arguments: str) -> float:
 
 
 def _python(*arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

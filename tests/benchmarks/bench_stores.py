@@ -10,15 +10,15 @@ import numpy as np
 import torch
 import zarr
 
-from cache.clips import LABELS, Clip
-from cache.feature_store import ArraySpec, FeatureStore, UnitRows
-from cache.feature_table import load_table
-from cache.units import unit_count, unit_rows
-from extract.encoders import encoder_class
-from extract.models import find_model
+from cache.corpus.clips import LABELS, Clip
+from cache.features.store import ArraySpec, FeatureStore, UnitRows
+from cache.features.table import load_table
+from cache.features.units import unit_count, unit_rows
+from extract.encoders.catalogue import encoder_class
+from extract.encoders.models import find_model
 from tests.benchmarks.stopwatch import interleaved
 from tests.benchmarks.true_encoders import write_true_encoders
-from tests.tiny_corpus import tone
+from tests.tiny.corpus import tone
 
 CLIPS, LAYERS, WIDTH, LAYER = 1440, 13, 768, 7
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from configs.random_encoders import RandomEncodersConfig
-from extract.random_encoders import write_random_encoders
+from configs.schema.random_encoders import RandomEncodersConfig
+from extract.corpora.synthetic.encoders import write_random_encoders
 
 
 def write_true_encoders(folder: Path) -> dict[str, str]:

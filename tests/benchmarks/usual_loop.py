@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.clips import Clip, Corpus
 from cache.conditions import parse_condition
-from extract.corrupt import corrupt
-from extract.decode import decode
-from extract.encoders import NetworkEncoder
+from cache.corpus.clips import Clip, Corpus
+from extract.corrupt.apply import corrupt
+from extract.encoders.catalogue import NetworkEncoder
+from extract.media.decode import decode
 
 Rows = Callable[[Any], np.ndarray]
 

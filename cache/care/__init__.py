@@ -1,0 +1,1 @@
+"""Looking after stores: what is there, what is damaged, what is no longer needed."""

@@ -1,0 +1,1 @@
+"""The clips of a corpus and what their names and metadata say."""

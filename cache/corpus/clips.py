@@ -1,0 +1,138 @@
+"""Clips and the corpus they form: `metadata.csv`, read strictly.
+
+Required columns: clip_id, path, label, speaker. Known optional ones are the other fields of `Clip`;
+any further column is ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+
+from cache.files.atomic import write_atomic
+
+LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+REQUIRED = ("clip_id", "path", "label", "speaker")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled utterance. `path` is relative to the corpus root; "" means not known.
+
+    `sha256` of the media file: where it is known, a file with another one is a failed clip.
+    """
+
+    clip_id: str
+    path: str
+    label: str
+    speaker: str
+    statement: str = ""
+    intensity: str = ""
+    repetition: str = ""
+    sex: str = ""
+    split: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips in the order of their manifest, and the folder their paths start from."""
+
+    root: Path
+    clips: tuple[Clip, ...]
+
+    def source(self, clip: Clip) -> Path:
+        """The clip's media file."""
+        return self.root / clip.path
+
+
+def normal_speaker(text: str) -> str:
+    """Speaker "07" is speaker "7": protocols name RAVDESS actors by number."""
+    return (text.lstrip("0") or "0") if text.isascii() and text.isdigit() else text
+
+
+def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:
+    """Read and check a metadata.csv.
+
+    Args:
+        metadata: the CSV file (UTF-8, header line).
+        root: folder that `path` is relative to; default: the CSV's folder.
+
+    Raises:
+        ValueError: one line naming the file, the line and what to do.
+    """
+    root = metadata.parent if root is None else root
+    if not metadata.is_file():
+        raise ValueError(
+            f"no metadata file {metadata}; write one with: make corpus ROOT=<folder of clips> OUT={metadata}"
+        )
+    if not root.is_dir():
+        raise ValueError(f"corpus_root {root} is not a folder")
+    rows = _read_rows(metadata)
+    clips = tuple(_clip(metadata, line, row, root) for line, row in rows)
+    _refuse_duplicates(metadata, clips)
+    return Corpus(root, clips)
+
+
+def write_metadata(clips: Iterable[Clip], path: Path) -> None:
+    """Write a metadata.csv that `read_corpus` accepts."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Clip)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(clip) for clip in clips)
+    write_atomic(path, text.getvalue())
+
+
+def _read_rows(metadata: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        text = metadata.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it contains a NUL byte")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = [(reader.line_num, dict(row)) for row in reader]
+        header: Sequence[str] = reader.fieldnames or ()
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {error}") from error
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise ValueError(f"{metadata} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
+    if not rows:
+        raise ValueError(f"{metadata} lists no clips")
+    return rows
+
+
+def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:
+    where = f"{metadata} line {line}"
+    values = {field.name: (row.get(field.name) or "").strip() for field in fields(Clip)}
+    empty = [name for name in REQUIRED if not values[name]]
+    if empty:
+        raise ValueError(f"{where}: {', '.join(empty)} is empty")
+    if values["label"] not in LABELS:
+        raise ValueError(f"{where}: unknown label {values['label']!r}; known: {', '.join(LABELS)}")
+    clip = Clip(**{**values, "speaker": normal_speaker(values["speaker"])})
+    _refuse_escape(where, clip.path, root)
+    return clip
+
+
+def _refuse_escape(where: str, path: str, root: Path) -> None:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise ValueError(f"{where}: path {path!r} must be relative to the corpus root and stay inside it")
+    # A link that leaves the root would let a manifest read any file of the machine.
+    real_root = os.path.realpath(root)
+    if os.path.commonpath([real_root, os.path.realpath(root / path)]) != real_root:
+        raise ValueError(f"{where}: path {path!r} leads out of the corpus root {root}; copy the file into it")
+
+
+def _refuse_duplicates(metadata: Path, clips: Sequence[Clip]) -> None:
+    for name in ("clip_id", "path"):
+        seen: set[str] = set()
+        for clip in clips:
+            value = getattr(clip, name)
+            if value in seen:
+                raise ValueError(f"{metadata}: {name} {value!r} appears twice; each clip may be listed once")
+            seen.add(value)

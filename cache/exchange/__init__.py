@@ -1,0 +1,1 @@
+"""Features in from others and out to others."""

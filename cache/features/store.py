@@ -1,0 +1,435 @@
+"""Feature stores: one zarr v3 store per condition, written unit by unit, complete or pending.
+
+Layout of `<features_dir>/<condition>.zarr` (shapes in clips, layers, width; chunks are one unit high):
+
+    clip_id                         str     (clips,)                rows of every array, in this order
+    <modality>/<encoder>/hidden     float32 (clips, layers, width)  NaN where not written
+    <modality>/<encoder>/state      uint8   (clips,)                see `State`
+    <modality>/<encoder>/source     str     (clips,)                sha256 of the media file
+    <modality>/<encoder>/reason     str     (clips,)                why a clip failed or is absent
+    <modality>/<encoder>/checksum   uint32  (units, layers + parts + 1)  CRC-32 of layers, of `parts_of`, of these
+    text/<encoder>/transcript, words (JSON) str; confidence, wer, no_speech float32: (clips,)
+
+A unit is written data first, forced to the disk, then `state`: a crash leaves it pending. docs/store.md says more.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from cache.files.atomic import fsync_path
+from cache.features.seal import METADATA, broken_files, seal, sealed
+from cache.features.chunks import force_to_disk, plain_chunk, read_checksums, remove_unit, sealed_checksums
+from cache.features.units import unit_count, unit_rows, unit_size
+
+Strings = npt.NDArray[np.object_]
+TRANSCRIPT_COLUMNS = {
+    "transcript": str,
+    "words": str,
+    "confidence": np.float32,
+    "wer": np.float32,
+    "no_speech": np.float32,
+}
+# Columns notice damage themselves, on every reading. `hidden`, `state` and `checksum` are plain bytes.
+GUARDED = (ZstdCodec(level=0), Crc32cCodec())
+
+
+def parts_of(modality: str) -> tuple[str, ...]:
+    """The columns that are kept of a clip beside its features, in the order of their checksums."""
+    return ("state", "source", "reason", *(TRANSCRIPT_COLUMNS if modality == "text" else ()))
+
+
+class State(enum.IntEnum):
+    """What is known of one clip in one array."""
+
+    PENDING = 0
+    DONE = 1
+    FAILED = 2
+    ABSENT = 3
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One modality's array: who wrote it, how large a row is, everything that changes its numbers."""
+
+    modality: str
+    encoder: str
+    layers: int
+    width: int
+    provenance: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Group of the array inside a store."""
+        return f"{self.modality}/{self.encoder}"
+
+
+@dataclass
+class UnitRows:
+    """The rows of one unit, filled by whoever computes them. Rows start pending, with NaN features."""
+
+    hidden_BLD: npt.NDArray[np.float32]
+    state: npt.NDArray[np.uint8]
+    source: list[str]
+    reason: list[str]
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, rows: int, spec: ArraySpec) -> UnitRows:
+        """Room for `rows` clips of `spec`."""
+        hidden_BLD = np.full((rows, spec.layers, spec.width), np.nan, np.float32)
+        columns: dict[str, list[Any]] = {}
+        if spec.modality == "text":
+            columns = {n: ["" if kind is str else math.nan] * rows for n, kind in TRANSCRIPT_COLUMNS.items()}
+        return cls(hidden_BLD, np.zeros(rows, np.uint8), [""] * rows, [""] * rows, columns)
+
+    def fail(self, row: int, reason: str) -> None:
+        """Record that a clip could not be encoded."""
+        self.state[row], self.reason[row] = State.FAILED, reason
+
+    def absent(self, row: int, reason: str) -> None:
+        """Record that the clip has no such modality."""
+        self.state[row], self.reason[row] = State.ABSENT, reason
+
+    def done(self, row: int, hidden_LD: npt.NDArray[np.float32]) -> None:
+        """Store one clip's features; values that are not finite are a failure, not data."""
+        bad = np.flatnonzero(~np.isfinite(hidden_LD).all(axis=1))
+        if bad.size:
+            self.fail(row, f"encoder returned values that are not finite in layer {bad[0]}")
+            return
+        self.hidden_BLD[row], self.state[row] = hidden_LD, State.DONE
+
+
+def fingerprint(values: Sequence[str]) -> str:
+    """SHA-256 of a sequence of strings."""
+    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()
+
+
+class FeatureStore:
+    """One condition's features. Many processes may write, each its own units."""
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        """Use `create` or `open_store`."""
+        self.path = path
+        self.group = group
+        self.clip_ids = _clip_ids(group)
+
+    @classmethod
+    def create(cls, path: Path, clip_ids: Sequence[str]) -> FeatureStore:
+        """Open the store, making it first if need be; refuse one that was made for other clips."""
+        group = _open_group(path, "a")
+        corpus = fingerprint(clip_ids)
+        # The attribute is written after the ids: it says that they are complete.
+        if "corpus_sha256" not in group.attrs:
+            if any(child.is_dir() and child.name != "clip_id" for child in path.iterdir()):
+                raise ValueError(f"{path / METADATA} is lost; {_way_out(path)}")
+            _write_clip_ids(group, clip_ids)
+            group.attrs["corpus_sha256"] = corpus
+        if group.attrs["corpus_sha256"] != corpus:
+            raise ValueError(
+                f"{path} holds features of other clips than this corpus lists; "
+                f"set another features_dir, or delete {path}"
+            )
+        if fingerprint(_clip_ids(group)) != corpus:  # damaged, but these are the same ids
+            _write_clip_ids(group, clip_ids)
+        if broken_files(path) is None:
+            seal(group, path, [f"clip_id/{METADATA}"])
+            _force_metadata_to_disk(path, path / "clip_id")
+        return cls(path, group)
+
+    def require(self, spec: ArraySpec) -> None:
+        """Make the arrays of `spec`, or check that those there were made the same way.
+
+        Raises:
+            ValueError: naming every difference in provenance and the way out.
+        """
+        folder = self.path / spec.path
+        self.refuse_broken_metadata(spec.path)
+        stored: dict[str, Any] = {}
+        if (folder / METADATA).exists():
+            stored = self.group[spec.path].attrs.asdict()
+            if stored and stored != dict(spec.provenance):
+                raise ValueError(
+                    f"{self.path} {spec.path} was made differently: {_differences(stored, spec.provenance)}; "
+                    f"set another features_dir, or delete {folder} to recompute it"
+                )
+        # The parent explicitly: a crash between the two would leave it implied, and other bytes behind.
+        group = self.group.require_group(spec.modality).require_group(spec.encoder)
+        arrays = _layout(len(self.clip_ids), spec)
+        for name, layout in arrays.items():
+            if name not in group:
+                group.create_array(name, **layout)
+            (folder / name / "c").mkdir(exist_ok=True)
+        if not stored:
+            group.attrs.put(dict(spec.provenance))
+        if broken_files(folder / "checksum") is None:
+            files = [f"../../{METADATA}", f"../{METADATA}", *(f"../{n}/{METADATA}" for n in arrays if n != "checksum")]
+            copies = {"clips": len(self.clip_ids), "layers": spec.layers, "width": spec.width}
+            seal(_array(group, "checksum"), folder / "checksum", files, **copies, provenance=dict(spec.provenance))
+            _force_metadata_to_disk(self.path, folder)
+
+    def refuse_broken_metadata(self, path: str) -> None:
+        """Refuse an array with a zarr.json that is not what was written: it may say anything.
+
+        Raises:
+            ValueError: naming the file and the way out.
+        """
+        folder = self.path / path
+        broken = broken_files(folder / "checksum")
+        holder = folder / "checksum" / METADATA
+        if broken is None and holder.exists() and _is_written(folder):
+            raise ValueError(f"{folder} was written by another version; delete it and run make features again")
+        # One that is missing can be made again from the same provenance, but for the one that guards the others.
+        changed = [file for name in broken or [] if (file := holder.parent / name).exists()]
+        if broken is None and not holder.exists() and _is_written(folder):
+            changed = [holder]
+        if changed:
+            raise ValueError(f"{os.path.normpath(changed[0])} is damaged; {_way_out(self.path)}")
+
+    def states(self, path: str) -> npt.NDArray[np.uint8]:
+        """State of every clip in the array `<modality>/<encoder>`."""
+        return np.concatenate([self._unit_states(path, unit) for unit in range(unit_count(len(self.clip_ids)))])
+
+    def _unit_states(self, path: str, unit: int) -> npt.NDArray[np.uint8]:
+        chunk = plain_chunk(self.path / path / f"state/c/{unit}", np.uint8, (unit_size(len(self.clip_ids)),), 0)
+        if chunk is None:
+            raise self._damage(path, "state", unit)
+        return chunk[: len(unit_rows(len(self.clip_ids), unit))]
+
+    def reasons(self, path: str) -> list[str]:
+        """Why clips failed or are absent; "" for the others."""
+        return self.column(path, "reason")
+
+    def unit_is_pending(self, path: str, unit: int) -> bool:
+        """Whether any clip of the unit still waits."""
+        return bool((self._unit_states(path, unit) == State.PENDING).any())
+
+    def write_unit(self, spec: ArraySpec, unit: int, rows: UnitRows) -> None:
+        """Write one whole unit: data, forced to the disk, then its state."""
+        if (rows.state == State.PENDING).any():
+            raise AssertionError(f"unit {unit} of {spec.path} has rows that nobody decided on")
+        self.reset_unit(spec.path, unit)
+        span = unit_rows(len(self.clip_ids), unit)
+        group, where = self.group[spec.path], slice(span.start, span.stop)
+        assert isinstance(group, zarr.Group)
+        _array(group, "hidden")[where] = rows.hidden_BLD
+        columns: dict[str, Any] = {"state": rows.state, "source": rows.source, "reason": rows.reason, **rows.columns}
+        parts = {name: _column(columns[name], _array(group, name)) for name in parts_of(spec.modality)}
+        for name, column in parts.items():
+            if name != "state":
+                _array(group, name)[where] = column
+        layers = [part_checksum(rows.hidden_BLD[:, layer]) for layer in range(spec.layers)]
+        _array(group, "checksum")[unit] = sealed_checksums([*layers, *map(part_checksum, parts.values())])
+        folder = self.path / spec.path
+        force_to_disk(folder, ["hidden", "checksum", *parts], unit)
+        _array(group, "state")[where] = rows.state
+        force_to_disk(folder, ["state"], unit)
+
+    def reset_unit(self, path: str, unit: int) -> None:
+        """Set a unit back to pending, for good before this returns; its chunks are deleted, the state first."""
+        remove_unit(self.path / path, unit)
+
+    def read_layer(self, path: str, layer: int) -> npt.NDArray[np.float32]:
+        """One layer of every clip, (clips, width), by its place among those kept; rows that are not done are NaN.
+
+        Raises:
+            ValueError: a chunk is not what was written (flipped bits, deleted files).
+        """
+        clips, layers, width = self.shape(path)
+        hidden = np.empty((clips, width), np.float32)
+        parts = len(parts_of(path.partition("/")[0]))
+        for unit in range(unit_count(clips)):
+            rows, states = unit_rows(clips, unit), self._unit_states(path, unit)
+            if (states == State.PENDING).all():
+                hidden[rows.start : rows.stop] = np.nan
+                continue
+            expected = read_checksums(self.path / path, unit, layers + parts)
+            if expected is None:
+                raise self._damage(path, "checksum", unit)
+            if part_checksum(states) != expected[layers]:
+                raise self._damage(path, "state", unit)
+            file = self.path / path / f"hidden/c/{unit}/{layer}/0"
+            chunk = plain_chunk(file, "<f4", (unit_size(clips), width), math.nan)
+            if chunk is None or part_checksum(chunk[: len(rows)]) != expected[layer]:
+                raise self._damage(path, "hidden", unit, layer)
+            hidden[rows.start : rows.stop] = chunk[: len(rows)]
+        return hidden
+
+    def column(self, path: str, name: str) -> list[Any]:
+        """A per-clip column such as `transcript` or `wer`."""
+        if name == "state":
+            return list(self.states(path))
+        array = _array(self.group, f"{path}/{name}")
+        try:
+            values = array[:]
+        # A chunk is cut off, or its codecs find damage.
+        except ValueError as error:
+            raise self._damage(path, name, self._first_unreadable(array)) from error
+        return [str(value) for value in values] if values.dtype.kind in "OTU" else list(values)
+
+    def _first_unreadable(self, array: Any) -> int:
+        for unit in range(unit_count(len(self.clip_ids))):
+            rows = unit_rows(len(self.clip_ids), unit)
+            try:
+                array[rows.start : rows.stop]
+            except ValueError:
+                return unit
+        raise AssertionError("every unit can be read")
+
+    def _damage(self, path: str, name: str, unit: int, layer: int | None = None) -> ValueError:
+        where = f"unit {unit}" if layer is None else f"unit {unit}, layer {self.layers(path)[layer]}"
+        return ValueError(f"{self.path} {path}/{name}: {where} is damaged; {_way_out(self.path)}")
+
+    def encoders(self, modality: str) -> list[str]:
+        """Names of the encoders with features of that modality, as far as their arrays are complete."""
+        folders = [path for path in (self.path / modality).glob("*") if path.is_dir()]
+        return sorted(p.name for p in folders if broken_files(p / "checksum") is not None or _is_written(p))
+
+    def arrays(self) -> list[str]:
+        """Every complete `<modality>/<encoder>`."""
+        modalities = sorted(path.name for path in self.path.iterdir() if path.is_dir() and path.name != "clip_id")
+        return [f"{modality}/{encoder}" for modality in modalities for encoder in self.encoders(modality)]
+
+    def provenance(self, path: str) -> dict[str, Any]:
+        """How an array was made."""
+        copy = sealed(self.path / path / "checksum").get("provenance")
+        return dict(self.group[path].attrs.asdict()) if copy is None else copy
+
+    def layers(self, path: str) -> tuple[int, ...]:
+        """Numbers of the layers that are kept of the model's, in the order of the array."""
+        return tuple(self.provenance(path).get("layers", range(self.shape(path)[1])))
+
+    def shape(self, path: str) -> tuple[int, int, int]:
+        """(clips, layers, width) of an array."""
+        shape = sealed(self.path / path / "checksum")
+        if not shape:
+            self.refuse_broken_metadata(path)
+            raise ValueError(f"{self.path} {path} is not complete; run make features again")
+        return shape["clips"], shape["layers"], shape["width"]
+
+
+def open_store(path: Path) -> FeatureStore:
+    """Open a finished store for reading.
+
+    Raises:
+        ValueError: there is none, or its clip ids are damaged.
+    """
+    try:
+        store = FeatureStore(path, _open_group(path, "r"))
+        corpus = store.group.attrs["corpus_sha256"]
+    except (FileNotFoundError, KeyError) as error:
+        raise ValueError(f"no feature store {path}; run: make features SET=conditions=[{path.stem}]") from error
+    if broken_files(path) or fingerprint(store.clip_ids) != corpus:
+        raise ValueError(f"{path} is damaged; {_way_out(path)}")
+    return store
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete temporary files of writers that were killed. Only while no writer is alive."""
+    for leftover in path.rglob("*.partial"):
+        leftover.unlink(missing_ok=True)
+
+
+def part_checksum(values: npt.NDArray[Any]) -> int:
+    """CRC-32 of one layer, or of one column, of a unit: of little-endian bytes, or of the strings as a JSON list."""
+    if values.dtype.kind in "OTU":
+        return zlib.crc32(json.dumps([str(value) for value in values]).encode())
+    return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
+
+
+def _column(values: Sequence[Any] | npt.NDArray[Any], array: Any) -> npt.NDArray[Any]:
+    return np.array(values, dtype=object if isinstance(values[0], str) else array.dtype)
+
+
+def _layout(rows: int, spec: ArraySpec) -> dict[str, dict[str, Any]]:
+    """The arrays of one encoder, and how zarr keeps them."""
+    size, checksums = unit_size(rows), spec.layers + len(parts_of(spec.modality)) + 1
+    column: dict[str, Any] = {"shape": (rows,), "chunks": (size,), "compressors": GUARDED}
+    layout = {name: {**column, "dtype": str} for name in ("source", "reason")}
+    if spec.modality == "text":
+        for name, kind in TRANSCRIPT_COLUMNS.items():
+            layout[name] = {**column, "dtype": kind, **({} if kind is str else {"fill_value": math.nan})}
+    layout["state"] = {**column, "dtype": np.uint8, "compressors": None}
+    layout["checksum"] = {
+        "shape": (unit_count(rows), checksums),
+        "chunks": (1, checksums),
+        "dtype": np.uint32,
+        "compressors": None,
+    }
+    # Hidden states are noise to a compressor: 7 % smaller, several times slower to read.
+    layout["hidden"] = {
+        "shape": (rows, spec.layers, spec.width),
+        "chunks": (size, 1, spec.width),
+        "dtype": np.float32,
+        "fill_value": math.nan,
+        "compressors": None,
+    }
+    return layout
+
+
+def _write_clip_ids(group: zarr.Group, clip_ids: Sequence[str]) -> None:
+    layout: dict[str, Any] = {"shape": (len(clip_ids),), "chunks": (max(1, len(clip_ids)),), "compressors": GUARDED}
+    array = group.create_array("clip_id", dtype=str, overwrite=True, **layout)
+    array[:] = np.array(clip_ids, dtype=object)
+
+
+def _clip_ids(group: zarr.Group) -> tuple[str, ...]:
+    """The clip ids; empty where they are damaged: they then lack their fingerprint."""
+    try:
+        return tuple(str(name) for name in _array(group, "clip_id")[:])
+    except (ValueError, TypeError, KeyError):
+        return ()
+
+
+def _is_written(folder: Path) -> bool:
+    return any(folder.glob("state/c/*"))
+
+
+def _force_metadata_to_disk(store: Path, folder: Path) -> None:
+    files = [store / METADATA, folder.parent / METADATA, *folder.rglob(METADATA), *(store / "clip_id").glob("c/*")]
+    for file in files:
+        fsync_path(file)
+        fsync_path(file.parent)
+
+
+def _way_out(store: Path) -> str:
+    return f"run: python -m cache repair {store.parent}, then run make features again"
+
+
+def _open_group(path: Path, mode: Literal["r", "a"]) -> zarr.Group:
+    try:
+        return zarr.open_group(path, mode=mode, zarr_format=3)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); {_way_out(path)}") from error
+
+
+def _array(group: zarr.Group, path: str) -> Any:
+    # zarr types a selection as any scalar or array; here it is always an array.
+    return group[path]
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    old, new = _flat(stored), _flat(wanted)
+    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {old.get(key, 'not recorded')}, is {new.get(key, 'not recorded')}" for key in changed)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+    return flat

@@ -1,0 +1,278 @@
+"""Feature tables: what stage two trains on, joined from stores by clip id, never by position."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.corpus.clips import LABELS, Clip
+from cache.conditions import CLEAN, MODALITIES, parse_joint
+from cache.features.store import FeatureStore, State, open_store
+
+Layers = int | str | tuple[int, int]
+MIX = "mix"
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of some clips under one condition.
+
+    Attributes:
+        clips: the clips, in the order of the rows.
+        features: by modality, (clips, width) float32; NaN where `present` is False.
+        present: by modality, whether the clip has it at all.
+        left_out: ids of clips that failed in one of the modalities.
+        random_weights: some encoder was never trained.
+        condition: name of the condition.
+        changed: modalities whose rows are not those of clean clips.
+        mixed: modality to the number of layers that stand side by side to be mixed by learned weights.
+    """
+
+    clips: tuple[Clip, ...]
+    features: Mapping[str, npt.NDArray[np.float32]]
+    present: Mapping[str, npt.NDArray[np.bool_]]
+    left_out: tuple[str, ...]
+    random_weights: bool
+    condition: str
+    mixed: Mapping[str, int] = field(default_factory=dict)
+    changed: frozenset[str] = frozenset()
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Index into `LABELS` of each clip."""
+        return np.array([LABELS.index(clip.label) for clip in self.clips], np.int64)
+
+    @property
+    def speakers(self) -> npt.NDArray[np.str_]:
+        """Speaker of each clip."""
+        return np.array([clip.speaker for clip in self.clips], np.str_)
+
+    def rows_of(self, speakers: Sequence[str]) -> npt.NDArray[np.intp]:
+        """Row numbers of the clips of these speakers."""
+        return np.flatnonzero(np.isin(self.speakers, list(speakers)))
+
+    def take(self, clip_ids: Sequence[str]) -> FeatureTable:
+        """The same table with these clips only, in this order."""
+        position = {clip.clip_id: row for row, clip in enumerate(self.clips)}
+        rows = np.array([position[clip_id] for clip_id in clip_ids], np.intp)
+        return replace(
+            self,
+            clips=tuple(self.clips[row] for row in rows),
+            features={name: values[rows] for name, values in self.features.items()},
+            present={name: values[rows] for name, values in self.present.items()},
+        )
+
+
+def load_table(
+    features_dir: Path,
+    clips: Sequence[Clip],
+    modalities: Sequence[str],
+    condition: str = CLEAN,
+    layers: Layers | Mapping[str, Layers] = "mean",
+    encoders: Mapping[str, str] | None = None,
+) -> FeatureTable:
+    """Load one condition. Modalities it does not change come from `clean.zarr`.
+
+    A modality that stage one does not know (imported features) comes from the condition where it was imported
+    for that, else from clean.
+
+    Raises:
+        ValueError: features are missing, pending or damaged; with the command that makes them.
+    """
+    columns = {
+        name: _column(features_dir, clips, name, condition, layers_of(name, layers), (encoders or {}).get(name))
+        for name in modalities
+    }
+    failed = np.any([column.failed for column in columns.values()], axis=0)
+    table = FeatureTable(
+        tuple(clips),
+        {name: column.features for name, column in columns.items()},
+        {name: column.present for name, column in columns.items()},
+        tuple(clip.clip_id for clip, bad in zip(clips, failed, strict=True) if bad),
+        any(column.random_weights for column in columns.values()),
+        condition,
+        {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
+        frozenset(name for name, column in columns.items() if column.changed),
+    )
+    kept = [clip.clip_id for clip, bad in zip(clips, failed, strict=True) if not bad]
+    if not kept:
+        raise ValueError(f"{features_dir}: every clip failed in {', '.join(modalities)}; see failures.csv there")
+    return table.take(kept) if table.left_out else table
+
+
+def load_transcripts(
+    features_dir: Path, clips: Sequence[Clip], condition: str = CLEAN, encoder: str | None = None
+) -> list[str]:
+    """The text that stage one encoded for each clip under a condition; "" where there was none.
+
+    Raises:
+        ValueError: the store or its text is not there; with the command that makes it.
+    """
+    store = _store_of(features_dir, "text", condition)
+    transcripts = store.column(f"text/{_encoder_of(store, 'text', encoder)}", "transcript")
+    return [str(transcripts[row]) for row in _rows(store, clips)]
+
+
+@dataclass(frozen=True)
+class _Column:
+    features: npt.NDArray[np.float32]
+    present: npt.NDArray[np.bool_]
+    failed: npt.NDArray[np.bool_]
+    random_weights: bool
+    layers: int
+    changed: bool
+
+
+def _column(
+    features_dir: Path, clips: Sequence[Clip], modality: str, condition: str, layers: Layers, encoder: str | None
+) -> _Column:
+    store = _store_of(features_dir, modality, condition)
+    path = f"{modality}/{_encoder_of(store, modality, encoder)}"
+    store.refuse_broken_metadata(path)
+    rows = _rows(store, clips)
+    states = store.states(path)[rows]
+    if (states == State.PENDING).any():
+        count = int((states == State.PENDING).sum())
+        raise ValueError(f"{store.path} {path}: {count} clips are still pending; run make features again to finish")
+    features = _read(store, path, layers)
+    if len(rows) != len(features) or (rows != np.arange(len(rows))).any():
+        features = features[rows]
+    # A sum is not finite where any number is not, and needs no copy of them all.
+    if not np.isfinite(features.sum(axis=1, dtype=np.float64)[states == State.DONE]).all():
+        raise ValueError(f"{store.path} {path} marks clips as done whose features are missing; delete it and run again")
+    random = bool(store.provenance(path).get("random_weights", False))
+    return _Column(
+        features,
+        states == State.DONE,
+        states == State.FAILED,
+        random,
+        len(store.layers(path)),
+        store.path.stem != CLEAN,
+    )
+
+
+def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore:
+    """The store that holds this modality under this condition."""
+    clean = open_store(features_dir / f"{CLEAN}.zarr")
+    if modality not in MODALITIES:
+        return _imported(features_dir, modality, condition) or clean
+    for part in parse_joint(condition):
+        if not part.modality or modality not in part.changes or not _reaches(clean, modality):
+            continue
+        path = features_dir / f"{part.name}.zarr"
+        if not path.exists() or not (store := open_store(path)).encoders(modality):
+            raise ValueError(
+                f"no cached {modality} features for {part.name} in {features_dir}; "
+                f'run: make features SET="conditions=[{part.name}]"'
+            )
+        return store
+    return clean
+
+
+def _imported(features_dir: Path, modality: str, condition: str) -> FeatureStore | None:
+    """The store of the one part of a condition that a modality was imported for; None: there is no such part."""
+    paths = [path for part in parse_joint(condition) if (path := features_dir / f"{part.name}.zarr").exists()]
+    stores = [store for store in map(open_store, paths) if store.encoders(modality)]
+    if len(stores) > 1:
+        names = " and ".join(store.path.stem for store in stores)
+        raise ValueError(f"{modality} was imported for {names}: nothing says what it is under {condition}")
+    return stores[0] if stores else None
+
+
+def _reaches(clean: FeatureStore, modality: str) -> bool:
+    """Whether a change of the sound reaches this modality: text only through a recogniser."""
+    if modality != "text":
+        return True
+    asr = [clean.provenance(f"text/{name}").get("asr", {}).get("model") for name in clean.encoders("text")]
+    return any(asr)
+
+
+def _encoder_of(store: FeatureStore, modality: str, wanted: str | None) -> str:
+    known = store.encoders(modality)
+    if wanted is not None and wanted in known:
+        return wanted
+    if wanted is None and len(known) == 1:
+        return known[0]
+    if not known and modality not in MODALITIES:
+        raise ValueError(
+            f"no cached {modality} features in {store.path}; stage one makes {', '.join(MODALITIES)}, "
+            f"others are imported: python -m cache import FILE --modality {modality} --features-dir {store.path.parent}"
+        )
+    if not known:
+        raise ValueError(
+            f"no cached {modality} features in {store.path}; set encoders.{modality} and run make features"
+        )
+    choose = f"has no {wanted}" if wanted else "has several encoders"
+    raise ValueError(f"{store.path} {modality} {choose}; set encoders.{modality} to one of {', '.join(known)}")
+
+
+def _rows(store: FeatureStore, clips: Sequence[Clip]) -> npt.NDArray[np.intp]:
+    position = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
+    missing = [clip.clip_id for clip in clips if clip.clip_id not in position]
+    if missing:
+        raise ValueError(
+            f"{store.path} lacks {len(missing)} clips of the corpus, first {missing[0]}; "
+            "run make features with the same corpus and another features_dir"
+        )
+    return np.array([position[clip.clip_id] for clip in clips], np.intp)
+
+
+def layers_of(modality: str, layers: Layers | Mapping[str, Any]) -> Layers:
+    """One modality's choice of layers."""
+    return layers.get(modality, "mean") if isinstance(layers, Mapping) else layers
+
+
+def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.float32]:
+    stored = store.layers(path)
+    places = [stored.index(layer) for layer in _chosen(store, path, layers, stored)]
+    if side_by_side(layers):
+        return np.concatenate([store.read_layer(path, place) for place in places], axis=1)
+    if len(places) == 1:
+        return store.read_layer(path, places[0])
+    # Summed one by one: all layers of a large corpus would not fit in memory.
+    total = store.read_layer(path, places[0]).astype(np.float64)
+    for place in places[1:]:
+        total += store.read_layer(path, place)
+    return (total / len(places)).astype(np.float32)
+
+
+def _chosen(store: FeatureStore, path: str, layers: Layers, stored: Sequence[int]) -> Sequence[int]:
+    """Numbers of the layers that are meant; `mean`, `mix` and `last` are of those that stage one kept."""
+    if layers in ("mean", MIX, "last"):
+        return stored[-1:] if layers == "last" else stored
+    chosen = layer_numbers(layers, len(stored))
+    if not chosen or not set(chosen) <= set(stored):
+        every = list(stored) == list(range(len(stored)))
+        known = f"{stored[0]} to {stored[-1]}" if every and len(stored) > 1 else ", ".join(map(str, stored))
+        modality = path.partition("/")[0]
+        raise ValueError(
+            f"layers={layers}: {store.path} {path} has layers {known}; choose of these, "
+            f"for one modality with layers={{{modality}: {stored[-1]}}}"
+        )
+    return chosen
+
+
+def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:
+    """The layers that are used, of an encoder that has `count` of them."""
+    if isinstance(layers, int):
+        return (layers,)
+    if layers == "last":
+        return (count - 1,)
+    if layers in ("mean", MIX):
+        return tuple(range(count))
+    if isinstance(layers, tuple):
+        return tuple(range(layers[0], layers[1] + 1))
+    if isinstance(layers, str) and re.fullmatch(r"\d+(\+\d+)+", layers):
+        return tuple(map(int, layers.split("+")))
+    raise ValueError(f"layers={layers}: give a number, last, mean, mix, [first, last], or 2+3 for two side by side")
+
+
+def side_by_side(layers: Layers) -> bool:
+    """Whether several layers stand side by side ("2+3", or all of them to be mixed) and are not averaged."""
+    return isinstance(layers, str) and (layers == MIX or "+" in layers)

@@ -1,0 +1,1 @@
+"""Files that others can trust: whole or not there, one writer at a time."""

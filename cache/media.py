@@ -1,0 +1,239 @@
+"""Decoded clips, kept once: HDF5 part files, one per unit, from which everything later is computed.
+
+    <features_dir>/media/frames16-size224/unit-00003.h5             the media of one unit's clips
+    <features_dir>/media/frames16-size224/unit-00003.sources.json   which files they came from, and checksums
+    <features_dir>/media/frames16-size224-face/...                  the same, cut around the face
+
+Inside a part, group `<row>` holds `waveform` (float32, mono, 16 kHz) and `frames` (uint8, T H W C) as far
+as the clip has them, and the attributes `failure` where decoding failed and `face` (found, not found)
+where one was looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from cache.files.atomic import revealed, write_atomic
+
+SAMPLE_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True)
+class Media:
+    """One decoded clip. None: the clip has no such stream, or no face was looked for."""
+
+    waveform_T: npt.NDArray[np.float32] | None
+    frames_THWC: npt.NDArray[np.uint8] | None
+    face_found: bool | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that could not be decoded, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A media file as it was when it was decoded. `sha256` is "" when it could not be read."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path, sha256: str | None = None) -> Source:
+        """Describe a file, hashing it unless the hash is known."""
+        if not path.is_file():  # reading a pipe would never end
+            return cls("", 0, 0, 0, 0)
+        try:
+            stat = path.stat()
+            digest = sha256_of(path) if sha256 is None else sha256
+        except OSError:
+            return cls("", 0, 0, 0, 0)
+        return cls(digest, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+    def looks_unchanged(self, path: Path) -> bool:
+        """Whether size, times and inode are as they were: cheap, and enough to trust the hash."""
+        return Source.of(path, self.sha256) == self
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class MediaUnit:
+    """The decoded clips of one unit, open for reading."""
+
+    def __init__(self, file: h5py.File, sources: list[Source]) -> None:
+        """Use `MediaStore.open_unit`."""
+        self._file = file
+        self.sources = sources
+
+    def failure(self, row: int) -> str:
+        """Why the clip could not be decoded; "" when it could."""
+        return str(self._file[str(row)].attrs.get("failure", ""))
+
+    def face_found(self, row: int) -> bool | None:
+        """Whether the frames are cut around a face; None where none was looked for."""
+        face = self._file[str(row)].attrs.get("face")
+        return None if face is None else bool(face == "found")
+
+    def read(self, row: int, *modalities: str) -> Media:
+        """The clip's waveform (`audio`) and frames (`video`); only what is asked for is read."""
+        waveform_T = self.waveform(row) if "audio" in modalities else None
+        return Media(waveform_T, self.frames(row) if "video" in modalities else None)
+
+    def waveform(self, row: int) -> npt.NDArray[np.float32] | None:
+        """Mono samples at 16 kHz, or None for a clip without sound."""
+        group = self._file[str(row)]
+        return group["waveform"][:] if "waveform" in group else None
+
+    def frames(self, row: int) -> npt.NDArray[np.uint8] | None:
+        """The kept frames, (T, H, W, C), or None for a clip without picture."""
+        group = self._file[str(row)]
+        return group["frames"][:] if "frames" in group else None
+
+
+class MediaStore:
+    """All decoded clips of a corpus under one setting of `media.frames` and `media.size`."""
+
+    def __init__(self, features_dir: Path, provenance: Mapping[str, Any]) -> None:
+        """`provenance`: what changes the samples or pixels; parts made otherwise are decoded again."""
+        short, resample = provenance.get("short_side"), provenance.get("resample")
+        name = f"frames{provenance['frames']}-size{provenance['size']}"
+        name += f"-short{short}" if short else ""
+        name += f"-{resample}" if resample and resample != "bilinear" else ""
+        self.folder = features_dir / "media" / (name + ("-face" if provenance.get("face_crop") else ""))
+        self.provenance = dict(provenance)
+
+    def part(self, unit: int) -> Path:
+        """The HDF5 file of a unit."""
+        return self.folder / f"unit-{unit:05d}.h5"
+
+    def has_unit(self, unit: int) -> bool:
+        """Whether the unit is decoded: cheap, by its size; `damaged_part` reads all of it."""
+        part, record = self.part(unit), _record(self._sidecar(unit))
+        return record is not None and part.is_file() and part.stat().st_size == record["part"]["size"]
+
+    def sources(self, unit: int) -> list[Source]:
+        """The files a unit was decoded from."""
+        return [Source(**row) for row in self._known(unit)["sources"]]
+
+    def refresh_sources(self, unit: int, sources: list[Source]) -> None:
+        """Record new times and inodes of files whose content is the same."""
+        self._write_sidecar(unit, self._known(unit)["part"], sources)
+
+    def is_current(self, unit: int) -> bool:
+        """Whether the unit was decoded under the same provenance."""
+        return bool(self._known(unit)["provenance"] == self.provenance)
+
+    def forget_unit(self, unit: int) -> None:
+        """Delete a unit, so that it is decoded again."""
+        forget_part(self.part(unit))
+
+    def write_unit(self, unit: int, clips: Iterator[tuple[Media | Failure, Source]]) -> None:
+        """Write one unit's clips as they come; the part appears when it is complete."""
+        sources = []
+        self.forget_unit(unit)
+        with revealed(self.part(unit)) as part:
+            with h5py.File(part, "w") as file:
+                for row, (media, source) in enumerate(clips):
+                    _write_clip(file.create_group(str(row)), media)
+                    sources.append(source)
+            written = {"sha256": sha256_of(part), "size": part.stat().st_size}
+        self._write_sidecar(unit, written, sources)
+
+    @contextmanager
+    def open_unit(self, unit: int) -> Iterator[MediaUnit]:
+        """Read a unit's clips.
+
+        Raises:
+            ValueError: the part is not there or not readable; names it.
+        """
+        try:
+            file = h5py.File(self.part(unit), "r")
+        except OSError as error:
+            raise ValueError(
+                f"{self.part(unit)} is not readable ({error}); delete it and run make features again"
+            ) from error
+        with file:
+            yield MediaUnit(file, self.sources(unit))
+
+    def _known(self, unit: int) -> dict[str, Any]:
+        record = _record(self._sidecar(unit))
+        if record is None:
+            raise ValueError(f"{self._sidecar(unit)} is damaged; delete it and run make features again")
+        return record
+
+    def _write_sidecar(self, unit: int, part: Mapping[str, Any], sources: list[Source]) -> None:
+        record = {"provenance": self.provenance, "part": dict(part), "sources": [asdict(source) for source in sources]}
+        write_atomic(self._sidecar(unit), json.dumps({**record, "crc32": _crc(record)}, indent=1))
+
+    def _sidecar(self, unit: int) -> Path:
+        return sidecar_of(self.part(unit))
+
+
+def sidecar_of(part: Path) -> Path:
+    """The file beside a part that says where its clips came from."""
+    return part.with_suffix(".sources.json")
+
+
+def forget_part(part: Path) -> None:
+    """Delete a part; what says that it is complete goes first."""
+    sidecar_of(part).unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
+
+
+def damaged_part(part: Path) -> str:
+    """What is wrong with a part or the file beside it, "" for nothing. Reads all of it."""
+    record = _record(sidecar_of(part))
+    if record is None:
+        return f"{sidecar_of(part).name} is {'damaged' if sidecar_of(part).is_file() else 'missing'}"
+    if not part.is_file():
+        return "it is missing"
+    if part.stat().st_size != record["part"]["size"]:
+        return f"it has {part.stat().st_size} bytes, {record['part']['size']} were written"
+    return "" if sha256_of(part) == record["part"]["sha256"] else "its SHA-256 is not that of what was written"
+
+
+def _record(sidecar: Path) -> dict[str, Any] | None:
+    """What is known of a part; None where that is missing or damaged."""
+    try:
+        record: dict[str, Any] = json.loads(sidecar.read_bytes())
+        crc = record.pop("crc32")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return record if crc == _crc(record) else None
+
+
+def _crc(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
+
+
+def _write_clip(group: h5py.Group, media: Media | Failure) -> None:
+    if isinstance(media, Failure):
+        group.attrs["failure"] = media.reason
+        return
+    if media.waveform_T is not None:
+        group["waveform"] = media.waveform_T
+    if media.frames_THWC is not None:
+        group["frames"] = media.frames_THWC
+    if media.face_found is not None:
+        group.attrs["face"] = "found" if media.face_found else "not found"

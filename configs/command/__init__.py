@@ -1,0 +1,1 @@
+"""How a command starts, shows that it works, and stops."""

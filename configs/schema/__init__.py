@@ -1,0 +1,1 @@
+"""One frozen dataclass per entry point: its keys, their defaults and what is allowed."""

@@ -1,0 +1,130 @@
+"""What stage one may be told."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from configs.loader import STRICT
+from configs.schema.fields import ConditionName
+
+CARD_CONDITIONS = (
+    "clean",
+    "noise-white-20db",
+    "noise-white-10db",
+    "noise-white-5db",
+    "noise-white-0db",
+    "occlude-block-25",
+    "occlude-block-50",
+    "drop-frames-30",
+)
+
+Pooling = Literal["mean", "mean_std", "last", "cls"]
+StoredLayers = Literal["all", "last"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Encoders:
+    """Hub name or local directory of each encoder; null: not this modality."""
+
+    audio: str | None = "facebook/wav2vec2-base-960h"
+    video: str | None = "MCG-NJU/videomae-base"
+    text: str | None = "distilbert/distilroberta-base"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Asr:
+    """Speech recognition. `model`: Whisper name or checkpoint file; null: the corpus's statement is the text."""
+
+    model: str | None = "base.en"
+    language: str = "en"
+
+
+@dataclass(frozen=True, config=STRICT)
+class WhisperSettings:
+    """`window`: "30s", as Whisper was trained, or "clip": the clip alone, faster and only nearly the same."""
+
+    window: Literal["30s", "clip"] = "30s"
+
+
+@dataclass(frozen=True, config=STRICT)
+class NoiseSettings:
+    """Where noise that is not synthetic comes from.
+
+    Attributes:
+        folder: noise files for `noise-file`, searched recursively (MUSAN's layout will do).
+        babble_speakers: speakers whose clips make `noise-babble`; null: those whose `split` in the corpus is
+            train, or the training speakers of the protocol `holdout`.
+    """
+
+    folder: str | None = None
+    babble_speakers: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class MediaSettings:
+    """What is kept of a decoded clip, and how decoding is run.
+
+    Attributes:
+        frames: evenly spaced over the clip, both ends included.
+        size: side of the square they are cut to, in pixels.
+        face_crop: cut a square around the face, not the centre.
+        short_side: pixels of the short side before the cut; 0: `size`. DINOv2 and ViViT want 256.
+        resample: filter of the resize; CLIP and DINOv2 want bicubic.
+        decode_workers: processes that decode, per rank.
+        timeout_seconds: a clip that takes longer to decode is a failed clip.
+    """
+
+    frames: Annotated[int, Field(ge=2, le=256)] = 16
+    size: Annotated[int, Field(ge=16, le=1024)] = 224
+    face_crop: bool = False
+    short_side: Annotated[int, Field(ge=0, le=2048)] = 0
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    decode_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeaturesConfig:
+    """Configuration of `python -m extract`.
+
+    Attributes:
+        pooling: over a clip's own tokens: mean, mean and standard deviation side by side, the last token, or
+            the class token.
+        layers: hidden states that are kept: all, the last, or these numbers (0: the embedding output).
+        compute: number format of the encoders; the features are kept as float32.
+        batch_size: clips that an encoder takes at a time; null: 8 on a GPU, 1 on a CPU, where larger batches fall
+            out of cache (VideoMAE-base is 18 % slower with four).
+        max_failed: more failed clips than this end the run with exit code 3.
+        threads: torch threads per rank.
+        max_restarts: how often ranks are started again after one died.
+        retry_failed: compute units with failed clips again.
+        restore_media: decode again what the media store has lost, for fine-tuning; features alone do not need it.
+    """
+
+    corpus: str
+    corpus_root: str | None = None
+    features_dir: str = "features"
+    encoders: Encoders = field(default_factory=Encoders)
+    whisper: WhisperSettings = field(default_factory=WhisperSettings)
+    pooling: Pooling = "mean"
+    layers: StoredLayers = "all"
+    compute: Literal["float32", "bfloat16", "float16"] = "float32"
+    asr: Asr = field(default_factory=Asr)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    conditions: tuple[ConditionName, ...] = CARD_CONDITIONS
+    media: MediaSettings = field(default_factory=MediaSettings)
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    max_failed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=1)] = 1
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    retry_failed: bool = False
+    restore_media: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a run without any encoder."""
+        if not any((self.encoders.audio, self.encoders.video, self.encoders.text)):
+            raise ValueError("encoders: every modality is null; name at least one encoder")

@@ -1,0 +1,104 @@
+"""What stage two may be told."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cache.conditions import parse_joint
+from configs.loader import STRICT
+from configs.schema.fields import ConditionName
+
+# A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
+# included), or several side by side.
+Layers = (
+    Annotated[int, Field(ge=0)]
+    | Literal["last", "mean", "mix"]
+    | tuple[int, int]
+    | Annotated[str, Field(pattern=r"^[0-9]+(\+[0-9]+)+$")]
+)
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optim:
+    """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16.
+
+    `keep` is the epoch whose weights are used: the `best` by validation UAR, which flatters validation, or the `last`,
+    which leaves validation untouched. `shrinkage` is of the covariance of the head `lda`, `regularisation` the L2
+    penalty of the head `logistic` (1 / C of scikit-learn): both are solved and use none of the others; with `augment`,
+    they see `epochs` draws of every clip.
+    """
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    keep: Literal["best", "last"] = "best"
+    shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
+    regularisation: Annotated[float, Field(gt=0)] = 100.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augment:
+    """Cached variants to train on: with `probability`, a clip's row is drawn from one of them."""
+
+    audio: tuple[ConditionName, ...] = ()
+    video: tuple[ConditionName, ...] = ()
+    probability: Probability = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse conditions of the other modality."""
+        for modality in ("audio", "video"):
+            for name in getattr(self, modality):
+                if [part.modality for part in parse_joint(name)] != [modality]:
+                    raise ValueError(f"{modality}: {name} does not change {modality} alone")
+
+
+@dataclass(frozen=True, config=STRICT)
+class FusionConfig:
+    """Configuration of `python -m fuse.train`.
+
+    Attributes:
+        encoders: which encoder's features, by modality; needed where a store holds several.
+        condition: what is trained, validated and tested on.
+        layers: one choice for all modalities, or one by modality.
+        standardise: `train`: by mean and SD of the training speakers; `speaker`: also, before that, by those of each
+            speaker's own clips, which uses no label but sees the test speakers' clips; `none`.
+        missing: what stands for a modality that a clip lacks: the training `mean` (of standardised rows; else 0), a
+            row of raw `zero`s, or one that is `learned` where clips lack it in training.
+        modality_dropout: chance that a clip's modality is withheld in training; one always stays.
+        device: `auto` is a GPU where there is one.
+    """
+
+    corpus: str
+    features_dir: str = "features"
+    encoders: dict[str, str] = field(default_factory=dict)
+    modalities: Annotated[tuple[str, ...], Field(min_length=1)] = ("audio", "video", "text")
+    protocol: str = "holdout"
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    condition: ConditionName = "clean"
+    head: str = "mlp"
+    hidden: Annotated[int, Field(ge=1)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    layers: Layers | dict[str, Layers] = "mean"
+    standardise: Literal["train", "speaker", "none"] = "train"
+    missing: Literal["mean", "zero", "learned"] = "mean"
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    output_dir: str = "outputs/fusion"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is named twice."""
+        for name in ("modalities", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names something twice: {', '.join(map(str, values))}")

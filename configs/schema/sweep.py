@@ -1,0 +1,62 @@
+"""What a sweep may be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from configs.loader import STRICT
+from configs.schema.fields import ConditionName
+
+# All configurations of a sweep are scored on the same clips, by the same folds and seeds.
+SHARED = ("corpus", "protocol", "seeds", "output_dir", "threads", "device")
+
+
+@dataclass(frozen=True, config=STRICT)
+class SweepConfig:
+    """Configuration of `python -m fuse.sweep`.
+
+    Attributes:
+        run: keys of stage two (`configs/fusion.py`) that all runs share.
+        grid: by factor, the values it takes; all are multiplied out. A factor is a key of stage two (`optim.lr`), or
+            any name whose values are mappings: `name`, the keys of stage two that this value sets and, in a factor
+            that is compared, `against`: the name of another value of it to be compared with.
+        conditions: what every run is validated and tested under, its score being their mean; empty: what it was
+            trained on.
+        compare: a factor: the other factors are chosen on validation for each of its values, whose test scores are
+            then compared with the first one's.
+        test: score the chosen runs on the test speakers; false leaves these untouched while recipes are looked for.
+        output_dir: gets sweep.csv, sweep.md, sweep.png, best.yaml and the predictions of every run.
+        dry_run: print the plan and stop.
+    """
+
+    run: dict[str, Any]
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    conditions: tuple[ConditionName, ...] = ()
+    compare: str | None = None
+    test: bool = True
+    output_dir: str = "outputs/sweep"
+    dry_run: bool = False
+
+    @property
+    def references(self) -> dict[str, str]:
+        """Values of the compared factor that say what they are to be compared with."""
+        values = self.grid[self.compare] if self.compare else []
+        return {one["name"]: one["against"] for one in values if isinstance(one, dict) and "against" in one}
+
+    def __post_init__(self) -> None:
+        """Refuse factors that would make runs incomparable, and a comparison of nothing."""
+        for factor, values in self.grid.items():
+            keys = {key for value in values for key in (value if isinstance(value, dict) else (factor,))}
+            for key in sorted(keys & set(SHARED)):
+                raise ValueError(f"grid: {key} must be the same for all runs; set run.{key}")
+            named = [value.get("name") for value in values if isinstance(value, dict)]
+            if named and (len(named) < len(values) or None in named):
+                raise ValueError(f"grid.{factor}: give each value a name beside the keys that it sets")
+            others = {value["against"] for value in values if isinstance(value, dict) and "against" in value}
+            for name in sorted(others - set(named)):
+                raise ValueError(f"grid.{factor}: against={name} is no value of it ({', '.join(map(str, named))})")
+        if self.compare is not None and self.compare not in self.grid:
+            raise ValueError(f"compare={self.compare} is no factor of the grid ({', '.join(self.grid)})")

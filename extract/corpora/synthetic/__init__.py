@@ -1,0 +1,1 @@
+"""The synthetic demo corpus and the small random encoders that go with it."""

@@ -1,0 +1,1 @@
+"""Conditions applied to decoded media."""

@@ -1,0 +1,1 @@
+"""Recorded noise: babble of the corpus, and files of a folder."""

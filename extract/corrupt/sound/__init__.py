@@ -1,0 +1,1 @@
+"""What conditions do to the waveform."""

@@ -1,0 +1,153 @@
+"""Encoders of sound.
+
+Shape letters: B clips, T samples, L layers, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from cache.media import SAMPLE_RATE_HZ
+from extract.encoders.base import DEFAULT, OWN, Array, EncoderOptions, Inputs, NetworkEncoder
+from extract.encoders.models import Model
+
+
+class SoundEncoder(NetworkEncoder):
+    """An encoder with a feature extractor for 16 kHz waveforms."""
+
+    def __init__(self, model: Model, device: torch.device, options: EncoderOptions = DEFAULT) -> None:
+        """Load the model and its feature extractor.
+
+        Raises:
+            ValueError: as `NetworkEncoder`, or it was trained at another sample rate.
+        """
+        from transformers import AutoFeatureExtractor
+
+        super().__init__(model, device, options)
+        self.extractor = AutoFeatureExtractor.from_pretrained(model.folder)
+        rate_hz = self.extractor.sampling_rate
+        if rate_hz != SAMPLE_RATE_HZ:
+            raise ValueError(f"{model.name} wants {rate_hz} Hz; the media store keeps {SAMPLE_RATE_HZ} Hz")
+
+    def extracted(self, signals: Sequence[Array], name: str, **settings: object) -> torch.Tensor:
+        """What the extractor makes of each waveform (T,) alone, in one batch."""
+        settings |= {"sampling_rate": SAMPLE_RATE_HZ, "return_tensors": "pt"}
+        return torch.cat([self.extractor(signal, **settings)[name] for signal in signals])
+
+
+class WaveformEncoder(SoundEncoder):
+    """wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477) and its kin: HuBERT (arXiv 2106.07447), WavLM
+    (arXiv 2110.13900), data2vec-audio (arXiv 2202.03555).
+
+    Only clips of exactly equal length share a batch, whatever the checkpoint. Those with group norm
+    normalise their first layer over time and take no mask, so that padding changes them; data2vec's five
+    positional convolutions carry padding into the clip although it has layer norm and takes a mask. The
+    configuration does not tell this last case from wav2vec 2.0 with layer norm, which padding leaves alone.
+    """
+
+    poolings = ("mean", "mean_std", "last")
+
+    def batch_key(self, signal: Array) -> Hashable:
+        """Number of samples."""
+        config = self.network.config
+        shortest = _receptive_field(config.conv_kernel, config.conv_stride)
+        if len(signal) < shortest:
+            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {shortest}")
+        return len(signal)
+
+    def inputs(self, signals: Sequence[Array]) -> Inputs:
+        """Waveforms (T,) of one length."""
+        return {"input_values": self.extracted(signals, "input_values")}
+
+
+class WhisperEncoder(SoundEncoder):
+    """Encoder half of Whisper (Radford et al. 2022, arXiv 2212.04356): its own 30 s log-mel window,
+    pooled over the tokens that the clip itself fills (one per 320 samples).
+
+    With `window="clip"` the window ends with the clip (rounded up to a token) and the positional embedding is cut
+    there: cheaper by the ratio of the lengths, and only nearly the same, because no padded silence is attended to.
+    """
+
+    poolings = ("mean", "mean_std", "last")
+
+    def __init__(self, model: Model, device: torch.device, options: EncoderOptions = DEFAULT) -> None:
+        """Load the encoder and its feature extractor."""
+        super().__init__(model, device, options)
+        self.samples_per_token: int = self.extractor.hop_length * 2
+        self.longest_T: int = self.extractor.n_samples
+
+    @staticmethod
+    def tower(network: torch.nn.Module) -> torch.nn.Module:
+        """Without the decoder."""
+        encoder: torch.nn.Module = network.get_encoder()  # type: ignore[operator]
+        return encoder
+
+    def batch_key(self, signal: Array) -> Hashable:
+        """Every clip fills the same window; windows that end with the clip must be equal."""
+        if not 0 < len(signal) <= self.longest_T:
+            raise ValueError(_too_long(len(signal), self.longest_T))
+        return self._tokens(signal) if self.options.window == "clip" else ()
+
+    def inputs(self, signals: Sequence[Array]) -> Inputs:
+        """Waveforms (T,), up to 30 s; `own_B` counts the tokens that each clip fills."""
+        settings = {}
+        if self.options.window == "clip":
+            settings = {"padding": "longest", "pad_to_multiple_of": self.samples_per_token}
+        own_B = torch.tensor([self._tokens(signal) for signal in signals])
+        return {"input_features": self.extracted(signals, "input_features", **settings), OWN: own_B}
+
+    def states(self, inputs: Inputs) -> Sequence[torch.Tensor]:
+        """As transformers computes them; it refuses any window but its own, so that a cut one is computed here."""
+        if self.options.window == "clip":
+            return self._states_of_cut_window(inputs["input_features"])
+        return super().states({"input_features": inputs["input_features"]})
+
+    def _states_of_cut_window(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
+        network, gelu = self.network, torch.nn.functional.gelu
+        state_BND = gelu(network.conv2(gelu(network.conv1(features)))).permute(0, 2, 1)
+        states = [state_BND + network.embed_positions.weight[: state_BND.shape[1]]]
+        for block in self.blocks:
+            states.append(block(states[-1], None))
+        states[-1] = network.layer_norm(states[-1])
+        return states
+
+    def _tokens(self, signal: Array) -> int:
+        return -(-len(signal) // self.samples_per_token)
+
+
+class SpectrogramEncoder(SoundEncoder):
+    """Audio spectrogram transformer (Gong et al. 2021, arXiv 2104.01778): a window of fixed length, about 10 s.
+
+    Its feature extractor pads every clip to that window, and it was trained on such padding: the mean is over all
+    tokens, class and distillation tokens included. `cls` is the class token.
+    """
+
+    poolings = ("mean", "mean_std", "cls")
+    # Its log-mel frames are 25 ms long, 10 ms apart.
+    FRAME_T, HOP_T = 400, 160
+
+    def batch_key(self, signal: Array) -> Hashable:
+        """Every clip fills the same window."""
+        longest_T = self.FRAME_T + self.extractor.max_length * self.HOP_T - 1
+        if len(signal) < self.FRAME_T:
+            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {self.FRAME_T}")
+        if len(signal) > longest_T:
+            raise ValueError(_too_long(len(signal), longest_T))
+        return ()
+
+    def inputs(self, signals: Sequence[Array]) -> Inputs:
+        """Waveforms (T,), up to the window's length."""
+        return {"input_values": self.extracted(signals, "input_values")}
+
+
+def _too_long(samples: int, longest: int) -> str:
+    return f"{samples / SAMPLE_RATE_HZ:.2f} s of sound; the window takes up to {longest / SAMPLE_RATE_HZ:.4g} s"
+
+
+def _receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples

@@ -1,0 +1,1 @@
+"""One clip under every condition, to look at and to listen to."""

@@ -1,0 +1,1 @@
+"""Stage one at work: what there is to compute, and one rank computing it."""

@@ -1,0 +1,158 @@
+"""From the clips of a unit to its rows: read ahead, group without padding, encode, decide on every clip.
+
+A thread reads, corrupts, transcribes and preprocesses; the caller's thread runs the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache.features.store import UnitRows
+from configs.command.progress import Progress
+from extract.encoders.catalogue import Array, Encoder
+from extract.run.prefetch import Ahead
+
+BATCHES_AHEAD = 2
+# Noise leaves a few hundred different transcripts of two sentences; corpora that repeat less gain nothing here.
+TEXTS_REMEMBERED = 512
+
+
+class Absent(Exception):
+    """The clip has nothing for this encoder; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips that are encoded together. `prepared` None: they could not be prepared together."""
+
+    rows: tuple[int, ...]
+    signals: tuple[Any, ...]
+    prepared: Any
+
+
+class Remembering:
+    """A text encoder that meets the same few sentences again and again: each is encoded once, alone.
+
+    Alone, so that the bits of a row do not depend on which texts were met before.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Wrap an encoder."""
+        self.device = encoder.device
+
+        @lru_cache(maxsize=TEXTS_REMEMBERED)
+        def encode(text: str) -> Array:
+            row_LD: Array = encoder.encode([text])[0]
+            return row_LD
+
+        self._encode = encode
+
+    def batch_key(self, _: str) -> Hashable:
+        """Texts of any length may share a batch: none is padded."""
+        return ()
+
+    def prepare(self, signals: Sequence[str]) -> Sequence[str]:
+        """Nothing to prepare."""
+        return signals
+
+    def encode_prepared(self, prepared: Sequence[str]) -> Array:
+        """Pooled hidden states hidden_BLD."""
+        return np.stack([self._encode(text) for text in prepared])
+
+    def encode(self, signals: Sequence[str]) -> Array:
+        """As in `Encoder`."""
+        return self.encode_prepared(signals)
+
+
+class Batches:
+    """Encodes units with one encoder, batch by batch."""
+
+    def __init__(self, encoder: Encoder, size: int, check: Callable[[], None], progress: Progress) -> None:
+        """`size`: clips per batch; `check` ends the work by raising."""
+        self.encoder, self.size, self.check, self.progress = encoder, size, check, progress
+
+    def fill(self, rows: UnitRows, read: Callable[[int], Any]) -> None:
+        """Decide on every row of the unit: done, failed or absent.
+
+        Args:
+            rows: the unit's rows, pending.
+            read: the signal of a row; raises `Absent`, or anything else that is then the clip's failure.
+        """
+        for batch in Ahead(self._batches(rows, read), BATCHES_AHEAD, self.check):
+            self._encode(rows, batch)
+
+    def _batches(self, rows: UnitRows, read: Callable[[int], Any]) -> Generator[Batch, None, None]:
+        waiting: dict[Hashable, list[tuple[int, Any]]] = {}
+        with torch.inference_mode():
+            for row in range(len(rows.state)):
+                self.check()
+                item = self._item(rows, row, read)
+                if item is None:
+                    continue
+                key, signal = item
+                waiting.setdefault(key, []).append((row, signal))
+                if len(waiting[key]) == self.size:
+                    yield self._prepare(waiting.pop(key))
+            for items in waiting.values():
+                yield self._prepare(items)
+
+    def _item(self, rows: UnitRows, row: int, read: Callable[[int], Any]) -> tuple[Hashable, Any] | None:
+        try:
+            signal = read(row)
+            return self.encoder.batch_key(signal), signal
+        except Absent as nothing:
+            rows.absent(row, str(nothing))
+        # One clip's trouble is that clip's failure, whatever a library raises for it.
+        except Exception as error:
+            rows.fail(row, _reason(error))
+        self.progress.add(1)
+        return None
+
+    def _prepare(self, items: Sequence[tuple[int, Any]]) -> Batch:
+        rows, signals = zip(*items, strict=True)
+        try:
+            return Batch(rows, signals, self.encoder.prepare(signals))
+        # Which of them it was shows when each is encoded by itself.
+        except Exception:
+            return Batch(rows, signals, None)
+
+    def _encode(self, rows: UnitRows, batch: Batch) -> None:
+        with torch.inference_mode():
+            try:
+                if batch.prepared is None:
+                    raise ValueError("these clips cannot be prepared together")
+                hidden_BLD = self.encoder.encode_prepared(batch.prepared)
+            except torch.OutOfMemoryError as error:
+                raise ValueError(f"{self.encoder.device} has no room for batch_size={self.size}; halve it") from error
+            except Exception:
+                self._encode_each(rows, batch)
+            else:
+                for row, hidden_LD in zip(batch.rows, hidden_BLD, strict=True):
+                    rows.done(row, hidden_LD)
+        self.progress.add(len(batch.rows))
+
+    def _encode_each(self, rows: UnitRows, batch: Batch) -> None:
+        for row, signal in zip(batch.rows, batch.signals, strict=True):
+            self.check()
+            try:
+                hidden_LD = self.encoder.encode([signal])[0]
+            except torch.OutOfMemoryError as error:
+                rows.fail(
+                    row, f"the clip does not fit into the memory of {self.encoder.device}: {_reason(error)[:120]}"
+                )
+            except Exception as error:
+                rows.fail(row, _reason(error))
+            else:
+                rows.done(row, hidden_LD)
+
+
+def _reason(error: Exception) -> str:
+    """One line; errors of our own say enough without their class."""
+    text = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]

@@ -1,0 +1,85 @@
+"""What went wrong: failures.csv, the summary printed at the end, and the exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from cache.features.store import State
+from cache.features.units import unit_rows
+from cache.files.atomic import write_atomic
+from extract.run.plan import Plan
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FailedClip:
+    """A row of failures.csv."""
+
+    clip_id: str
+    condition: str
+    modality: str
+    reason: str
+
+
+def failed_clips(plan: Plan) -> list[FailedClip]:
+    """Every failed row of every store, in the order of the stores."""
+    return list(_failed(plan))
+
+
+def write_failures(plan: Plan, failed: list[FailedClip]) -> None:
+    """Write `<features_dir>/failures.csv`; a header alone when nothing failed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["clip_id", "condition", "modality", "reason"])
+    writer.writerows(astuple(row) for row in failed)
+    write_atomic(plan.features_dir / "failures.csv", text.getvalue())
+
+
+def pending_rows(plan: Plan) -> int:
+    """Rows that still wait, over all stores."""
+    return sum(int((plan.stores[j.condition.name].states(j.spec.path) == State.PENDING).sum()) for j in plan.jobs)
+
+
+def summary(plan: Plan, failed: list[FailedClip]) -> str:
+    """A line per array, then the first failures."""
+    lines = [f"{plan.features_dir}: {len(plan.corpus.clips)} clips"]
+    for job in plan.jobs:
+        states = plan.stores[job.condition.name].states(job.spec.path)
+        counts = ", ".join(f"{int(np.sum(states == s))} {s.name.lower()}" for s in State if np.any(states == s))
+        random = "  (random weights: for plumbing, not for results)" if job.spec.provenance["random_weights"] else ""
+        lines.append(f"  {job.condition.name:24} {job.spec.path:36} {counts}{random}")
+    if plan.config.media.face_crop:
+        lines.append(f"  no face was found in {faces_not_found(plan)} clips: their centre was cut out")
+    clips = list(dict.fromkeys(row.clip_id for row in failed))
+    if clips:
+        lines.append(f"{len(clips)} clips failed, listed in {plan.features_dir / 'failures.csv'}; the first:")
+        reasons = {row.clip_id: row for row in reversed(failed)}
+        lines += [
+            f"  {reasons[clip].clip_id} ({reasons[clip].modality}): {reasons[clip].reason}" for clip in clips[:SHOWN]
+        ]
+    return "\n".join(lines)
+
+
+def faces_not_found(plan: Plan) -> int:
+    """Clips whose face was looked for in vain: their centre was cut out."""
+    missed = 0
+    for unit in plan.units:
+        if plan.config.media.face_crop and plan.media.has_unit(unit):
+            rows = len(unit_rows(len(plan.corpus.clips), unit))
+            with plan.media.open_unit(unit) as media:
+                missed += sum(media.face_found(row) is False for row in range(rows))
+    return missed
+
+
+def _failed(plan: Plan) -> Iterator[FailedClip]:
+    for job in plan.jobs:
+        store, path = plan.stores[job.condition.name], job.spec.path
+        reasons = store.reasons(path)
+        for row in np.flatnonzero(store.states(path) == State.FAILED):
+            yield FailedClip(plan.corpus.clips[row].clip_id, job.condition.name, job.spec.modality, reasons[row])

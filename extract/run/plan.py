@@ -1,0 +1,206 @@
+"""What a run has to compute: jobs (condition x modality) over units. No torch; launcher and ranks agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cache.conditions import Condition, stored_conditions
+from cache.corpus.clips import Corpus, read_corpus
+from cache.features.store import ArraySpec, FeatureStore, fingerprint
+from cache.features.units import unit_count
+from cache.media import SAMPLE_RATE_HZ, MediaStore, sha256_of
+from configs.schema.features import FeaturesConfig
+from extract.corrupt.noise.sources import NoiseSources, noise_sources
+from extract.encoders.models import Model, check_asr_model, check_video_media, find_model
+from extract.media.cut import Cut
+
+# Libraries whose version can change a number in a row.
+LIBRARIES = {
+    "audio": ("torch", "torchaudio", "transformers", "numpy", "scipy", "decord", "av"),
+    "video": ("torch", "transformers", "numpy", "decord"),
+    "text": ("torch", "transformers", "tokenizers"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One array to fill: a modality under a condition."""
+
+    condition: Condition
+    spec: ArraySpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: the corpus, the models, where things are kept and which arrays are wanted."""
+
+    config: FeaturesConfig
+    corpus: Corpus
+    models: Mapping[str, Model]
+    jobs: tuple[Job, ...]
+    noises: NoiseSources
+
+    @property
+    def features_dir(self) -> Path:
+        """Folder of the stores."""
+        return Path(self.config.features_dir)
+
+    @property
+    def units(self) -> range:
+        """All unit numbers."""
+        return range(unit_count(len(self.corpus.clips)))
+
+    @cached_property
+    def media(self) -> MediaStore:
+        """The decoded clips."""
+        return MediaStore(self.features_dir, _media_provenance(self.config))
+
+    @cached_property
+    def stores(self) -> dict[str, FeatureStore]:
+        """The feature store of each condition, opened or made."""
+        ids = [clip.clip_id for clip in self.corpus.clips]
+        names = dict.fromkeys(job.condition.name for job in self.jobs)
+        return {name: FeatureStore.create(self.features_dir / f"{name}.zarr", ids) for name in names}
+
+    def pending(self, unit: int) -> list[Job]:
+        """The jobs that still lack this unit."""
+        return [job for job in self.jobs if self.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
+
+
+def make_plan(config: FeaturesConfig) -> Plan:
+    """Check everything that can be checked before work begins.
+
+    Raises:
+        ValueError: one line; nothing was written.
+    """
+    corpus = read_corpus(Path(config.corpus), Path(config.corpus_root) if config.corpus_root else None)
+    wanted = {name: value for name, value in asdict(config.encoders).items() if value is not None}
+    models = {modality: find_model(name) for modality, name in wanted.items()}
+    for modality, model in models.items():
+        _check_options(config, modality, model)
+    if "video" in models:
+        check_video_media(models["video"], config.media)
+    if config.asr.model is not None and "text" in models:
+        check_asr_model(config.asr.model)
+    text = _text_provenance(config, corpus) if "text" in models else {}
+    conditions = stored_conditions(config.conditions)
+    noises = noise_sources(config.noise, corpus, [condition.kind for condition in conditions])
+    # Once per kind: recordings are read through for their hashes.
+    drawn = {kind: noises.provenance(kind) for kind in noises.by_kind}
+    jobs = [
+        Job(condition, _spec(config, modality, models[modality], condition, drawn, text))
+        for condition in conditions
+        for modality in condition.changes
+        if modality in models and (modality != "text" or not condition.modality or config.asr.model)
+    ]
+    return Plan(config, corpus, models, tuple(jobs), noises)
+
+
+def lacks_media(plan: Plan, unit: int) -> bool:
+    """Whether a unit is to be decoded for its own sake: fine-tuning reads what features no longer need."""
+    return plan.config.restore_media and not plan.media.has_unit(unit)
+
+
+def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:
+    """Refuse a pooling or layers that an encoder does not have, before a store is made for them."""
+    stored_layers(config.layers, model)
+    if config.pooling != "mean":
+        # Only then: importing torch takes longer than the rest of a run with nothing to do.
+        from extract.encoders.catalogue import EncoderOptions, check_options
+
+        check_options(modality, model, EncoderOptions(config.pooling))
+
+
+def prepare_stores(plan: Plan) -> None:
+    """Make the stores and check those there are. One process, before any rank starts."""
+    plan.features_dir.mkdir(parents=True, exist_ok=True)
+    for job in plan.jobs:
+        plan.stores[job.condition.name].require(job.spec)
+
+
+def _spec(
+    config: FeaturesConfig,
+    modality: str,
+    model: Model,
+    condition: Condition,
+    drawn: Mapping[str, Mapping[str, Any]],
+    text: Mapping[str, Any],
+) -> ArraySpec:
+    stored = stored_layers(config.layers, model)
+    provenance: dict[str, Any] = {
+        "encoder": model.name,
+        "model_type": model.model_type,
+        "random_weights": model.random_weights,
+        "weights_sha256": model.weights_sha256,
+        "settings_sha256": model.settings_sha256,
+        "pooling": config.pooling,
+        "layers": list(stored),
+        "dtype": config.compute,
+        "condition": asdict(condition),
+        "libraries": {name: version(name) for name in _libraries(config, modality, condition)},
+    }
+    if condition.kind in drawn:
+        provenance["noise"] = dict(drawn[condition.kind])
+    if model.model_type == "whisper":
+        provenance["window"] = config.whisper.window
+    if modality == "video":
+        media = config.media
+        provenance["media"] = {"frames": media.frames, "size": media.size, **Cut.of(media).provenance}
+    if modality == "text":
+        provenance["asr"] = dict(text)
+    width = model.width * (2 if config.pooling == "mean_std" else 1)
+    return ArraySpec(modality, model.name, len(stored), width, provenance)
+
+
+def _libraries(config: FeaturesConfig, modality: str, condition: Condition) -> tuple[str, ...]:
+    """Faces are found and pictures spoilt by OpenCV and PyAV; clean frames need neither."""
+    pictures = modality == "video" and (condition.modality == "video" or config.media.face_crop)
+    return LIBRARIES[modality] + (("opencv-python-headless", "av") if pictures else ())
+
+
+def stored_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...]:
+    """Numbers of the hidden states of `model` that are kept.
+
+    Raises:
+        ValueError: it has no such layer.
+    """
+    every = tuple(range(model.layers))
+    if isinstance(layers, str):
+        return every if layers == "all" else every[-1:]
+    if max(layers) >= model.layers or sorted(set(layers)) != list(layers):
+        raise ValueError(
+            f"layers={list(layers)}: name layers of {model.name}, 0 to {model.layers - 1}, each once, rising"
+        )
+    return layers
+
+
+def _text_provenance(config: FeaturesConfig, corpus: Corpus) -> dict[str, Any]:
+    # Statements are the text itself or, with a recogniser, what its word error rate is counted against.
+    statements = fingerprint([clip.statement for clip in corpus.clips])
+    if config.asr.model is None:
+        return {"model": None, "statements_sha256": statements}
+    path = Path(config.asr.model).expanduser()
+    return {
+        "model": path.name,
+        "statements_sha256": statements,
+        "weights_sha256": sha256_of(path) if path.is_file() else "by name",
+        "language": config.asr.language,
+        "libraries": {name: version(name) for name in (*LIBRARIES["audio"], "whisper-timestamped", "openai-whisper")},
+    }
+
+
+def _media_provenance(config: FeaturesConfig) -> dict[str, Any]:
+    cut = Cut.of(config.media)
+    return {
+        "frames": config.media.frames if config.encoders.video else 0,
+        "size": config.media.size,
+        **cut.provenance,
+        **({"opencv": version("opencv-python-headless")} if cut.face else {}),
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "libraries": {name: version(name) for name in ("decord", "torch", "torchaudio")},
+    }

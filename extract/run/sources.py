@@ -1,0 +1,70 @@
+"""Media files that changed since they were decoded: their units are computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.corpus.clips import Clip
+from cache.features.store import State
+from cache.features.units import unit_rows
+from cache.media import Source
+from extract.run.plan import Job, Plan
+
+
+def check_sources(plan: Plan) -> int:
+    """Set units whose media files changed back to pending; returns how many.
+
+    Cheap for unchanged files: size, times and inode are compared, and only what differs is hashed.
+    With `retry_failed`, units with failed clips are computed again as well.
+    """
+    reset = 0
+    for unit in plan.units:
+        rows = unit_rows(len(plan.corpus.clips), unit)
+        if (plan.config.retry_failed and _has_failures(plan, rows)) or _changed(plan, unit, rows):
+            # States first: a crash in between leaves pending units, never features of a file that is gone.
+            for job in plan.jobs:
+                plan.stores[job.condition.name].reset_unit(job.spec.path, unit)
+            plan.media.forget_unit(unit)
+            reset += 1
+    return reset
+
+
+def _changed(plan: Plan, unit: int, rows: range) -> bool:
+    clips = plan.corpus.clips[rows.start : rows.stop]
+    if plan.media.has_unit(unit):
+        return _media_changed(plan, unit, clips)
+    # The decoded media were deleted, or other ones are asked for: the stores themselves say what they hold.
+    finished = [job for job in plan.jobs if not plan.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
+    recorded = [_recorded_hashes(plan, job, rows) for job in finished]
+    now = [Source.of(plan.corpus.source(clip)).sha256 for clip in clips] if finished else []
+    return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
+
+
+def _recorded_hashes(plan: Plan, job: Job, rows: range) -> list[str]:
+    hashes: list[str] = plan.stores[job.condition.name].column(job.spec.path, "source")[rows.start : rows.stop]
+    return hashes
+
+
+def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
+    if not plan.media.is_current(unit):
+        return True
+    known = plan.media.sources(unit)
+    now = [_source_now(source, plan.corpus.source(clip)) for source, clip in zip(known, clips, strict=True)]
+    if [source.sha256 for source in now] != [source.sha256 for source in known]:
+        return True
+    if now != known:
+        plan.media.refresh_sources(unit, now)
+    return False
+
+
+def _source_now(known: Source, path: Path) -> Source:
+    # A file that was decoded and then removed is no change: the media store has what is needed of it.
+    if known.looks_unchanged(path) or (known.sha256 and not path.exists()):
+        return known
+    return Source.of(path)
+
+
+def _has_failures(plan: Plan, rows: range) -> bool:
+    states = [plan.stores[job.condition.name].states(job.spec.path)[rows.start : rows.stop] for job in plan.jobs]
+    return any((state == State.FAILED).any() for state in states)

@@ -1,0 +1,1 @@
+"""How many unlabelled clips of a speaker adaptation needs."""

@@ -1,0 +1,218 @@
+"""How many unlabelled clips of a speaker does adaptation need? An enrolment curve for a run of stage two.
+
+A test speaker's features are standardised by statistics of a few of that speaker's own clips, drawn again and again,
+shrunk towards what the training speakers say (`fuse.runs.adaptation.enrolled`). Every number is of all clips of the
+speaker, so that the points of the curve are comparable; no label is used but for the neutral clips, which one has to
+know to be neutral.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cache.corpus.clips import read_corpus
+from cache.features.table import FeatureTable
+from cache.files.atomic import write_atomic
+from cache.files.csv import csv_of
+from cache.protocols.folds import Fold
+from configs.command.progress import Progress
+from configs.loader import dump_config, load_config, main
+from configs.schema.enrolment import EnrolmentConfig
+from configs.schema.fusion import FusionConfig
+from fuse.enrolment.figure import enrolment_figure
+from fuse.model.fusion import FusionModel
+from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
+from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
+from fuse.runs.tables import raw_table
+from fuse.scores.intervals import speaker_interval
+from fuse.scores.metrics import speaker_scores, uar
+from fuse.scores.predictions import Predictions, concatenate, write_predictions
+from fuse.train import caveats, fold_of, load_model, predictions_of
+
+ALL, NEUTRAL = "all", "neutral"
+# Enough to tell strengths apart on validation speakers.
+CHOOSING_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the curve: UAR as a share, over draws; `low` and `high` over speakers, None with too few."""
+
+    condition: str
+    clips: str
+    uar: float
+    low: float | None
+    high: float | None
+    sd_over_draws: float
+    draws: int
+    speakers: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One fold's head (of the first seed) and what it was trained in."""
+
+    model: FusionModel
+    fold: Fold
+    protocol: str
+    seed: int
+
+
+def run(config: EnrolmentConfig) -> int:
+    """Draw, adapt, predict; write the curve as CSV, Markdown and figure, print it."""
+    leaves = _first_seeds(run_folders(Path(config.run)))
+    trained = load_config(FusionConfig, leaves[0] / CONFIG)
+    if trained.standardise != "speaker":
+        raise ValueError(
+            f"{config.run} was trained with standardise={trained.standardise}; "
+            "train one with: make train-fusion SET=standardise=speaker"
+        )
+    trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
+    clips = read_corpus(Path(config.corpus or trained.corpus)).clips
+    heads = [_load(leaf) for leaf in leaves]
+    tables = {name: raw_table(trained, clips, name) for name in config.all_conditions}
+    strengths = [_strength(config, head, tables[trained.condition]) for head in heads]
+    counts = [*map(str, config.clips), NEUTRAL, ALL]
+    parts = []
+    with Progress("enrolment", len(heads) * len(tables) * len(counts), "points") as progress:
+        for head, strength in zip(heads, strengths, strict=True):
+            for table in tables.values():
+                for count in counts:
+                    parts += list(_draws(head, table, head.fold.test, count, strength, config.draws, "test"))
+                    progress.add(1)
+    note = caveats(trained, tables[trained.condition])
+    _write(config, concatenate(parts), counts, strengths, note)
+    return 0
+
+
+def drawn_statistics(
+    table: FeatureTable, speaker: str, count: str, draw: int, prior: SpeakerStatistics, strength: float
+) -> SpeakerStatistics:
+    """A speaker's statistics from `count` clips (a number, `neutral` or `all`); which ones follows from the draw."""
+    rows = np.flatnonzero(table.speakers == speaker)
+    if count == NEUTRAL:
+        rows = np.array([row for row in rows if table.clips[row].label == NEUTRAL], np.intp)
+    elif count != ALL:
+        seed = hashlib.sha256(f"{speaker}/{count}/{draw}".encode()).digest()
+        chosen = np.random.default_rng(list(seed)).permutation(len(rows))[: int(count)]
+        rows = rows[np.sort(chosen)]
+    return enrolled({name: values[rows] for name, values in table.features.items()}, prior, strength)
+
+
+def points(predictions: Predictions, counts: Sequence[str]) -> Iterator[Point]:
+    """The curve, condition by condition."""
+    names = [name.split("/") for name in dict.fromkeys(predictions.condition.tolist())]
+    for condition in dict.fromkeys(name[0] for name in names):
+        for count in counts:
+            draws = [name for name in names if name[:2] == [condition, f"enrolled-{count}"]]
+            scores = [speaker_scores(predictions.select(condition="/".join(name)), uar) for name in draws]
+            mean = {speaker: float(np.mean([one[speaker] for one in scores])) for speaker in scores[0]}
+            each = [float(np.mean(list(one.values()))) for one in scores]
+            interval = speaker_interval(mean)
+            yield Point(
+                condition,
+                count,
+                float(np.mean(each)),
+                interval.low if interval else None,
+                interval.high if interval else None,
+                float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
+                len(each),
+                len(mean),
+            )
+
+
+def clips_for_half(curve: Sequence[Point]) -> float | None:
+    """Clips at which half of the gain from none to all is reached, between points on a straight line."""
+    by_count = {point.clips: point.uar for point in curve}
+    if "0" not in by_count:
+        return None
+    half = (by_count["0"] + by_count[ALL]) / 2
+    steps = [(int(point.clips), point.uar) for point in curve if point.clips.isdecimal()]
+    for (few, low), (many, high) in itertools.pairwise(steps):
+        if low < half <= high:
+            return few + (many - few) * (half - low) / (high - low)
+    return None
+
+
+def _draws(
+    head: Trained, table: FeatureTable, speakers: Sequence[str], count: str, strength: float, draws: int, split: str
+) -> Iterator[Predictions]:
+    prior = prior_of(table, head.fold.train)
+    some = table.take(head.fold.clip_ids(split, table.clips))
+    for draw in range(draws if count.isdecimal() and count != "0" else 1):
+        known = {name: drawn_statistics(table, name, count, draw, prior, strength) for name in speakers}
+        named = replace(adapted(some, known), condition=f"{table.condition}/enrolled-{count}/draw-{draw}")
+        yield predictions_of(head.model, named, head.protocol, head.fold.number, head.seed, split)
+
+
+def _strength(config: EnrolmentConfig, head: Trained, table: FeatureTable) -> float:
+    """The candidate with the best mean UAR on this fold's validation speakers, over the counts of the curve."""
+    counts = [str(count) for count in config.clips if count]
+
+    def score(strength: float) -> float:
+        draws = min(config.draws, CHOOSING_DRAWS)
+        found = [
+            part
+            for count in counts
+            for part in _draws(head, table, head.fold.validation, count, strength, draws, "validation")
+        ]
+        return float(np.mean([uar(part.label, part.predicted) for part in found])) if found else 0.0
+
+    return max(config.strengths, key=score)
+
+
+def _load(leaf: Path) -> Trained:
+    model, checkpoint = load_model(leaf / CHECKPOINT)
+    return Trained(model, fold_of(checkpoint), checkpoint["protocol"], checkpoint["seed"])
+
+
+def _first_seeds(leaves: Sequence[Path]) -> list[Path]:
+    """One run per fold: what varies here are the clips that are drawn."""
+    return list({leaf.parent: leaf for leaf in reversed(leaves)}.values())[::-1]
+
+
+def _write(
+    config: EnrolmentConfig, predictions: Predictions, counts: Sequence[str], strengths: Sequence[float], note: str
+) -> None:
+    out = Path(config.output_dir)
+    curve = list(points(predictions, counts))
+    text = "\n".join(_markdown(curve, strengths, note)) + "\n"
+    write_atomic(out / CONFIG, dump_config(config))
+    write_predictions(predictions, out / PREDICTIONS)
+    write_atomic(out / "enrolment.csv", csv_of(curve))
+    write_atomic(out / "enrolment.md", text)
+    enrolment_figure([asdict(point) for point in curve], out / "enrolment.png", note)
+    print(text)
+    print(f"curve, figure and predictions: {out}")
+
+
+def _markdown(curve: Sequence[Point], strengths: Sequence[float], note: str) -> Iterator[str]:
+    yield f"| condition | clips known of the speaker | UAR %, {ADAPTED} | 95 % over speakers | SD over draws |"
+    yield "|---|---|---|---|---|"
+    for point in curve:
+        span = "too few speakers" if point.low is None else f"{100 * point.low:.1f} to {100 * (point.high or 0):.1f}"
+        spread = f"{100 * point.sd_over_draws:.1f}" if point.draws > 1 else ""
+        yield f"| {point.condition} | {point.clips} | {100 * point.uar:.1f} | {span} | {spread} |"
+    yield ""
+    for condition in dict.fromkeys(point.condition for point in curve):
+        half = clips_for_half([point for point in curve if point.condition == condition])
+        said = "is not on the curve" if half is None else f"takes {half:.1f} clips"
+        yield f"{condition}: half of the gain from no clip to all {said}."
+    chosen: Mapping[float, int] = {value: strengths.count(value) for value in dict.fromkeys(strengths)}
+    folds = ", ".join(f"{value:g} ({times} folds)" for value, times in chosen.items())
+    yield f"The training speakers' statistics weigh as many clips as validation chose: {folds}."
+    yield "Scores are of all clips of the test speakers, those that enrolled them among them; the mean over draws."
+    yield "neutral: the neutral clips alone, which one has to know to be neutral. No other label is used."
+    if note:
+        yield f"**{note}**"
+
+
+if __name__ == "__main__":
+    sys.exit(main(EnrolmentConfig, run, "How many unlabelled clips of a speaker does adaptation need?"))

@@ -1,0 +1,1 @@
+"""Encoders and head trained together, with DistributedDataParallel."""

@@ -1,0 +1,178 @@
+"""Batches for fine-tuning: media of clips, corrupted and cut on the fly, prepared for the encoders.
+
+What is drawn for a clip follows from (seed, epoch, clip id) alone: never from the rank or the batch.
+Shape letters: B clips, T samples or frames, H height, W width, C colour channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cache.conditions import CLEAN, Condition, parse_condition, parse_joint
+from cache.corpus.clips import LABELS, Clip
+from cache.features.units import unit_size
+from cache.media import Media, MediaStore
+from configs.schema.fusion import Augment
+from extract.corrupt.apply import corrupt
+from extract.corrupt.sound.level import Waveform, active_speech_power
+from extract.encoders.catalogue import Inputs, NetworkEncoder
+
+
+@dataclass(frozen=True)
+class ClipItem:
+    """A clip, its row in the media store, the text stage one encoded, and the modalities it has."""
+
+    clip: Clip
+    row: int
+    transcript: str
+    present: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """One clip as the encoders will hear, see and read it; None where it has no such modality."""
+
+    label: int
+    by_modality: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prepared clips: `labels_B`, and by modality the encoder's inputs and which clips are `present`."""
+
+    labels_B: Tensor
+    inputs: Mapping[str, Inputs]
+    present: Mapping[str, Tensor]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        inputs = {name: {key: value.to(device) for key, value in one.items()} for name, one in self.inputs.items()}
+        present = {name: values.to(device) for name, values in self.present.items()}
+        return Batch(self.labels_B.to(device), inputs, present)
+
+
+class MediaClips(Dataset[Signals]):
+    """Clips read from the media store, under a condition and, in training, under random ones."""
+
+    def __init__(
+        self,
+        items: Sequence[ClipItem],
+        media: MediaStore | None,
+        stored: int,
+        *,
+        condition: str = CLEAN,
+        samples: int,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        """The clips of one split.
+
+        Args:
+            items: the clips.
+            media: None where only text is used.
+            stored: number of clips in the media store.
+            condition: what every clip is put under.
+            samples: length that sound is cut or repeated to.
+            augment: for training: random conditions, and cuts at random; None: cuts from the centre.
+            seed: of everything that is drawn.
+        """
+        self.items, self.media, self.stored = tuple(items), media, stored
+        self.parts = {part.modality: part for part in parse_joint(condition)}
+        self.samples, self.augment, self.seed, self.epoch = samples, augment, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """What is drawn differs from epoch to epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.items)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Index into `LABELS` of each clip."""
+        return np.array([LABELS.index(item.clip.label) for item in self.items], np.int64)
+
+    def __getitem__(self, index: int) -> Signals:
+        """One clip."""
+        item = self.items[index]
+        media, share = self._read(item), 0.5
+        conditions = self.parts
+        if self.augment is not None:
+            rng = np.random.default_rng([self.seed, self.epoch, *item.clip.clip_id.encode()])
+            conditions = {**self.parts, **drawn_conditions(self.augment, media, rng)}
+            share = rng.random()
+        for condition in conditions.values():
+            media = corrupt(media, condition, item.clip.clip_id)
+        sound = None if media.waveform_T is None else of_length(media.waveform_T, self.samples, share)
+        text = item.transcript if "text" in item.present else None
+        return Signals(LABELS.index(item.clip.label), {"audio": sound, "video": media.frames_THWC, "text": text})
+
+    def _read(self, item: ClipItem) -> Media:
+        wanted = item.present & {"audio", "video"}
+        if self.media is None or not wanted:
+            return Media(None, None)
+        unit, row = divmod(item.row, unit_size(self.stored))
+        with self.media.open_unit(unit) as opened:
+            return opened.read(row, *wanted)
+
+
+def drawn_conditions(augment: Augment, media: Media, rng: np.random.Generator) -> dict[str, Condition]:
+    """For each signal, by chance, one of its conditions with a seed of its own; it replaces any other.
+
+    A silent clip takes no noise: it has no signal-to-noise ratio.
+    """
+    drawn = {}
+    for signal in ("audio", "video"):
+        names = getattr(augment, signal)
+        # As many draws whatever is configured: switching one signal's off leaves the other's as they were.
+        chance, which, seed = rng.random(), rng.random(), int(rng.integers(2**62))
+        silent = signal == "audio" and (media.waveform_T is None or not active_speech_power(media.waveform_T))
+        if names and chance < augment.probability and not silent:
+            drawn[signal] = replace(parse_condition(names[int(which * len(names))]), seed=seed)
+    return drawn
+
+
+def of_length(waveform_T: Waveform, samples: int, share: float) -> Waveform:
+    """Exactly `samples`: cut out at `share` (0 start, 1 end) of what is too much, or repeated from the start."""
+    if len(waveform_T) < samples:
+        return np.resize(waveform_T, samples)
+    start = round(share * (len(waveform_T) - samples))
+    return waveform_T[start : start + samples]
+
+
+class Collator:
+    """Turns clips into a `Batch`. Absent signals get a stand-in, so that every encoder runs in every batch."""
+
+    def __init__(self, encoders: Mapping[str, NetworkEncoder], samples: int, frames: int, size: int) -> None:
+        """`samples` of sound, `frames` of `size` pixels: the shapes of the stand-ins."""
+        self.encoders = encoders
+        self.stand_ins: dict[str, Callable[[], Any]] = {
+            "audio": lambda: np.zeros(samples, np.float32),
+            "video": lambda: np.zeros((frames, size, size, 3), np.uint8),
+            "text": lambda: "",
+        }
+
+    def __call__(self, clips: Sequence[Signals]) -> Batch:
+        """One batch, on the CPU."""
+        return self._batch(clips)
+
+    def stand_in(self) -> Batch:
+        """A batch of one clip that has no modality: the right shapes, and nothing else."""
+        return self._batch([Signals(0, dict.fromkeys(self.encoders))])
+
+    def _batch(self, clips: Sequence[Signals]) -> Batch:
+        inputs, present = {}, {}
+        for name, encoder in self.encoders.items():
+            signals = [clip.by_modality[name] for clip in clips]
+            present[name] = torch.tensor([signal is not None for signal in signals])
+            inputs[name] = encoder.inputs([self.stand_ins[name]() if one is None else one for one in signals])
+        return Batch(torch.tensor([clip.label for clip in clips]), inputs, present)

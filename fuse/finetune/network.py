@@ -1,0 +1,138 @@
+"""Encoders and fusion head as one network: from prepared media to logits.
+
+Shape letters: B clips, L layers, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
+from extract.encoders.catalogue import Inputs, NetworkEncoder
+from fuse.model.fusion import FusionModel
+
+Unfreeze = int | str
+
+
+class EndToEndModel(nn.Module):
+    """What stage one and stage two do, in one differentiable pass.
+
+    Encoders run under `dtype` (mixed precision); pooled features and the head stay in float32.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, NetworkEncoder],
+        fusion: FusionModel,
+        layers: Layers | Mapping[str, Layers],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`encoders` and `layers` by modality, as `fusion` was trained on; nothing of the encoders learns yet."""
+        super().__init__()
+        self.encoders = {name: encoders[name] for name in fusion.widths}
+        self.networks = nn.ModuleDict({name: encoder.network for name, encoder in self.encoders.items()})
+        self.fusion = fusion
+        self.dtype = dtype
+        self.layers = {
+            name: layer_numbers(layers_of(name, layers), 1 + len(encoder.blocks))
+            for name, encoder in self.encoders.items()
+        }
+        self.joined = {name: side_by_side(layers_of(name, layers)) for name in self.encoders}
+        self.trained: dict[str, list[nn.Module]] = {name: [] for name in self.encoders}
+        for encoder in self.encoders.values():
+            _switch_off_masking(encoder.network)
+
+    def unfreeze(self, how: Unfreeze) -> None:
+        """Let encoders learn: `all` of their weights, `none`, or their last so many blocks.
+
+        An encoder with fewer blocks than that is trained in all of its blocks.
+        """
+        for name, encoder in self.encoders.items():
+            last = len(encoder.blocks) - how if isinstance(how, int) else len(encoder.blocks)
+            self.trained[name] = [encoder.network] if how == "all" else list(encoder.blocks)[max(0, last) :]
+            for module in self.trained[name]:
+                module.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> EndToEndModel:
+        """Training mode for the head and what is trained of the encoders; frozen parts keep dropout off."""
+        super().train(mode)
+        for name, network in self.networks.items():
+            network.eval()
+            for module in self.trained[name]:
+                module.train(mode)
+        return self
+
+    def forward(self, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> Tensor:
+        """Logits_BC.
+
+        Args:
+            inputs: by modality, what the encoder's `inputs` returned; any finite stand-in for absent clips.
+            present: by modality, whether the clip has it, of shape (B,).
+        """
+        rows, broken_B = {}, torch.zeros_like(next(iter(present.values())))
+        for name in self.encoders:
+            row_BD, present_B = self._row(name, inputs[name]), present[name]
+            broken_B = broken_B | (present_B & ~torch.isfinite(row_BD).all(dim=1))
+            # `where` gives stand-ins a gradient of exactly zero, and every rank a gradient for every weight.
+            rows[name] = torch.where(present_B[:, None], row_BD, torch.nan)
+        logits_BC: Tensor = self.fusion(rows)
+        # The standardiser reads NaN as "absent"; an encoder that overflowed must not pass for that.
+        return logits_BC.masked_fill(broken_B[:, None], torch.nan)
+
+    def _row(self, name: str, inputs: Inputs) -> Tensor:
+        layers, first = self.layers[name], min(self.layers[name])
+        device = next(iter(inputs.values())).device.type
+        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            # Only the layers in use: a slice of them all would send zeros, not nothing, back to the others.
+            hidden_BLD = self.encoders[name].hidden(inputs, slice(first, max(layers) + 1))
+        if self.joined[name]:
+            return torch.cat([hidden_BLD[:, layer - first].float() for layer in layers], dim=1)
+        return hidden_BLD.float().mean(dim=1)
+
+
+def checkpoint_gradients(model: EndToEndModel) -> None:
+    """Keep block inputs only and compute the rest again on the way back: less memory, more time."""
+    for encoder in model.encoders.values():
+        encoder.network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def freeze_unused(model: EndToEndModel, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> list[str]:
+    """Freeze weights that the logits do not depend on, found by one backward pass; returns their names.
+
+    Mask embeddings, poolers and blocks past the last layer in use: DistributedDataParallel would wait for
+    their gradients for ever.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.nan_to_num(model(inputs, present)).sum().backward()  # type: ignore[no-untyped-call]
+    unused = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad and name not in unused)
+    model.zero_grad(set_to_none=True)
+    return unused
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights that learn, on the CPU."""
+    weights = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights}
+
+
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put back what `trained_state` copied."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in state:
+                weight.copy_(state[name])
+
+
+def _switch_off_masking(network: Any) -> None:
+    """SpecAugment and layerdrop off: corpora of a few hundred clips are no place to hide half the signal."""
+    for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("encoder_layerdrop", 0.0)):
+        if hasattr(network.config, name):
+            setattr(network.config, name, value)
+    if hasattr(network, "layerdrop"):
+        network.layerdrop = 0.0

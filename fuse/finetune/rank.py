@@ -1,0 +1,201 @@
+"""One rank of a fine-tune, started by torchrun: load, train with the others, and on rank 0 write the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cache.files.atomic import write_atomic
+from configs.command.progress import Progress
+from configs.loader import dump_config, load_config
+from configs.schema.finetune import FinetuneConfig
+from extract.encoders.catalogue import NetworkEncoder, encoder_class, rank_device
+from extract.run.rank import Stopped, StopRequest
+from fuse.finetune.__main__ import Diverged, Loaders, Logits, Watch, World, evaluate, fit
+from fuse.finetune.clips import Collator, MediaClips
+from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused
+from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
+from fuse.runs.folder import write_run
+from fuse.scores.metrics import summarise
+from fuse.scores.predictions import Predictions, concatenate
+from fuse.stack.job import History
+from fuse.train import RANDOM_NOTE
+
+EVALUATED = ("validation", "test")
+
+
+def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loaders]:
+    """The model, ready to train on this device, and the loaders that feed it.
+
+    Raises:
+        ValueError: an encoder cannot be loaded, or cannot take `audio_seconds` of sound.
+    """
+    config = plan.config
+    encoders: dict[str, NetworkEncoder] = {
+        name: encoder_class(name, model)(model, device) for name, model in plan.models.items()
+    }
+    if "audio" in encoders:
+        try:
+            encoders["audio"].batch_key(np.zeros(plan.samples, np.float32))
+        except ValueError as error:
+            raise ValueError(f"audio_seconds={config.audio_seconds:g}: {error}") from error
+    assert config.layers is not None
+    dtype = encoder_dtype(config.precision, device)
+    model = EndToEndModel(encoders, plan.start.fusion.to(device), config.layers, dtype)
+    model.unfreeze(config.unfreeze)
+    if config.gradient_checkpointing:
+        checkpoint_gradients(model)
+    video = plan.models.get("video")
+    frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
+    collator = Collator(encoders, plan.samples, frames, size)
+    stand_in = collator.stand_in().to(device)
+    freeze_unused(model, stand_in.inputs, stand_in.present)
+    return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
+
+
+def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
+    """The clips of one part; those of `train` are augmented."""
+    return MediaClips(
+        plan.parts[part],
+        plan.media,
+        plan.stored,
+        condition=plan.config.condition,
+        samples=plan.samples,
+        augment=plan.config.augment if part == "train" else None,
+        seed=plan.seed,
+    )
+
+
+def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: World, stop: StopRequest) -> None:
+    """Score, train, score again; rank 0 writes the run folder."""
+    train, *held_out = (clips_of(plan, part) for part in ("train", *EVALUATED))
+    own = sum(-(-len(clips) // world.size) for clips in held_out)
+    epochs = plan.config.optim.epochs
+    total = epochs * sum(-(-len(clips) // world.size) for clips in (train, held_out[0])) + 2 * own
+    with Progress(f"fine-tuning, rank 0 of {world.size}", total, "clips", shown=world.rank == 0) as progress:
+        watch = Watch(stop, progress)
+        before = [evaluate(model, clips, loaders, world, watch) for clips in held_out]
+        history, best = fit(model, train, held_out[0], loaders, plan.config.optim, world, watch, before[0])
+        after = [best, evaluate(model, held_out[1], loaders, world, watch)]
+    if world.rank == 0:
+        # torchrun waits 30 s after its own SIGTERM: a run that is done is written, not lost.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        write(plan, model, history, before, after)
+
+
+def write(
+    plan: FinetunePlan, model: EndToEndModel, history: History, before: Sequence[Logits], after: Sequence[Logits]
+) -> dict[str, Any]:
+    """The run folder; returns what metrics.json holds. `before`, `after`: logits of validation and test."""
+    parts = [predictions_of(plan, split, logits) for split, logits in zip(EVALUATED, after, strict=True)]
+    first = {split: summarise(predictions_of(plan, split, one)) for split, one in zip(EVALUATED, before, strict=True)}
+    entry = {"fold": plan.start.fold.number, "seed": plan.seed, "start_uar": first["validation"]["uar"]}
+    return write_run(
+        Path(plan.config.output_dir),
+        config_yaml=dump_config(plan.config),
+        predictions=concatenate(parts),
+        history=[{**asdict(history), **entry}],
+        checkpoint=checkpoint_of(plan, model),
+        extra={
+            "before": first,
+            "best_epoch": history.best_epoch + 1,
+            "init": str(plan.start.folder),
+            "left_out": list(plan.left_out),
+        },
+        note=RANDOM_NOTE if plan.random_weights else "",
+    )
+
+
+def predictions_of(plan: FinetunePlan, split: str, logits_NC: Logits) -> Predictions:
+    """One split's predictions."""
+    items = plan.parts[split]
+    assert plan.config.protocol is not None
+    return Predictions.of(
+        [item.clip.clip_id for item in items],
+        [item.clip.speaker for item in items],
+        [item.clip.sex for item in items],
+        clips_of(plan, split).labels,
+        torch.from_numpy(logits_NC).double().softmax(1).numpy(),
+        protocol=plan.config.protocol,
+        fold=plan.start.fold.number,
+        seed=plan.seed,
+        split=split,
+        condition=plan.config.condition,
+        modalities="+".join(plan.models),
+    )
+
+
+def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> dict[str, Any]:
+    """As stage two's, and the encoders' weights by modality."""
+    state = {name: value.cpu() for name, value in model.fusion.state_dict().items()}
+    networks = {
+        name: {key: value.cpu() for key, value in network.state_dict().items()}
+        for name, network in model.networks.items()
+    }
+    kept = {key: plan.start.checkpoint[key] for key in ("settings", "protocol", "fold", "division", "standardise")}
+    features = {
+        "encoders": {name: one.name for name, one in plan.models.items()},
+        "layers": plan.config.layers,
+        "modalities": plan.config.modalities,
+        "audio_seconds": plan.config.audio_seconds,
+    }
+    return {**kept, "state": state, "encoders": networks, "features": features, "seed": plan.seed}
+
+
+@contextmanager
+def process_group(world: World) -> Iterator[None]:
+    """Join the other ranks: nccl where each rank has a GPU of its own, else gloo."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    own_gpu = world.device.type == "cuda" and torch.cuda.device_count() >= local
+    if own_gpu:
+        torch.cuda.set_device(world.device)
+    dist.init_process_group("nccl" if own_gpu else "gloo", device_id=world.device if own_gpu else None)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes."""
+    config_file, error_file = map(Path, sys.argv[1:] if arguments is None else arguments)
+    stop, world = StopRequest(), World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), rank_device())
+    # Tokenizers warn of every loader process that is forked after they were used.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        plan = make_plan(load_config(FinetuneConfig, config_file))
+        torch.set_num_threads(plan.config.threads)
+        torch.backends.cudnn.deterministic = True
+        model, loaders = load(plan, world.device)
+    except (ValueError, OSError) as error:
+        write_atomic(error_file, str(error))  # every rank comes to the same end by itself
+        return 0
+    try:
+        with process_group(world):
+            finetune(plan, model, loaders, world, stop)
+    except (Stopped, Diverged, ValueError, OSError, torch.OutOfMemoryError) as error:
+        return _conclude(error, error_file)
+    return 0
+
+
+def _conclude(error: Exception, error_file: Path) -> int:
+    """What one rank alone has met must end the others too: torchrun stops them when one returns 1."""
+    if isinstance(error, Stopped):
+        return 0
+    memory = "out of GPU memory; lower optim.batch_size, or set gradient_checkpointing=true"
+    write_atomic(error_file, memory if isinstance(error, torch.OutOfMemoryError) else str(error))
+    return 0 if isinstance(error, Diverged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

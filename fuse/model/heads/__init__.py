@@ -1,0 +1,1 @@
+"""Fusion heads: from the rows of all modalities to logits, M heads at once."""

@@ -1,0 +1,256 @@
+"""What features look like: clips on two axes, and what each layer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from cache.corpus.clips import LABELS
+from fuse.runs.style import (
+    BLACK,
+    BLUE,
+    CHANCE,
+    CHANCE_STYLE,
+    COLUMN_WIDTH_INCHES,
+    FULL_WIDTH_INCHES,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RUN_COLOURS,
+    RUN_MARKERS,
+    SKY,
+    STYLE,
+    VERMILION,
+    figure_of,
+    note_strip,
+    save,
+)
+
+PALE = "#D5D5D5"
+Style = tuple[str, str]
+EMOTION_STYLES: tuple[Style, ...] = (
+    (GREY, "o"),
+    (SKY, "s"),
+    (ORANGE, "^"),
+    (BLUE, "v"),
+    (VERMILION, "D"),
+    (PURPLE, "P"),
+    (GREEN, "X"),
+    (BLACK, "*"),
+)
+# No palette tells two dozen speakers apart: the first four of each sex have a colour, the others share one.
+WARM: tuple[Style, ...] = ((VERMILION, "o"), (ORANGE, "D"), (PURPLE, "s"), ("#7A3B00", "P"))
+COOL: tuple[Style, ...] = ((BLUE, "^"), (GREEN, "v"), (SKY, "X"), (BLACK, "*"))
+SPEAKER_STYLES: Mapping[str, tuple[Style, ...]] = {
+    "female": WARM,
+    "male": COOL,
+    "": tuple(style for pair in zip(COOL, WARM, strict=True) for style in pair),
+}
+OTHERS: Style = (PALE, ".")
+PANEL_INCHES = 1.78
+KEY_COLUMNS = 4
+
+
+def features_figure(
+    placed: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    labels_N: NDArray[np.int64],
+    speakers_N: NDArray[np.str_],
+    sexes_N: NDArray[np.str_],
+    path: Path,
+    shown: str,
+    note: str = "",
+    shares: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
+    """Clips on two axes, a row per feature space and a column per method, by emotion and by speaker, as a PNG.
+
+    Args:
+        placed: by method and then by the name of a space, coordinates (N, 2) of the same N clips; NaN where a clip
+            has no place.
+        labels_N: index into `LABELS` of each clip; `speakers_N` and `sexes_N` ("female", "male" or "") alike.
+        shown: the title: which clips these are.
+        note: a small footer.
+        shares: by the name of a space, what the two principal components hold of the variance, 0 to 1.
+
+    Raises:
+        ValueError: there are no clips.
+    """
+    if not len(labels_N):
+        raise ValueError("no clips to draw: the table of features is empty")
+    emotions = {LABELS[label]: EMOTION_STYLES[label] for label in np.unique(labels_N).tolist()}
+    speakers = _speaker_styles(speakers_N, sexes_N)
+    named_N = np.array([name if name in speakers else "others" for name in speakers_N.tolist()])
+    emotion_N = np.array([LABELS[label] for label in labels_N.tolist()])
+    colourings = {"emotion": (emotion_N, emotions), "speaker": (named_N, speakers)}
+    spaces = list(next(iter(placed.values())))
+    with mpl.rc_context(STYLE):
+        keys = [_emotion_key(emotions), _speaker_key(speakers, speakers_N, sexes_N)]
+        lines = max(-(-len(key) // KEY_COLUMNS) for key in keys)
+        height = 0.5 + PANEL_INCHES * len(spaces) + 0.12 * lines
+        figure = figure_of(FULL_WIDTH_INCHES, height, note)
+        panels = figure.subplots(len(spaces), len(placed) * len(colourings), squeeze=False)
+        for column, (kind, method) in enumerate((kind, method) for kind in colourings for method in placed):
+            for row, space in enumerate(spaces):
+                _draw_clips(panels[row, column], placed[method][space], *colourings[kind])
+                _name_axes(panels[row, column], method, (shares or {}).get(space))
+            panels[0, column].set_title(f"{method}, by {kind}")
+        for row, space in enumerate(spaces):
+            _name_space(panels[row, 0], space)
+        figure.suptitle(shown, fontsize=STYLE["axes.titlesize"])
+        _draw_keys(figure, keys, lines, note)
+        save(figure, path)
+
+
+def _draw_clips(
+    axes: Axes, coordinates_N2: NDArray[np.float64], names_N: NDArray[np.str_], styles: Mapping[str, Style]
+) -> None:
+    # Those without a colour lie below the others.
+    for name in dict.fromkeys(["others", *styles]):
+        colour, marker = styles.get(name, OTHERS)
+        points = coordinates_N2[(names_N == name) & np.isfinite(coordinates_N2).all(axis=1)]
+        size = 14 if marker in "*P." else 8
+        axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, marker=marker, linewidths=0.15, edgecolors="white")
+    if not np.isfinite(coordinates_N2).any():
+        axes.text(0.5, 0.5, "no clip has it", transform=axes.transAxes, ha="center", va="center")
+    axes.set_aspect("equal", adjustable="datalim")
+
+
+def _name_axes(axes: Axes, method: str, shares: tuple[float, float] | None) -> None:
+    axes.set_box_aspect(1)
+    name = "PC" if method == "PCA" else method
+    held = [f" ({100 * share:.0f} % of variance)" for share in shares] if shares and name == "PC" else ["", ""]
+    axes.set_xlabel(f"{name} 1{held[0]}", fontsize=6, labelpad=2)
+    axes.set_ylabel(f"{name} 2{held[1]}", fontsize=6, labelpad=2)
+    if name == "PC":
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+        axes.tick_params(pad=1.5, labelsize=6)
+    else:
+        # Distances in t-SNE have no unit.
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def _name_space(axes: Axes, space: str) -> None:
+    axes.annotate(
+        space,
+        (-0.34, 0.5),
+        xycoords="axes fraction",
+        rotation=90,
+        ha="right",
+        va="center",
+        ma="center",
+    )
+
+
+def _speaker_styles(speakers_N: NDArray[np.str_], sexes_N: NDArray[np.str_]) -> dict[str, Style]:
+    """Speaker to colour and marker, in numerical order by sex; those for whom none is left are not in it."""
+    sex_of = dict(zip(speakers_N.tolist(), sexes_N.tolist(), strict=True))
+    styles: dict[str, Style] = {}
+    for sex, free in SPEAKER_STYLES.items():
+        names = sorted((name for name, own in sex_of.items() if _known(own) == sex), key=_numerically)
+        styles |= dict(zip(names, free, strict=False))
+    return styles
+
+
+def _known(sex: str) -> str:
+    return sex if sex in SPEAKER_STYLES else ""
+
+
+def _numerically(name: str) -> tuple[int, int, str]:
+    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
+
+
+def _emotion_key(styles: Mapping[str, Style]) -> list[Line2D]:
+    return [_handle(name, style) for name, style in styles.items()]
+
+
+def _speaker_key(styles: Mapping[str, Style], speakers_N: NDArray[np.str_], sexes_N: NDArray[np.str_]) -> list[Line2D]:
+    sex_of = dict(zip(speakers_N.tolist(), sexes_N.tolist(), strict=True))
+    key = [_handle(f"{name} ({sex_of[name]})" if sex_of[name] else name, style) for name, style in styles.items()]
+    others = len(set(sex_of) - set(styles))
+    return [*key, _handle(f"{others} others", OTHERS)] if others else key
+
+
+def _handle(label: str, style: Style) -> Line2D:
+    colour, marker = style
+    return Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0, markeredgewidth=0, label=label)
+
+
+def _draw_keys(figure: Figure, keys: Sequence[list[Line2D]], lines: int, note: str) -> None:
+    """A key below each half of the figure."""
+    height = figure.get_figheight()
+    below, strip = note_strip(height, note), (0.12 + 0.13 * lines) / height
+    figure.set_layout_engine("constrained", rect=(0, below + strip, 1, 1 - below - strip), w_pad=0.02, h_pad=0.045)
+    for number, key in enumerate(keys):
+        where = (0.04 + number * 0.48, below, 0.48, strip)
+        columns = -(-len(key) // lines)
+        figure.legend(
+            handles=key, loc="center", bbox_to_anchor=where, ncols=columns, handletextpad=0.1, columnspacing=1.0
+        )
+
+
+def layers_figure(
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    title: str,
+    note: str = "",
+    scored_on: str = "validation speakers",
+) -> None:
+    """UAR of a probe by layer, a line per modality, with intervals over speakers, as a PNG.
+
+    A modality with a single layer has a place of its own beside the layers.
+
+    Args:
+        rows: one mapping per modality and layer: `modality`, `layer`, `uar`, `low`, `high`, `speakers`; `low` and
+            `high` are None where there are too few speakers for an interval.
+        title: what the probe is and what its numbers rest on.
+        note: a small footer.
+        scored_on: whose UAR it is.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("no layers to draw: nothing was probed")
+    modalities = list(dict.fromkeys(str(row["modality"]) for row in rows))
+    curves = {name: [row for row in rows if row["modality"] == name] for name in modalities}
+    with mpl.rc_context(STYLE):
+        figure = figure_of(COLUMN_WIDTH_INCHES, 2.6, note)
+        axes = figure.add_subplot()
+        axes.axhline(CHANCE, **CHANCE_STYLE, label="chance", zorder=1)
+        _draw_curves(axes, curves)
+        axes.set_ylim(0, min(1.0, 0.05 + max(row["uar"] if row["high"] is None else row["high"] for row in rows)))
+        axes.set_ylabel(f"UAR on {scored_on}")
+        axes.grid(axis="y")
+        figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handlelength=1.6)
+        save(figure, path)
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    several = {name: rows for name, rows in curves.items() if len(rows) > 1}
+    deepest = max((int(row["layer"]) for rows in several.values() for row in rows), default=-1)
+    single = {name: deepest + 1 + place for place, name in enumerate(name for name in curves if name not in several)}
+    for number, (name, rows) in enumerate(curves.items()):
+        # Side by side, so that intervals do not hide each other.
+        offset = 0.1 * (list(several).index(name) - (len(several) - 1) / 2) if name in several else 0.0
+        places = [single.get(name, int(row["layer"])) + offset for row in rows]
+        colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], RUN_MARKERS[number % len(RUN_MARKERS)]
+        for place, row in zip(places, rows, strict=True):
+            if row["low"] is not None:
+                axes.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=0.8)
+        axes.plot(places, [row["uar"] for row in rows], color=colour, marker=marker, markersize=3.5, label=name)
+    ticks = {**{layer: str(layer) for layer in range(deepest + 1)}, **{place: name for name, place in single.items()}}
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlabel("layer of the encoder (0: embeddings)" if several else "features with a single layer")
+    axes.set_xlim(-0.4, len(ticks) - 0.6)

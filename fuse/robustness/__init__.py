@@ -1,0 +1,1 @@
+"""What noise, occlusion and missing modalities cost."""

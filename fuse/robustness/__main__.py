@@ -1,0 +1,207 @@
+"""`make robustness-table`: what noise, occlusion and missing modalities cost, per condition and modality subset.
+
+Every number is computed from the predictions.csv that is written beside the table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache.conditions import CLEAN, parse_joint
+from cache.corpus.clips import read_corpus
+from cache.features.table import FeatureTable
+from cache.files.atomic import write_atomic
+from cache.files.csv import csv_of
+from configs.command.progress import Progress
+from configs.loader import dump_config, load_config, main
+from configs.schema.fusion import FusionConfig
+from configs.schema.robustness import RobustnessConfig
+from fuse.robustness.figure import robustness_figure
+from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
+from fuse.runs.tables import table_under
+from fuse.scores.intervals import MINIMUM_SPEAKERS, speaker_differences, speaker_interval
+from fuse.scores.metrics import speaker_scores, summarise, uar
+from fuse.scores.predictions import Predictions, concatenate, write_predictions
+from fuse.train import caveats, fold_of, load_model, predictions_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. Scores are shares; `low` and `high` bound UAR over speakers, None with too few."""
+
+    run: str
+    modalities: str
+    condition: str
+    uar: float
+    accuracy: float
+    low: float | None
+    high: float | None
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    clips: int
+    speakers: int
+    seeds: int
+    speakers_uar: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run's predictions for its test speakers under every condition and subset."""
+
+    name: str
+    predictions: Predictions
+    caveats: str
+
+
+def run(config: RobustnessConfig) -> int:
+    """Evaluate, write the table as Markdown, CSV and figure, print it."""
+    plans = [(Path(folder), run_folders(Path(folder))) for folder in config.runs]
+    names = _names([folder for folder, _ in plans])
+    total = sum(len(leaves) for _, leaves in plans) * len(config.all_conditions)
+    with Progress("robustness", total, "evaluations") as progress:
+        evaluated = [_evaluate(config, name, leaves, progress) for name, (_, leaves) in zip(names, plans, strict=True)]
+    rows = [row for one in evaluated for row in table_rows(one, config.all_conditions)]
+    note = "; ".join(dict.fromkeys(one.caveats for one in evaluated if one.caveats))
+    out = Path(config.output_dir)
+    text = markdown(rows, note)
+    write_atomic(out / CONFIG, dump_config(config))
+    for one in evaluated:
+        folder = out if len(evaluated) == 1 else out / one.name
+        write_predictions(one.predictions, folder / PREDICTIONS)
+    write_atomic(out / "robustness_table.csv", csv_of(rows))
+    write_atomic(out / "robustness_table.md", text)
+    robustness_figure([asdict(row) for row in rows], out / "robustness_table.png", note)
+    print(text)
+    print(f"table, figure and predictions: {out}")
+    return 0
+
+
+def table_rows(evaluated: Evaluated, conditions: Sequence[str]) -> Iterator[Row]:
+    """A row per modality subset and condition, each compared with the same subset on clean clips."""
+    subsets = dict.fromkeys(str(name) for name in evaluated.predictions.modalities)
+    for subset in subsets:
+        clean = evaluated.predictions.select(modalities=subset, condition=CLEAN)
+        for condition in conditions:
+            rows = evaluated.predictions.select(modalities=subset, condition=condition)
+            if len(rows):
+                yield _row(evaluated.name, subset, condition, rows, clean)
+
+
+def markdown(rows: Sequence[Row], note: str) -> str:
+    """The table for a reader: per cents, intervals over speakers or, with few of them, each speaker's score."""
+    enough = all(row.low is not None for row in rows)
+    last = "95 % over speakers" if enough else "UAR by speaker"
+    lines = [
+        f"| run | modalities | condition | UAR % | accuracy % | drop from clean | {last} | clips |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        spread = f"{_percent(row.low)} to {_percent(row.high)}" if enough else row.speakers_uar
+        lines.append(
+            f"| {row.run} | {row.modalities} | {row.condition} | {_percent(row.uar)} | {_percent(row.accuracy)} "
+            f"| {_drop(row)} | {spread} | {row.clips} |"
+        )
+    return "\n".join([*lines, "", *_legend(rows, enough, note)])
+
+
+def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
+    trained = load_config(FusionConfig, leaves[0] / CONFIG)
+    trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
+    clips = read_corpus(Path(config.corpus or trained.corpus)).clips
+    subsets = _subsets(config, name, trained.modalities)
+    parts, note = [], ""
+    for condition in config.all_conditions:
+        table = table_under(trained, clips, condition)
+        note = note or caveats(trained, table)
+        touched = subsets if condition == CLEAN else _touched(subsets, condition, table)
+        for leaf in leaves:
+            parts += _predict(leaf, table, touched)
+            progress.add(1)
+    return Evaluated(name, concatenate(parts), note)
+
+
+def _predict(leaf: Path, table: Any, subsets: Sequence[tuple[str, ...]]) -> list[Predictions]:
+    model, checkpoint = load_model(leaf / CHECKPOINT)
+    test = table.take(fold_of(checkpoint).clip_ids("test", table.clips))
+    identity = (checkpoint["protocol"], checkpoint["fold"], checkpoint["seed"])
+    return [predictions_of(model, test, *identity, "test", subset) for subset in subsets]
+
+
+def _touched(subsets: Sequence[tuple[str, ...]], condition: str, table: FeatureTable) -> list[tuple[str, ...]]:
+    """The subsets that a condition can change: occlusion says nothing about sound alone."""
+    changed = {modality for part in parse_joint(condition) for modality in part.changes} | table.changed
+    return [subset for subset in subsets if changed & set(subset)]
+
+
+def _subsets(config: RobustnessConfig, name: str, own: Sequence[str]) -> list[tuple[str, ...]]:
+    """The subsets to evaluate, in the run's own order of modalities, the full set first."""
+    if not config.modalities:
+        sizes = range(len(own), 0, -1)
+        return [subset for size in sizes for subset in itertools.combinations(own, size)]
+    wanted = [tuple(m for m in own if m in subset) for subset in config.modalities if set(subset) <= set(own)]
+    if not wanted:
+        raise ValueError(f"modalities: run {name} was trained on {', '.join(own)}; none of the subsets fits it")
+    return list(dict.fromkeys(wanted))
+
+
+def _row(name: str, subset: str, condition: str, rows: Predictions, clean: Predictions) -> Row:
+    scores = speaker_scores(rows, uar)
+    summary, interval = summarise(rows), speaker_interval(scores)
+    drops = speaker_differences(clean, rows)
+    drop = speaker_interval(drops, (-1.0, 1.0)) if condition != CLEAN else None
+    mean_drop = sum(drops.values()) / len(drops)
+    return Row(
+        run=name,
+        modalities=subset,
+        condition=condition,
+        uar=summary["uar"],
+        accuracy=summary["accuracy"],
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        drop=None if condition == CLEAN else mean_drop,
+        drop_low=drop.low if drop else None,
+        drop_high=drop.high if drop else None,
+        clips=summary["clips"],
+        speakers=summary["speakers"],
+        seeds=summary.get("seeds", 1),
+        speakers_uar=", ".join(f"{speaker}: {_percent(score)}" for speaker, score in scores.items()),
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    short = [folder.name for folder in folders]
+    return short if len(set(short)) == len(short) else ["-".join(folder.parts[-2:]) for folder in folders]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _drop(row: Row) -> str:
+    if row.drop is None:
+        return ""
+    interval = f" ({_percent(row.drop_low)} to {_percent(row.drop_high)})" if row.drop_low is not None else ""
+    return f"{_percent(row.drop)}{interval}"
+
+
+def _legend(rows: Sequence[Row], enough: bool, note: str) -> Iterator[str]:
+    yield "UAR: mean recall over the emotions; chance is 12.5 %. Drops are in points, paired by speaker."
+    seeds = max(row.seeds for row in rows)
+    if seeds > 1:
+        yield f"Scores are means over {seeds} seeds; each clip counts once per seed."
+    if not enough:
+        yield f"Under {MINIMUM_SPEAKERS} test speakers an interval would mislead, so each speaker's UAR is listed."
+    yield "A subset has no row for a condition that does not touch it."
+    yield "Modalities that are not listed were withheld at test time (replaced by the training mean)."
+    if note:
+        yield f"**{note}**"
+
+
+if __name__ == "__main__":
+    sys.exit(main(RobustnessConfig, run, "What noise, occlusion and missing modalities cost a trained head."))

@@ -1,0 +1,143 @@
+"""The robustness table as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fuse.runs.style import (
+    BLACK,
+    CHANCE,
+    CHANCE_STYLE,
+    COLUMN_WIDTH_INCHES,
+    RUN_COLOURS,
+    RUN_MARKERS,
+    STYLE,
+    figure_of,
+    note_strip,
+    save,
+    shortened,
+)
+
+
+def robustness_figure(rows: Sequence[Mapping[str, Any]], path: Path, note: str = "") -> None:
+    """UAR by condition, a panel per modality subset and a colour per run, as a PNG.
+
+    Conditions, subsets and runs stand in the order in which they first appear. For a single run a
+    thin line marks each subset's own clean score, so that the distance to it is the drop.
+
+    Args:
+        rows: one mapping per number: `run`, `modalities`, `condition`, `uar`, `low`, `high`, `clips`; `low`
+            and `high` are None where there are too few speakers for an interval.
+        note: a small footer.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("no rows to draw: the robustness table is empty")
+    conditions, subsets, runs = (_in_order(rows, name) for name in ("condition", "modalities", "run"))
+    columns = 1 if len(subsets) == 1 else 2
+    lines = -(-len(subsets) // columns)
+    panel_inches = 0.3 + len(conditions) * max(0.12, 0.03 + 0.055 * len(runs))
+    with mpl.rc_context(STYLE):
+        figure = figure_of(COLUMN_WIDTH_INCHES, max(1.8, 0.9 + lines * panel_inches), note)
+        panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+        # An odd number of panels leaves a place: beside the first, so that both columns end in an axis.
+        key_axes = panels.pop(1) if len(panels) > len(subsets) else None
+        for axes, subset in zip(panels, subsets, strict=True):
+            _draw_panel(axes, [row for row in rows if row["modalities"] == subset], conditions, runs)
+            axes.set_title(fill(subset.replace("+", " + "), 22), loc="left")
+        for axes in panels[-columns:]:
+            axes.set_xlabel("UAR")
+        _set_table_axes(panels[0], rows, conditions)
+        figure.suptitle(_table_title(rows), fontsize=STYLE["axes.titlesize"])
+        _draw_key(figure, key_axes, rows, note)
+        save(figure, path)
+
+
+def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], conditions: Sequence[str], runs: Sequence[str]) -> None:
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(CHANCE, **CHANCE_STYLE, zorder=1)
+    for index, run in enumerate(runs):
+        colour, marker = _run_style(index)
+        offset = 0.0 if len(runs) == 1 else 0.64 * (index / (len(runs) - 1) - 0.5)
+        for row in (row for row in rows if row["run"] == run):
+            height = conditions.index(row["condition"]) + offset
+            if row["condition"] == "clean" and len(runs) == 1:
+                axes.axvline(row["uar"], color=colour, linewidth=0.5, alpha=0.6, zorder=1)
+            if row["low"] is not None:
+                axes.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=0.9)
+            axes.plot(row["uar"], height, marker, color=colour, markersize=2.8)
+
+
+def _set_table_axes(axes: Axes, rows: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> None:
+    """Shared by all panels: UAR from 0, conditions from the top."""
+    highest = max(_upper(row) for row in rows)
+    axes.set_xlim(0, min(1.0, float(np.ceil(highest * 10 + 0.2)) / 10))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(conditions)), conditions)
+    axes.set_ylim(len(conditions) - 0.4, -0.6)
+
+
+def _draw_key(figure: Figure, free: Axes | None, rows: Sequence[Mapping[str, Any]], note: str) -> None:
+    """What marks and lines mean, in the free place among the panels or below them."""
+    handles = _key(rows)
+    if free is not None:
+        free.set_axis_off()
+        free.legend(handles=handles, loc="center left", handlelength=1.6)
+        return
+    columns = 4
+    height = figure.get_figheight()
+    strip = note_strip(height, note)
+    # A legend outside the panels knows nothing of the note: both get strips of their own.
+    key_strip = (0.16 + 0.14 * -(-len(handles) // columns)) / height
+    figure.set_layout_engine("constrained", rect=(0, strip + key_strip, 1, 1 - strip - key_strip))
+    above_note = (0, strip, 1, key_strip)
+    figure.legend(handles=handles, loc="center", bbox_to_anchor=above_note, ncols=columns, handlelength=1.6)
+
+
+def _key(rows: Sequence[Mapping[str, Any]]) -> list[Line2D]:
+    runs = _in_order(rows, "run")
+    only = RUN_COLOURS[0] if len(runs) == 1 else BLACK
+    handles = []
+    for index, run in enumerate(runs):
+        colour, marker = _run_style(index)
+        name = "UAR" if len(runs) == 1 else shortened(run, 22)
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=2.8, linewidth=0, label=name))
+    if any(row["low"] is not None for row in rows):
+        label = "95 % interval\nover speakers"
+        handles.append(Line2D([], [], color=only, linewidth=0.9, label=label))
+    if len(runs) == 1 and "clean" in _in_order(rows, "condition"):
+        handles.append(Line2D([], [], color=only, linewidth=0.5, alpha=0.6, label="clean UAR"))
+    return [*handles, Line2D([], [], **CHANCE_STYLE, label="chance")]
+
+
+def _run_style(index: int) -> tuple[str, str]:
+    return RUN_COLOURS[index % len(RUN_COLOURS)], RUN_MARKERS[index % len(RUN_MARKERS)]
+
+
+def _table_title(rows: Sequence[Mapping[str, Any]]) -> str:
+    runs = _in_order(rows, "run")
+    clips = sorted({int(row["clips"]) for row in rows})
+    counted = f"{clips[0]} clips" if len(clips) == 1 else f"{clips[0]} to {clips[-1]} clips"
+    return f"{shortened(runs[0], 30)}: {counted} per point" if len(runs) == 1 else f"{counted} per point"
+
+
+def _upper(row: Mapping[str, Any]) -> float:
+    return float(row["uar"] if row["high"] is None else row["high"])
+
+
+def _in_order(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    return list(dict.fromkeys(str(row[name]) for row in rows))

@@ -1,0 +1,1 @@
+"""A run: what it reads, what its folder holds, and how its head is used again."""

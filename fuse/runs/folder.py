@@ -1,0 +1,132 @@
+"""A run is its folder: everything needed to check it, to recompute its numbers and to use its head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.files.atomic import revealed, write_atomic
+from fuse.runs.confusion_figure import confusion_matrix_figure
+from fuse.runs.training_figure import training_curves_figure
+from fuse.scores.intervals import speaker_interval
+from fuse.scores.metrics import classification_text, speaker_scores, summarise, uar
+from fuse.scores.predictions import SPLITS, Predictions, write_predictions
+from fuse.scores.speakers import speaker_sexes, spread_of
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.csv"
+CHECKPOINT = "best_model.pth"
+CONFUSION_MATRIX = "confusion_matrix.png"
+TRAINING_CURVES = "training_curves.png"
+REPORT = "classification_report.txt"
+
+
+def write_run(
+    folder: Path,
+    *,
+    config_yaml: str,
+    predictions: Predictions,
+    history: Sequence[Mapping[str, Any]],
+    checkpoint: Mapping[str, Any] | None,
+    extra: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> dict[str, Any]:
+    """Write a run's files, each complete or not at all, and return what metrics.json holds.
+
+    metrics.json comes last and its absence says that the run is not complete: one that is written again
+    loses it first. Confusion matrix and report are of the test split.
+
+    Args:
+        folder: the run's folder; it is made where it is missing.
+        config_yaml: the resolved configuration.
+        predictions: the test split, and the validation split where there is one, of one condition and one
+            modality subset; one seed and fold, or several.
+        history: per run, what `training_curves_figure` draws.
+        checkpoint: tensors, numbers, text, lists and dicts, so that it loads with weights_only=True; None
+            where the folder only sums up the runs below it.
+        extra: further keys of metrics.json, as JSON knows them.
+        note: a caveat to stand in the figures, the report and metrics.json.
+
+    Raises:
+        ValueError: there are no test predictions, or they are not one evaluation (see `summarise`).
+        pickle.UnpicklingError: the checkpoint holds something else than weights and plain values.
+    """
+    if not len(predictions.select(split="test")):
+        raise ValueError(f"{folder}: a run needs predictions of its test speakers, and there are none")
+    metrics = _metrics(predictions, extra or {}, note)
+    test = predictions.select(split="test")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
+    write_atomic(folder / CONFIG, config_yaml)
+    write_predictions(predictions, folder / PREDICTIONS)
+    _write_checkpoint(checkpoint, folder / CHECKPOINT)
+    confusion_matrix_figure(test, folder / CONFUSION_MATRIX, note)
+    training_curves_figure(history, folder / TRAINING_CURVES, note)
+    write_atomic(folder / REPORT, classification_text(test) + (f"\n{note}\n" if note else ""))
+    write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    return metrics
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run was written to its end."""
+    return (folder / METRICS).is_file()
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The runs of one folder: each `fold-K/seed-S` below it, in numerical order, or the folder itself.
+
+    Raises:
+        ValueError: there is no run, or one of several was never finished.
+    """
+    leaves = [path for path in folder.glob("fold-*/seed-*") if path.is_dir() and _numbers(folder, path)]
+    leaves.sort(key=lambda path: _numbers(folder, path))
+    remedy = f"train {'it' if leaves else 'one'} with: make train-fusion SET=output_dir={folder}"
+    for leaf in leaves:
+        if not is_complete(leaf):
+            raise ValueError(f"run {leaf} is not complete (no {METRICS}); {remedy}")
+    if not leaves and not is_complete(folder):
+        raise ValueError(f"no run in {folder} (no {METRICS}); {remedy}")
+    return leaves or [folder]
+
+
+def _metrics(predictions: Predictions, extra: Mapping[str, Any], note: str) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for split in reversed(SPLITS):
+        part = predictions.select(split=split)
+        metrics[split] = _evaluation(part) if len(part) else None
+    assert not set(metrics) & set(extra), "extra must not replace the scores"
+    return {**metrics, **extra, **({"note": note} if note else {})}
+
+
+def _evaluation(predictions: Predictions) -> dict[str, Any]:
+    scores = speaker_scores(predictions, uar)
+    interval = speaker_interval(scores)
+    return {
+        **summarise(predictions),
+        "interval": asdict(interval) if interval else None,
+        "spread": asdict(spread_of(scores, speaker_sexes(predictions))),
+        "speakers_uar": scores,
+    }
+
+
+def _write_checkpoint(checkpoint: Mapping[str, Any] | None, path: Path) -> None:
+    if checkpoint is None:
+        # What an earlier run left here would not belong to these numbers.
+        path.unlink(missing_ok=True)
+        return
+    with revealed(path) as part:
+        torch.save(dict(checkpoint), part)
+        # Better no checkpoint than one that cannot be loaded again.
+        torch.load(part, weights_only=True, map_location="cpu", mmap=True)
+
+
+def _numbers(folder: Path, leaf: Path) -> tuple[int, ...]:
+    """(K, S) of fold-K/seed-S; () for any other name."""
+    texts = [part.partition("-")[2] for part in leaf.relative_to(folder).parts]
+    return tuple(map(int, texts)) if all(text.isdecimal() for text in texts) else ()

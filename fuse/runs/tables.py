@@ -1,0 +1,46 @@
+"""The tables that stage two works on: what a configuration says of features, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.corpus.clips import Clip
+from cache.features.table import FeatureTable, load_table
+from configs.schema.fusion import FusionConfig
+from fuse.runs.adaptation import adapted
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What training reads: one table to train, validate and test on, and variants to draw from, by signal."""
+
+    main: FeatureTable
+    variants: Mapping[str, Sequence[FeatureTable]]
+
+
+def load_tables(config: FusionConfig, clips: Sequence[Clip]) -> Tables:
+    """The table of `condition` and those of the variants that training draws from."""
+    variants = {}
+    for signal in ("audio", "video"):
+        changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
+        names = getattr(config.augment, signal) if signal in config.modalities else ()
+        variants[signal] = [table_under(config, clips, name, changed) for name in names]
+    return Tables(table_under(config, clips, config.condition), variants)
+
+
+def table_under(
+    config: FusionConfig, clips: Sequence[Clip], condition: str, modalities: Sequence[str] | None = None
+) -> FeatureTable:
+    """The features of a configuration under one condition, adapted to each speaker where it says so."""
+    table = raw_table(config, clips, condition, modalities)
+    return adapted(table) if config.standardise == "speaker" else table
+
+
+def raw_table(
+    config: FusionConfig, clips: Sequence[Clip], condition: str, modalities: Sequence[str] | None = None
+) -> FeatureTable:
+    """The features as they are cached."""
+    names = config.modalities if modalities is None else modalities
+    return load_table(Path(config.features_dir), clips, names, condition, config.layers, config.encoders)

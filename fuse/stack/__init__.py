@@ -1,0 +1,1 @@
+"""Training M heads at once."""

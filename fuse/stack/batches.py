@@ -1,0 +1,127 @@
+"""The batches of M heads: each head's own clips, variants, absences and mixtures, drawn from its own streams.
+
+Shape letters: M heads, B clips of a batch, D width, m modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from fuse.model.fusion import standardise
+from fuse.model.heads.base import Rows
+from fuse.stack.job import Job
+from fuse.stack.rows import CachedRows
+from fuse.stack.streams import Streams
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch for each of the first so many heads.
+
+    Attributes:
+        rows: standardised.
+        weight_MB: 1, or 0 for the rows that fill up the last batch of an epoch.
+        partner_labels_MB, share_M: of mixtures: a row is `share` of its clip and the rest of its partner.
+    """
+
+    rows: Rows
+    labels_MB: Tensor
+    weight_MB: Tensor
+    partner_labels_MB: Tensor | None = None
+    share_M: Tensor | None = None
+
+
+class StackBatches:
+    """Draws batches. Heads with more training clips come first: those still at work are always the first so many."""
+
+    def __init__(
+        self, cached: CachedRows, jobs: Sequence[Job], mean_MD: Tensor, scale_MD: Tensor, batch_size: int
+    ) -> None:
+        """`mean_MD`, `scale_MD`: how each head's rows are standardised."""
+        self.cached, self.jobs, self.batch_size = cached, jobs, batch_size
+        self.mean_M1D, self.scale_M1D = mean_MD[:, None], scale_MD[:, None]
+        self.device = cached.rows_ND.device
+        self.steps_M = [-(-len(job.train) // batch_size) for job in jobs]
+        assert self.steps_M == sorted(self.steps_M, reverse=True)
+        self.streams = Streams([job.seed for job in jobs], self.device)
+        self._train = [torch.tensor(job.train) for job in jobs]
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch; later ones may be of fewer heads."""
+        self.streams.begin(number)
+        index_MN, weight_MN = self._order()
+        for step in range(self.steps_M[0]):
+            heads = sum(steps > step for steps in self.steps_M)
+            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            yield self._batch(index_MN[:heads, part], weight_MN[:heads, part])
+
+    def column(self, name: str, *trailing: int) -> Tensor:
+        """One setting of every job, (M, *trailing)."""
+        values = torch.tensor([getattr(job, name) for job in self.jobs], dtype=torch.float32, device=self.device)
+        return values.reshape(-1, *trailing)
+
+    def _order(self) -> tuple[Tensor, Tensor]:
+        """Row numbers of all batches one after the other, and their weights; of fixed length."""
+        index_MN = torch.zeros(len(self.jobs), self.steps_M[0] * self.batch_size, dtype=torch.int64)
+        weight_MN = torch.zeros(index_MN.shape)
+        orders: dict[tuple[int, int], Tensor] = {}
+        for head, (job, train) in enumerate(zip(self.jobs, self._train, strict=True)):
+            key = (job.seed, len(train))
+            if key not in orders:
+                orders[key] = self.streams.order(*key)
+            index_MN[head, : len(train)] = train[orders[key]]
+            weight_MN[head, : len(train)] = 1
+        return index_MN.to(self.device), weight_MN.to(self.device)
+
+    def _batch(self, index_MB: Tensor, weight_MB: Tensor) -> Batch:
+        heads = len(index_MB)
+        raw_MBD, absent_MBm = self.cached.take(index_MB)
+        for signal in self.cached.variants:
+            which_MB = self._which(signal, heads, index_MB.shape[1])
+            self.cached.put_variants(signal, raw_MBD, absent_MBm, index_MB, which_MB)
+        absent_MBm = self._withhold(absent_MBm, heads, index_MB.shape[1])
+        values_MBD = standardise(raw_MBD, self.mean_M1D[:heads], self.scale_M1D[:heads])
+        batch = Batch(Rows(values_MBD, absent_MBm), self.cached.labels_N[index_MB], weight_MB)
+        return self._mixed(batch) if any(job.mixup for job in self.jobs) else batch
+
+    def _which(self, signal: str, heads: int, clips: int) -> Tensor:
+        """Which variant of a signal each clip is drawn from; -1: none."""
+        taken_MB = self.streams.uniform("variants", heads, clips) < self.column("augment", 1)[:heads]
+        share_MB = self.streams.uniform("variants", heads, clips)
+        which_MB = (share_MB * self.cached.variant_count(signal)).long()
+        return torch.where(taken_MB, which_MB, -1)
+
+    def _withhold(self, absent_MBm: Tensor | None, heads: int, clips: int) -> Tensor | None:
+        if not any(job.modality_dropout for job in self.jobs):
+            return absent_MBm
+        drawn_MBm = self.streams.uniform("absences", heads, clips, len(self.cached.widths))
+        given_MBm = torch.ones_like(drawn_MBm, dtype=torch.bool) if absent_MBm is None else ~absent_MBm
+        kept_MBm = given_MBm & (drawn_MBm >= self.column("modality_dropout", 1, 1)[:heads])
+        last_MBm = one_hot(drawn_MBm.masked_fill(~given_MBm, -1).argmax(2), len(self.cached.widths)).bool()
+        return ~(kept_MBm | (~kept_MBm.any(2, keepdim=True) & last_MBm & given_MBm))
+
+    def _mixed(self, batch: Batch) -> Batch:
+        values_MBD = batch.rows.values_MBD
+        heads, clips, width = values_MBD.shape
+        share_M = self.streams.beta([job.mixup for job in self.jobs], heads)
+        # Rows that fill up a batch come last and stay among themselves.
+        drawn_MB = self.streams.uniform("mixup", heads, clips).masked_fill(batch.weight_MB == 0, 2.0)
+        own_MB = torch.arange(clips, device=self.device).expand(heads, clips)
+        partner_MB = torch.where(self.column("mixup", 1)[:heads] > 0, drawn_MB.argsort(dim=1, stable=True), own_MB)
+        other_MBD = values_MBD.gather(1, partner_MB[..., None].expand(heads, clips, width))
+        share_M11 = share_M[:, None, None]
+        absent_MBm = batch.rows.absent_MBm
+        if absent_MBm is not None:
+            absent_MBm = absent_MBm | absent_MBm.gather(1, partner_MB[..., None].expand(absent_MBm.shape))
+        return Batch(
+            Rows(share_M11 * values_MBD + (1 - share_M11) * other_MBD, absent_MBm),
+            batch.labels_MB,
+            batch.weight_MB,
+            batch.labels_MB.gather(1, partner_MB),
+            share_M,
+        )

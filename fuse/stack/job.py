@@ -1,0 +1,61 @@
+"""One head to train, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fuse.model.fusion import FusionModel
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that may differ between the heads of a stack.
+
+    Attributes:
+        train, validation: row numbers of the table; of different speakers.
+        dropout: chance that a hidden unit is dropped.
+        label_smoothing: share of the target that is spread over all classes.
+        mixup: alpha of the Beta distribution (Zhang et al. 2018, arXiv 1710.09412, eq. 1); 0 is off.
+        augment: chance that a clip's signal is drawn from one of its cached variants.
+        modality_dropout: chance that a clip's modality is withheld; one that the clip has always stays.
+        shrinkage, regularisation: of the heads in closed form, `lda` and `logistic`.
+        standardise: by mean and SD of the training clips; else rows stay as they are.
+    """
+
+    train: tuple[int, ...] = field(repr=False)
+    validation: tuple[int, ...] = field(repr=False)
+    seed: int = 0
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    augment: float = 0.0
+    modality_dropout: float = 0.0
+    shrinkage: float = 0.5
+    regularisation: float = 100.0
+    standardise: bool = True
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch.
+
+    Attributes:
+        best_epoch: counts from 0; the weights are of its end.
+        diverged: the epoch whose loss was not finite, from 0; the head was stopped there.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_uar: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    diverged: int | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head with the weights of its best epoch, on the CPU."""
+
+    model: FusionModel
+    history: History

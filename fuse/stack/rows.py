@@ -1,0 +1,118 @@
+"""What heads train on: the cached rows of all modalities side by side, and the variants that training may draw.
+
+Shape letters: M heads of the stack, N clips of the table, B clips of a batch, D width, V variants, m modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cache.features.table import FeatureTable
+from fuse.model.fusion import Standardiser
+from fuse.model.heads.base import columns_of
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """Raw rows on one device.
+
+    Attributes:
+        widths: modality to width, in the order of concatenation.
+        rows_ND: raw features; 0 where absent.
+        absent_Nm: which modalities a clip lacks; None where no clip lacks any, under no variant.
+        labels_N: class of each clip.
+        variants: per signal (`audio`, `video`) and modality that it changes, rows_VND and absent_VN.
+    """
+
+    widths: Mapping[str, int]
+    rows_ND: Tensor
+    absent_Nm: Tensor | None
+    labels_N: Tensor
+    variants: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+
+    _standardisers: dict[tuple[int, ...], Standardiser] = field(init=False, default_factory=dict, repr=False)
+
+    def standardiser(self, train: tuple[int, ...]) -> Standardiser:
+        """Mean and SD of these clips; the identity without any. All stacks of a fold share one.
+
+        Raises:
+            ValueError: all of them lack a modality.
+        """
+        if train not in self._standardisers:
+            fitted = Standardiser(self.widths)
+            self._standardisers[train] = fitted.fit(self.raw(train)) if train else fitted
+        return self._standardisers[train]
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Each modality's columns."""
+        return columns_of(self.widths)
+
+    def variant_count(self, signal: str) -> int:
+        """V: how many variants of a signal there are to draw from."""
+        return next(len(rows_VND) for rows_VND, _ in self.variants[signal].values())
+
+    def take(self, index_MB: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Raw rows_MBD and absent_MBm of these clips, as they are."""
+        absent_MBm = None if self.absent_Nm is None else self.absent_Nm[index_MB]
+        return self.rows_ND[index_MB], absent_MBm
+
+    def raw(self, index: Sequence[int]) -> dict[str, Tensor]:
+        """Raw rows of some clips by modality, on the CPU, NaN where absent."""
+        rows_BD, absent_Bm = self.take(torch.tensor(index, device=self.rows_ND.device))
+        parts = {name: rows_BD[:, columns].cpu() for name, columns in self.columns.items()}
+        if absent_Bm is not None:
+            for number, part in enumerate(parts.values()):
+                part[absent_Bm[:, number].cpu()] = torch.nan
+        return parts
+
+    def put_variants(
+        self, signal: str, rows_MBD: Tensor, absent_MBm: Tensor | None, index_MB: Tensor, which_MB: Tensor
+    ) -> None:
+        """Replace, in place, a signal's modalities by variant number `which_MB` of each clip; -1 leaves it."""
+        head, place = (which_MB >= 0).nonzero(as_tuple=True)
+        which, clip = which_MB[head, place], index_MB[head, place]
+        names = list(self.widths)
+        for name, (rows_VND, absent_VN) in self.variants[signal].items():
+            rows_MBD[head, place, self.columns[name]] = rows_VND[which, clip]
+            if absent_MBm is not None:
+                absent_MBm[head, place, names.index(name)] = absent_VN[which, clip]
+
+
+def cached_rows(main: FeatureTable, variants: Mapping[str, Sequence[FeatureTable]], device: torch.device) -> CachedRows:
+    """Join tables by clip id; a clip that failed under a variant keeps its own row there."""
+    joined = {signal: _variant_rows(main, tables, device) for signal, tables in variants.items() if tables}
+    absent_Nm = torch.stack([torch.from_numpy(~main.present[name]) for name in main.features], dim=1)
+    somewhere = absent_Nm.any() or any(absent.any() for one in joined.values() for _, absent in one.values())
+    return CachedRows(
+        {name: values.shape[1] for name, values in main.features.items()},
+        torch.cat([torch.from_numpy(values) for values in main.features.values()], dim=1).nan_to_num().to(device),
+        absent_Nm.to(device) if somewhere else None,
+        torch.from_numpy(main.labels).to(device),
+        joined,
+    )
+
+
+def _variant_rows(
+    main: FeatureTable, tables: Sequence[FeatureTable], device: torch.device
+) -> dict[str, tuple[Tensor, Tensor]]:
+    return {
+        name: (
+            torch.stack([_joined(main, table, name) for table in tables]).nan_to_num().to(device),
+            torch.stack([_joined(main, table, name)[:, 0].isnan() for table in tables]).to(device),
+        )
+        for name in tables[0].features
+    }
+
+
+def _joined(main: FeatureTable, variant: FeatureTable, name: str) -> Tensor:
+    """A variant's rows in the main table's order, NaN where the clip lacks the modality under it."""
+    position = {clip.clip_id: row for row, clip in enumerate(variant.clips)}
+    rows = [position.get(clip.clip_id, -1) for clip in main.clips]
+    has = torch.tensor([row >= 0 for row in rows])
+    own, other = (torch.from_numpy(values) for values in (main.features[name], variant.features[name][rows]))
+    return torch.where(has[:, None], other, own)

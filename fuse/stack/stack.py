@@ -1,0 +1,183 @@
+"""Training M heads at once: seeds, folds, learning rates and all that may differ within one shape.
+
+Contract: a head trained in a stack equals the same head trained alone, up to rounding (vector units round the ends of
+an array otherwise than its middle; at the card's widths not a bit differs on a CPU). Batches have a fixed size (the
+last one of an epoch is filled up with rows of weight 0), the random numbers of a head follow from its seed, and
+nothing mixes the heads. A head whose loss is no longer finite stops there; the others do not notice.
+
+Shape letters: M heads, B clips of a batch, D width, K logits that are taught.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from fuse.model.fusion import FusionModel, ModelSettings, draw_weights, forward, prepared, standardise
+from fuse.model.heads.base import CLASSES
+from fuse.model.heads.catalogue import find_head
+from fuse.model.heads.layer import StackWeights, Weights
+from fuse.stack.adamw import Pace, StackedAdamW
+from fuse.stack.batches import Batch, StackBatches
+from fuse.stack.job import Fitted, History, Job
+from fuse.stack.rows import CachedRows
+from fuse.stack.validation import HeldOut
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all heads of a stack share beside their shape; `keep`: weights of the `best` epoch, or of the `last`."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    keep: str = "best"
+
+
+def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> list[Fitted]:
+    """Train one head per job; each ends with the weights of its last epoch, or its best by validation UAR, then loss.
+
+    Args:
+        settings: shared by all heads; `dropout` is each job's own.
+
+    Raises:
+        ValueError: a fold's training clips all lack a modality.
+    """
+    # Heads with more batches first: those still at work are then always the first so many.
+    order = sorted(range(len(jobs)), key=lambda number: company(jobs[number]))
+    stack = Stack(settings, cached, [jobs[number] for number in order], schedule)
+    if find_head(settings.head, settings.hidden).solve:
+        stack.solve()
+    else:
+        for epoch in range(schedule.epochs):
+            stack.train(epoch)
+            stack.validate(epoch)
+    fitted = dict(zip(order, stack.fitted(), strict=True))
+    return [fitted[number] for number in range(len(jobs))]
+
+
+def company(job: Job) -> tuple[object, ...]:
+    """Order of heads in a stack: those of one fold, and those of one pace, side by side."""
+    return (-len(job.train), job.train, job.validation, job.standardise, job.lr, job.weight_decay)
+
+
+class Stack:
+    """The state of M heads in training; `jobs` are in the order of `company`."""
+
+    def __init__(self, settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> None:
+        """At the starting weights of each job's seed."""
+        self.settings, self.cached, self.jobs, self.schedule = settings, cached, jobs, schedule
+        self.device = cached.rows_ND.device
+        drawn = {seed: draw_weights(settings, seed) for seed in {job.seed for job in jobs}}
+        self.weights = StackWeights.of([drawn[job.seed] for job in jobs], self.device)
+        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self.standardisers = [cached.standardiser(job.train if job.standardise else ()) for job in jobs]
+        statistics = zip(*(one.side_by_side() for one in self.standardisers), strict=True)
+        self.mean_MD, self.scale_MD = (torch.stack(parts).to(self.device) for parts in statistics)
+        self.zero_MD = standardise(torch.zeros_like(self.mean_MD), self.mean_MD, self.scale_MD)
+        self.held_out = HeldOut(cached, jobs, self.mean_MD, self.scale_MD)
+        self.batches = StackBatches(cached, jobs, self.mean_MD, self.scale_MD, schedule.batch_size)
+        updates_M = [schedule.epochs * steps for steps in self.batches.steps_M]
+        paces = [Pace(job.lr, job.weight_decay, updates) for job, updates in zip(jobs, updates_M, strict=True)]
+        self.adamw = StackedAdamW(self.weights, paces)
+        self.dropout_M11 = self.batches.column("dropout", 1, 1)
+        self.smoothing_M = self.batches.column("label_smoothing")
+        self.histories = [History() for _ in jobs]
+        self.best_M = [(-1.0, 0.0)] * len(jobs)
+
+    def train(self, epoch: int, batches: int | None = None) -> None:
+        """One epoch of every head, or the first few batches of it."""
+        total_M, clips_M = torch.zeros(2, len(self.jobs), device=self.device)
+        for batch in itertools.islice(self.batches.epoch(epoch), batches):
+            heads = len(batch.labels_MB)
+            weights = self.weights if heads == len(self.jobs) else self.weights.first(heads)
+            outputs = forward(self.settings, weights, batch.rows, self.zero_MD[:heads], self._drop)
+            sum_M = (losses(outputs.taught_MBKC, batch, self.smoothing_M[:heads]) * batch.weight_MB).sum(1)
+            count_M = batch.weight_MB.sum(1)
+            gradients = torch.autograd.grad((sum_M / count_M).sum(), list(weights.values()), materialize_grads=True)
+            self.adamw.step(gradients, heads)
+            total_M[:heads] += sum_M.detach()
+            clips_M[:heads] += count_M
+        self._record_losses(epoch, total_M / clips_M)
+
+    def validate(self, epoch: int) -> None:
+        """Score every head on its validation clips; keep the weights of those that were never better."""
+        for head, (score, loss) in enumerate(self.held_out.scores(self.settings, self.weights, self.zero_MD)):
+            history = self.histories[head]
+            if history.diverged is not None:
+                continue
+            history.validation_uar.append(score)
+            history.validation_loss.append(loss)
+            # Equal UAR is common with few speakers; the smaller loss then decides.
+            if self.schedule.keep == "last" or (score, -loss) > self.best_M[head]:
+                self.best_M[head], history.best_epoch = (score, -loss), epoch
+                for name, best in self.best.items():
+                    best[head] = self.weights[name].detach()[head]
+
+    def solve(self) -> None:
+        """Heads in closed form: one "epoch"; where variants may be drawn, each clip is drawn `epochs` times."""
+        kind = find_head(self.settings.head, self.settings.hidden)
+        assert kind.solve is not None
+        for head, job in enumerate(self.jobs):
+            draws = self.schedule.epochs if job.augment and self.cached.variants else 1
+            one = [replace(job, mixup=0.0)]
+            batches = StackBatches(self.cached, one, self.mean_MD[[head]], self.scale_MD[[head]], len(job.train))
+            drawn = [batch for epoch in range(draws) for batch in batches.epoch(epoch)]
+            own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
+            rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]).values_MBD[0] for batch in drawn]
+            labels = [batch.labels_MB[0] for batch in drawn]
+            strength = getattr(job, kind.strength)
+            for name, value in kind.solve(torch.cat(rows), torch.cat(labels), strength).items():
+                self.weights[name].data[head] = value
+                own[name] = value[None]
+            self.histories[head].train_loss.append(self._training_loss(own, drawn, head))
+        self.validate(0)
+
+    def fitted(self) -> list[Fitted]:
+        """The heads as they were at their best."""
+        return [self._fitted(head) for head in range(len(self.jobs))]
+
+    def _fitted(self, head: int) -> Fitted:
+        weights = {name: weight[head].cpu().clone() for name, weight in self.best.items()}
+        settings = replace(self.settings, dropout=self.jobs[head].dropout)
+        return Fitted(FusionModel(settings, weights, self.standardisers[head]).eval(), self.histories[head])
+
+    def _drop(self, values_MBx: Tensor) -> Tensor:
+        """Dropout, each head with its own probability."""
+        if not any(job.dropout for job in self.jobs):
+            return values_MBx
+        heads, *shape = values_MBx.shape
+        chance = self.dropout_M11[:heads].reshape(heads, *[1] * len(shape))
+        kept = self.batches.streams.uniform("dropout", heads, *shape) >= chance
+        return values_MBx * (kept / (1 - chance))
+
+    def _record_losses(self, epoch: int, loss_M: Tensor) -> None:
+        for history, loss in zip(self.histories, loss_M.tolist(), strict=True):
+            if history.diverged is None and math.isfinite(loss):
+                history.train_loss.append(loss)
+            elif history.diverged is None:
+                history.diverged = epoch
+
+    def _training_loss(self, weights: Weights, drawn: Sequence[Batch], head: int) -> float:
+        total, clips = 0.0, 0
+        for batch in drawn:
+            outputs = forward(self.settings, weights, batch.rows, self.zero_MD[[head]], lambda values: values)
+            total += losses(outputs.taught_MBKC, batch, self.smoothing_M[[head]] * 0).sum().item()
+            clips += batch.labels_MB.numel()
+        return total / clips
+
+
+def losses(taught_MBKC: Tensor, batch: Batch, smoothing_M: Tensor) -> Tensor:
+    """Cross-entropy of each clip, (M, B), averaged over the logits that are taught; of mixtures, mixed as they are."""
+    target_MBC = one_hot(batch.labels_MB, CLASSES).to(taught_MBKC.dtype)
+    if batch.partner_labels_MB is not None and batch.share_M is not None:
+        share_M11 = batch.share_M[:, None, None]
+        target_MBC = share_M11 * target_MBC + (1 - share_M11) * one_hot(batch.partner_labels_MB, CLASSES)
+    smoothing_M11 = smoothing_M[:, None, None]
+    target_MBC = (1 - smoothing_M11) * target_MBC + smoothing_M11 / CLASSES
+    return -(taught_MBKC.log_softmax(-1) * target_MBC[:, :, None]).sum((2, 3)) / taught_MBKC.shape[2]

@@ -1,0 +1,105 @@
+"""How many heads to train at once: measured, for it depends on the head, the widths and the machine's caches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fuse.model.fusion import ModelSettings, draw_weights
+from fuse.model.heads.catalogue import find_head
+from fuse.stack.job import Fitted, Job
+from fuse.stack.rows import CachedRows
+from fuse.stack.stack import Schedule, Stack, company, fit_stack
+
+# Fewer heads than this are never faster in several stacks.
+NARROWEST = 8
+TIMED_BATCHES = 3
+# A wider stack must be worth its memory, and a timing has noise.
+WORTH = 0.95
+# Of a stack: its weights, two moments, gradients and the best weights so far.
+LARGEST_BYTES, COPIES = 2**31, 5
+
+
+def fit_jobs(
+    settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, done: Callable[[int], None]
+) -> list[Fitted]:
+    """Train every job in stacks of a measured width; `done` is told how many heads each stack had."""
+    fitted: dict[int, Fitted] = {}
+    widest = min(len(jobs), _widest(settings))
+    width = widest if widest <= NARROWEST else measure(settings, cached, jobs, schedule).width
+    for numbers in cut(jobs, width):
+        stack = fit_stack(settings, cached, [jobs[number] for number in numbers], schedule)
+        fitted |= dict(zip(numbers, stack, strict=True))
+        done(len(numbers))
+    return [fitted[number] for number in range(len(jobs))]
+
+
+def cut(jobs: Sequence[Job], width: int) -> Iterator[list[int]]:
+    """Numbers of the jobs of each stack: heads of one fold together, no stack much smaller than the others."""
+    order = sorted(range(len(jobs)), key=lambda number: company(jobs[number]))
+    stacks = -(-len(jobs) // width)
+    for stack in range(stacks):
+        yield order[stack * len(jobs) // stacks : (stack + 1) * len(jobs) // stacks]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The width that was fastest, and what a head costs there."""
+
+    width: int
+    seconds_per_batch: float
+
+    def seconds(self, jobs: Sequence[Job], schedule: Schedule) -> float:
+        """What one rank would take for all jobs."""
+        batches = sum(-(-len(job.train) // schedule.batch_size) for job in jobs)
+        return self.seconds_per_batch * schedule.epochs * batches
+
+
+def measure(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> Measured:
+    """The width with the least time per head among 8, 32, 128, ... over a few batches each; fewer than 8: all."""
+    if find_head(settings.head, settings.hidden).solve:
+        return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
+    widest = min(len(jobs), _widest(settings))
+    width = min(NARROWEST, widest)
+    best = Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule))
+    while width < widest:
+        width = min(4 * width, widest)
+        seconds = _seconds_per_head(settings, cached, jobs[:width], schedule)
+        if seconds > WORTH * best.seconds_per_batch:
+            break
+        best = Measured(width, seconds)
+    return best
+
+
+def _widest(settings: ModelSettings) -> int:
+    """How many heads fit into the memory that a stack may take."""
+    head_bytes = sum(weight.nbytes for weight in draw_weights(settings, 0).values())
+    return max(1, LARGEST_BYTES // (COPIES * head_bytes))
+
+
+def _seconds_per_head(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> float:
+    """Of one batch."""
+    stack = Stack(settings, cached, sorted(jobs, key=company), schedule)
+    stack.train(0, batches=1)
+    _wait(cached.rows_ND.device)
+    start = time.perf_counter()
+    stack.train(0, batches=TIMED_BATCHES)
+    _wait(cached.rows_ND.device)
+    batches = min(TIMED_BATCHES, stack.batches.steps_M[0])
+    return (time.perf_counter() - start) / len(jobs) / batches
+
+
+def _seconds_to_solve(settings: ModelSettings, cached: CachedRows, job: Job, schedule: Schedule) -> float:
+    """As if it had batches."""
+    start = time.perf_counter()
+    fit_stack(settings, cached, [job], schedule)
+    batches = schedule.epochs * -(-len(job.train) // schedule.batch_size)
+    return (time.perf_counter() - start) / batches
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,87 @@
+"""One rank of a sweep: every world-size-th stack of the plan, each run's predictions and row as its stack ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.corpus.clips import read_corpus
+from cache.files.atomic import write_atomic
+from configs.command.progress import Progress
+from configs.loader import load_config
+from configs.schema.protocols import load_protocol
+from configs.schema.sweep import SweepConfig
+from fuse.runs.folder import CONFIG, PREDICTIONS
+from fuse.scores.predictions import write_predictions
+from fuse.sweep.grid import Run, configurations, runs_of
+from fuse.sweep.ground import Ground, Outcome, ground_of, train_stack, use_threads
+from fuse.sweep.ledger import ROWS, append, row_of
+
+PLAN = "plan.json"
+RUNS = "runs"
+
+
+def run_folder(out: Path, number: int) -> Path:
+    """Where a run's predictions are."""
+    return out / RUNS / str(number)
+
+
+def every_run(config: SweepConfig) -> list[Run]:
+    """All runs of a sweep, as launcher and ranks number them.
+
+    Raises:
+        ValueError: the grid, the corpus or the protocol is not right.
+    """
+    cells = configurations(config)
+    first = cells[0].config
+    clips = read_corpus(Path(first.corpus)).clips
+    return runs_of(cells, load_protocol(first.protocol).folds(clips))
+
+
+def work(out: Path, rank: int, world_size: int) -> None:
+    """Train this rank's stacks; neighbours of one shape share their tables."""
+    config = load_config(SweepConfig, out / CONFIG)
+    runs = every_run(config)
+    stacks: list[list[int]] = json.loads((out / PLAN).read_text())[rank::world_size]
+    first = runs[0].configuration.config
+    use_threads(first.threads)
+    clips = read_corpus(Path(first.corpus)).clips
+    ground: Ground | None = None
+    shape = ""
+    title = f"sweep, rank {rank} of {world_size}"
+    with Progress(title, sum(map(len, stacks)), "runs", shown=rank == 0) as progress:
+        for stack in stacks:
+            chosen = [runs[number] for number in stack]
+            cell = chosen[0].configuration
+            if ground is None or shape != cell.shape:
+                shape, ground = cell.shape, None  # the old tables go before the new ones come
+                ground = ground_of(cell.config, clips, config)
+            for outcome in train_stack(ground, chosen):
+                _keep(out, outcome)
+            progress.add(len(stack))
+
+
+def _keep(out: Path, outcome: Outcome) -> None:
+    """Predictions first: a run that has a row has them too."""
+    if outcome.predictions is not None:
+        write_predictions(outcome.predictions, run_folder(out, outcome.run.number) / PREDICTIONS)
+    row = row_of(outcome.run, outcome.validation_uar, outcome.best_epoch, outcome.diverged)
+    append(out / ROWS, row)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes."""
+    out, error_file = map(Path, sys.argv[1:] if arguments is None else arguments)
+    try:
+        work(out, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    except (ValueError, OSError) as error:
+        write_atomic(error_file, str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

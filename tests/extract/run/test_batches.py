@@ -1,0 +1,139 @@
+"""Batches decide on every clip: done, failed or absent; one clip's trouble never costs another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache.features.store import ArraySpec, State, UnitRows
+from configs.command.progress import Progress
+from extract.run.batches import Absent, Batches, Remembering
+
+SPEC = ArraySpec("audio", "fake", layers=2, width=3, provenance={})
+
+
+class Fake:
+    """Encodes a number as itself; refuses what it is told to."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, refuse: Callable[[float], Exception | None] = lambda _: None) -> None:
+        self.refuse = refuse
+        self.batches: list[tuple[float, ...]] = []
+
+    def batch_key(self, signal: float) -> Hashable:
+        return int(signal) % 3
+
+    def prepare(self, signals: Sequence[float]) -> Sequence[float]:
+        return signals
+
+    def encode_prepared(self, prepared: Sequence[float]) -> npt.NDArray[np.float32]:
+        self.batches.append(tuple(prepared))
+        for signal in prepared:
+            if error := self.refuse(signal):
+                raise error
+        return np.array([[[signal] * 3] * 2 for signal in prepared], np.float32)
+
+    def encode(self, signals: Sequence[float]) -> npt.NDArray[np.float32]:
+        return self.encode_prepared(signals)
+
+
+def nothing() -> None:
+    """A check that never stops."""
+
+
+def fill(encoder: Any, signals: Sequence[Any], size: int = 4) -> tuple[UnitRows, int]:
+    """Fill a unit with these signals; exceptions among them are raised when they are read."""
+
+    def read(row: int) -> Any:
+        if isinstance(signals[row], Exception):
+            raise signals[row]
+        return signals[row]
+
+    rows = UnitRows.empty(len(signals), SPEC)
+    with Progress("test", len(signals), "clips", shown=False) as progress:
+        Batches(encoder, size, nothing, progress).fill(rows, read)
+    return rows, progress.count
+
+
+kinds = st.sampled_from([1.0, ValueError("broken"), Absent("no sound"), RuntimeError("two\n lines")])
+
+
+@given(st.lists(st.tuples(kinds, st.integers(1, 50)), max_size=20), st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_decided_on_and_counted(items: list[tuple[Any, int]], size: int) -> None:
+    signals = [float(number) if kind == 1.0 else kind for kind, number in items]
+    encoder = Fake()
+    rows, counted = fill(encoder, signals, size)
+    assert counted == len(signals)
+    for row, signal in enumerate(signals):
+        if isinstance(signal, float):
+            assert rows.state[row] == State.DONE
+            assert (rows.hidden_BLD[row] == signal).all()
+        else:
+            assert rows.state[row] == (State.ABSENT if isinstance(signal, Absent) else State.FAILED)
+            assert rows.reason[row] in ("broken", "no sound", "RuntimeError: two lines")
+            assert np.isnan(rows.hidden_BLD[row]).all()
+    assert all(len(batch) <= size and len({int(signal) % 3 for signal in batch}) == 1 for batch in encoder.batches)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.sets(st.integers(1, 30)))
+@settings(max_examples=40, deadline=None)
+def test_a_clip_that_the_encoder_cannot_take_costs_no_other_clip(numbers: list[int], bad: set[int]) -> None:
+    encoder = Fake(lambda signal: RuntimeError("shape mismatch") if signal in bad else None)
+    rows, _ = fill(encoder, [float(number) for number in numbers])
+    for row, number in enumerate(numbers):
+        assert rows.state[row] == (State.FAILED if number in bad else State.DONE)
+        assert rows.reason[row] == ("RuntimeError: shape mismatch" if number in bad else "")
+
+
+def test_values_that_are_not_finite_are_refused_with_their_layer() -> None:
+    class Overflowing(Fake):
+        def encode_prepared(self, prepared: Sequence[float]) -> npt.NDArray[np.float32]:
+            hidden_BLD = super().encode_prepared(prepared)
+            hidden_BLD[0, 1, 2] = np.inf
+            return hidden_BLD
+
+    rows, _ = fill(Overflowing(), [3.0, 6.0])
+    assert list(rows.state) == [State.FAILED, State.DONE]
+    assert rows.reason[0] == "encoder returned values that are not finite in layer 1"
+
+
+def test_a_batch_that_does_not_fit_ends_the_run_and_names_the_setting() -> None:
+    encoder = Fake(lambda _: torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(ValueError, match=r"cpu has no room for batch_size=4; halve it"):
+        fill(encoder, [1.0, 2.0])
+
+
+def test_clips_that_cannot_be_prepared_together_are_encoded_one_by_one() -> None:
+    class Picky(Fake):
+        def prepare(self, signals: Sequence[float]) -> Sequence[float]:
+            if len(signals) > 1:
+                raise ValueError("not together")
+            return signals
+
+    encoder = Picky()
+    rows, _ = fill(encoder, [3.0, 6.0, 9.0])
+    assert (rows.state == State.DONE).all()
+    assert encoder.batches == [(3.0,), (6.0,), (9.0,)]
+
+
+def test_identical_texts_are_encoded_once_and_alone() -> None:
+    class Reader(Fake):
+        def encode(self, signals: Sequence[Any]) -> npt.NDArray[np.float32]:
+            return self.encode_prepared([float(len(text)) for text in signals])
+
+    encoder = Reader()
+    remembering = Remembering(encoder)
+    texts = ["kids", "dogs are", "kids", "kids", "dogs are"]
+    for _ in range(2):
+        rows, _ = fill(remembering, texts, size=2)
+        assert rows.hidden_BLD[:, 0, 0].tolist() == [4, 8, 4, 4, 8]
+    assert encoder.batches == [(4.0,), (8.0,)]

@@ -1,0 +1,148 @@
+"""What stage one can be told: layers, pooling, number formats, hashes, media; one rank, in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.corpus.clips import read_corpus, write_metadata
+from cache.features.store import State, open_store
+from cache.features.table import load_table
+from configs.loader import check
+from configs.schema.features import FeaturesConfig
+from extract.encoders.deviation import DEVIATION_FILE
+from extract.run.failures import summary
+from extract.run.plan import Plan, make_plan, prepare_stores
+from extract.run.rank import StopRequest, run_rank
+from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
+
+AUDIO, VIDEO, TEXT = "audio/wav2vec2", "video/videomae", "text/roberta"
+Run = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("options")
+    write_tiny_corpus(root / "corpus", ["1", "2"], ["calm", "angry"], takes=2)
+    write_tiny_encoders(root / "encoders")
+    return root
+
+
+def run(site: Path, features: str, **settings: Any) -> Plan:
+    names = {"audio": "wav2vec2", "video": "videomae", "text": "roberta"}
+    tree = {
+        "corpus": f"{site}/corpus/metadata.csv",
+        "features_dir": f"{site}/{features}",
+        "encoders": {modality: f"{site}/encoders/{name}" for modality, name in names.items()},
+        "asr": {"model": None},
+        "conditions": ["clean"],
+        **settings,
+    }
+    tree["media"] = {"size": 32, **settings.get("media", {})}
+    plan = make_plan(check(FeaturesConfig, tree, "test"))
+    prepare_stores(plan)
+    run_rank(plan.config, 0, 1, StopRequest(), site / f"{features}.decodes")
+    return plan
+
+
+def hidden(plan: Plan, path: str) -> np.ndarray:
+    store = open_store(plan.features_dir / "clean.zarr")
+    return np.stack([store.read_layer(path, layer) for layer in range(store.shape(path)[1])], axis=1)
+
+
+@pytest.fixture(scope="module")
+def usual(site: Path) -> Plan:
+    return run(site, "usual")
+
+
+def test_every_clip_is_decoded_once_for_all_conditions(site: Path) -> None:
+    run(site, "counted", conditions=["noise-pink-0db", "reverb-room-300ms", "occlude-eyes", "freeze-frames-50"])
+    assert (site / "counted.decodes").stat().st_size == 8
+    run(site, "counted", conditions=["codec-mp3-16kbps", "blur-gaussian-4px"])
+    assert (site / "counted.decodes").stat().st_size == 8
+
+
+def test_chosen_layers_are_those_of_all_layers(site: Path, usual: Plan) -> None:
+    last = run(site, "last", layers="last")
+    np.testing.assert_array_equal(hidden(last, AUDIO)[:, 0], hidden(usual, AUDIO)[:, 1])
+    clips = read_corpus(site / "corpus/metadata.csv").clips
+    rows = load_table(last.features_dir, clips, ["audio"], layers=1).features["audio"]
+    np.testing.assert_array_equal(rows, hidden(usual, AUDIO)[:, 1])
+    with pytest.raises(ValueError, match=r"layers"):
+        load_table(last.features_dir, clips, ["audio"], layers=0)
+
+
+def test_mean_and_deviation_stand_side_by_side(site: Path, usual: Plan) -> None:
+    both = hidden(run(site, "mean_std", pooling="mean_std"), VIDEO)
+    assert both.shape[2] == 2 * hidden(usual, VIDEO).shape[2]
+    np.testing.assert_allclose(both[:, :, :16], hidden(usual, VIDEO), rtol=0, atol=1e-6)
+    assert (both[:, :, 16:] > 0).all()
+
+
+def test_a_pooling_that_an_encoder_lacks_is_refused_before_a_store_is_made(site: Path) -> None:
+    with pytest.raises(ValueError, match=r"pooling=cls does not exist for wav2vec2"):
+        run(site, "refused", pooling="cls")
+    with pytest.raises(ValueError, match=r"layers=\[5\]: name layers of wav2vec2, 0 to 1"):
+        run(site, "refused", layers=[5])
+    assert not (site / "refused").exists()
+
+
+def test_approximate_features_carry_their_deviation(site: Path, usual: Plan) -> None:
+    plan = run(site, "half", compute="bfloat16")
+    for path in (AUDIO, VIDEO, TEXT):
+        exact, rows = hidden(usual, path), hidden(plan, path)
+        found = np.abs(rows - exact) / np.maximum(1, np.abs(exact))
+        recorded = json.loads((plan.features_dir / "clean.zarr" / path / DEVIATION_FILE).read_text())
+        assert 0 < recorded["max"] < 0.1
+        # Measured clip by clip; batches of bfloat16 round a little differently.
+        assert recorded["max"] == pytest.approx(found.max(), rel=0.5)
+        assert recorded["clips"] == 8
+    assert not (usual.features_dir / "clean.zarr" / AUDIO / DEVIATION_FILE).exists()
+    with pytest.raises(ValueError, match=r"dtype was float32, is bfloat16"):
+        run(site, "usual", compute="bfloat16")
+
+
+def test_a_file_that_is_not_the_corpuss_is_a_failed_clip(site: Path) -> None:
+    corpus = read_corpus(site / "corpus/metadata.csv")
+    hashes = [hashlib.sha256(corpus.source(clip).read_bytes()).hexdigest() for clip in corpus.clips]
+    listed = [replace(clip, sha256=value) for clip, value in zip(corpus.clips, hashes, strict=True)]
+    listed[3] = replace(listed[3], sha256="0" * 64)
+    write_metadata(listed, site / "corpus/hashed.csv")
+    plan = run(site, "hashed", corpus=f"{site}/corpus/hashed.csv")
+    store = open_store(plan.features_dir / "clean.zarr")
+    states = store.states(AUDIO)
+    assert [int(state) for state in states] == [State.FAILED if row == 3 else State.DONE for row in range(8)]
+    assert "its sha256 is not the corpus's" in store.reasons(AUDIO)[3]
+
+
+def test_lost_media_are_decoded_again_on_request_only(site: Path, usual: Plan) -> None:
+    usual.media.forget_unit(0)
+    again = run(site, "usual")
+    assert not again.media.has_unit(0)
+    restored = run(site, "usual", restore_media=True)
+    assert restored.media.has_unit(0)
+
+
+def test_a_flipped_bit_in_decoded_media_never_becomes_a_feature(site: Path) -> None:
+    plan = run(site, "flipped")
+    part = plan.media.part(0)
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    run(site, "flipped", conditions=["noise-white-0db"])
+    fresh = run(site, "fresh", conditions=["noise-white-0db"])
+    rows = [open_store(p.features_dir / "noise-white-0db.zarr").read_layer(AUDIO, 1) for p in (plan, fresh)]
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
+def test_the_summary_says_how_often_no_face_was_found(site: Path) -> None:
+    plan = run(site, "faces", media={"face_crop": True})
+    assert plan.media.folder.name == "frames16-size32-face"
+    assert "no face was found in 8 clips: their centre was cut out" in summary(plan, [])

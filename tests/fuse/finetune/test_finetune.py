@@ -1,0 +1,508 @@
+"""Fine-tuning on eight tiny clips with tiny random encoders; media are written straight into the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.conditions import parse_condition
+from cache.corpus.clips import Clip, read_corpus, write_metadata
+from cache.features.table import load_table
+from cache.features.units import unit_count, unit_rows
+from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
+from configs.command.progress import Progress
+from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
+from configs.schema.finetune import FinetuneConfig, FinetuneOptim
+from configs.schema.fusion import Augment, FusionConfig, Optim
+from configs.schema.random_encoders import RandomEncodersConfig
+from extract.corpora.synthetic.encoders import write_random_encoders
+from extract.corrupt.apply import corrupt
+from extract.run.plan import make_plan as make_feature_plan
+from extract.run.plan import prepare_stores
+from extract.run.rank import StopRequest, run_rank
+from fuse import train
+from fuse.finetune import __main__ as finetune
+from fuse.finetune.__main__ import START, Loaders, Watch, World, evaluate, fit
+from fuse.finetune.clips import ClipItem, Collator, MediaClips, drawn_conditions, of_length
+from fuse.finetune.network import EndToEndModel, freeze_unused
+from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
+from fuse.finetune.rank import EVALUATED, clips_of, load
+from fuse.scores.predictions import read_predictions
+
+FILES = {
+    "best_model.pth",
+    "classification_report.txt",
+    "config.yaml",
+    "confusion_matrix.png",
+    "metrics.json",
+    "predictions.csv",
+    "training_curves.png",
+}
+SPEAKERS = ("1", "2", "21", "23")
+SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door", "")
+CPU = torch.device("cpu")
+NO_NEWS = Watch(StopRequest(), Progress("test", 1, "clips", shown=False))
+ALONE = World(0, 1, CPU)
+
+
+def signal(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    tone = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 300) * time) + 0.01 * rng.standard_normal(len(time))
+    return np.asarray(tone, np.float32)
+
+
+def media_of(row: int) -> Media:
+    """Clip 1 of the training speakers has no sound; every clip is of another length."""
+    frames = np.random.default_rng(row).integers(0, 255, (16, 32, 32, 3), dtype=np.uint8)
+    return Media(None if row == 1 else signal(0.3 + 0.05 * row, row), frames)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with metadata.csv, encoders/, features/ (stage one) and fusion/ (stage two)."""
+    root = tmp_path_factory.mktemp("finetune")
+    clips = [
+        # One sentence is longer than the other, and one clip has no text.
+        Clip(f"clip-{row}", f"{row}.mp4", label, speaker, statement=SENTENCES[2 if row == 2 else row % 2])
+        for row, (speaker, label) in enumerate((s, label) for s in SPEAKERS for label in ("happy", "sad"))
+    ]
+    write_metadata(clips, root / "metadata.csv")
+    write_random_encoders(RandomEncodersConfig(out=str(root / "encoders"), width=16, blocks=2, size=32))
+    _stage_one(root, len(clips))
+    train.run(
+        FusionConfig(
+            corpus=str(root / "metadata.csv"),
+            features_dir=str(root / "features"),
+            optim=Optim(epochs=2, lr=1e-3),
+            output_dir=str(root / "fusion"),
+        )
+    )
+    return root
+
+
+def _stage_one(root: Path, clips: int) -> None:
+    config = FeaturesConfig(
+        corpus=str(root / "metadata.csv"),
+        features_dir=str(root / "features"),
+        encoders=encoders_of(root),
+        asr=Asr(model=None),
+        conditions=("clean",),
+        media=MediaSettings(size=32),
+    )
+    plan = make_feature_plan(config)
+    prepare_stores(plan)
+    for unit in range(unit_count(clips)):
+        rows = unit_rows(clips, unit)
+        plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
+    run_rank(config, 0, 1, StopRequest(), root / "decodes")
+
+
+def encoders_of(root: Path) -> Encoders:
+    folder = root / "encoders"
+    return Encoders(str(folder / "wav2vec2"), str(folder / "videomae"), str(folder / "roberta"))
+
+
+def config_of(root: Path, **changed: Any) -> FinetuneConfig:
+    given: dict[str, Any] = {
+        "corpus": str(root / "metadata.csv"),
+        "features_dir": str(root / "features"),
+        "encoders": encoders_of(root),
+        "init": str(root / "fusion"),
+        "audio_seconds": 0.4,
+        "optim": FinetuneOptim(epochs=1, batch_size=2, lr=1e-3),
+    }
+    return FinetuneConfig(**{**given, **changed})
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A process group of one."""
+    store = tmp_path_factory.mktemp("group") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield ALONE
+    dist.destroy_process_group()
+
+
+def logits_of(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, part: str) -> np.ndarray:
+    return evaluate(model, clips_of(plan, part), loaders, ALONE, NO_NEWS)
+
+
+def learning(model: EndToEndModel) -> dict[str, set[str]]:
+    """By modality, the names of the encoder's weights that learn."""
+    return {
+        name: {key for key, weight in network.named_parameters() if weight.requires_grad}
+        for name, network in model.networks.items()
+    }
+
+
+@pytest.mark.usefixtures("alone")
+def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions_on_one(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANKS", "2")
+    out = tmp_path / "run"
+    augment = Augment(audio=("noise-white-10db",), video=("drop-frames-30",))
+    config = config_of(corpus, output_dir=str(out), augment=augment)
+    assert finetune.run(config) == 0
+    assert {path.name for path in out.iterdir()} == FILES
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["before"]["validation"]["clips"] == metrics["validation"]["clips"] == 2
+    assert metrics["before"]["test"]["clips"] == metrics["test"]["clips"] == 2
+    printed = capfd.readouterr().out
+    assert f"before  validation UAR {metrics['before']['validation']['uar']:.3f} (2 clips)" in printed
+    assert f"after   validation UAR {metrics['validation']['uar']:.3f} (2 clips)" in printed
+
+    predictions = read_predictions(out / "predictions.csv")
+    assert sorted(predictions.clip_id.tolist()) == ["clip-4", "clip-5", "clip-6", "clip-7"]
+    assert set(predictions.modalities.tolist()) == {"audio+video+text"}
+    checkpoint = torch.load(out / "best_model.pth", weights_only=True)
+    plan = make_plan(config)
+    model, loaders = load(plan, CPU)
+    model.fusion.load_state_dict(checkpoint["state"])
+    for name, state in checkpoint["encoders"].items():
+        model.networks[name].load_state_dict(state)
+    for split in EVALUATED:
+        probabilities_NC = torch.from_numpy(logits_of(plan, model, loaders, split)).double().softmax(1).numpy()
+        written = predictions.select(split=split)
+        assert written.clip_id.tolist() == [item.clip.clip_id for item in plan.parts[split]]
+        np.testing.assert_allclose(written.probabilities_NC, probabilities_NC, atol=1e-5)
+    with pytest.raises(ValueError, match="was fine-tuned with encoders of its own"):
+        train.load_model(out / "best_model.pth")
+
+
+def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path, alone: World) -> None:
+    config = config_of(corpus, unfreeze="none")
+    clips = read_corpus(corpus / "metadata.csv").clips
+    table = load_table(corpus / "features", clips, ("audio", "video", "text"))
+    for row, part in ((0, "train"), (1, "train"), (2, "train"), (6, "test")):
+        waveform_T = media_of(row).waveform_T
+        samples = 6400 if waveform_T is None else len(waveform_T)
+        plan = make_plan(replace(config, audio_seconds=samples / SAMPLE_RATE_HZ))
+        model, loaders = load(plan, CPU)
+        ids = [item.clip.clip_id for item in plan.parts[part]]
+        parts = clips_of(replace(plan, parts={"test": plan.parts[part]}), "test")
+        logits_C = evaluate(model, parts, loaders, alone, NO_NEWS)[ids.index(f"clip-{row}")]
+        cached = {name: torch.from_numpy(values[[row]]) for name, values in table.features.items()}
+        with torch.inference_mode():
+            np.testing.assert_allclose(logits_C, plan.start.fusion.eval()(cached)[0].numpy(), atol=1e-4)
+
+
+@pytest.mark.usefixtures("alone")
+def test_evaluation_does_not_depend_on_batches_or_loader_processes(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus))
+    model, loaders = load(plan, CPU)
+    everything = replace(plan, parts={"test": tuple(item for part in plan.parts.values() for item in part)})
+    one_by_one = logits_of(everything, model, replace(loaders, batch_size=1), "test")
+    together = logits_of(everything, model, replace(loaders, batch_size=8, workers=1), "test")
+    assert one_by_one.shape == (8, 8)
+    np.testing.assert_allclose(together, one_by_one, atol=1e-4)
+
+
+def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alone: World) -> None:
+    def once() -> tuple[Any, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        optim = FinetuneOptim(epochs=2, batch_size=2, lr=1e-3)
+        augment = Augment(audio=("noise-white-0db",), video=("drop-frames-30",))
+        plan = make_plan(config_of(corpus, optim=optim, augment=augment))
+        model, loaders = load(plan, CPU)
+        first = {name: value.clone() for name, value in model.state_dict().items()}
+        # A start that gets everything wrong, so that some epoch is better.
+        validation = clips_of(plan, "validation")
+        start = -10 * np.eye(8, dtype=np.float32)[validation.labels]
+        history, _ = fit(model, clips_of(plan, "train"), validation, loaders, optim, alone, NO_NEWS, start)
+        return history, first, model.state_dict()
+
+    history, first, last = once()
+    assert history.best_epoch != START
+    assert len(history.train_loss) == len(history.validation_uar) == 2
+    changed = {name.split(".")[1] for name in first if not torch.equal(first[name], last[name])}
+    assert changed == {"audio", "video", "text", "weights"}
+    again, _, same = once()
+    assert again == history
+    assert all(torch.equal(last[name], same[name]) for name in last)
+
+
+def test_the_start_is_kept_where_no_epoch_is_better(corpus: Path, alone: World) -> None:
+    plan = make_plan(config_of(corpus))
+    model, loaders = load(plan, CPU)
+    first = {name: value.clone() for name, value in model.state_dict().items()}
+    validation = clips_of(plan, "validation")
+    start = 1000 * np.eye(8, dtype=np.float32)[validation.labels]
+    args = (clips_of(plan, "train"), validation, loaders, plan.config.optim, alone, NO_NEWS, start)
+    history, logits_NC = fit(model, *args)
+    assert history.best_epoch == START
+    assert logits_NC is start
+    assert all(torch.equal(first[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_diverging_run_says_what_to_lower(corpus: Path, alone: World) -> None:
+    plan = make_plan(config_of(corpus))
+    model, loaders = load(plan, CPU)
+    with torch.no_grad():
+        next(model.networks["video"].parameters()).fill_(torch.inf)
+    start = np.zeros((2, 8), np.float32)
+    validation = clips_of(plan, "validation")
+    args = (clips_of(plan, "train"), validation, loaders, plan.config.optim, alone, NO_NEWS, start)
+    with pytest.raises(ValueError, match=r"diverged in epoch 1 .* lower optim\.lr"):
+        fit(model, *args)
+
+
+def test_unfreeze_decides_what_learns_and_unused_weights_never_do(corpus: Path) -> None:
+    def of(how: int | str) -> dict[str, set[str]]:
+        return learning(load(make_plan(config_of(corpus, unfreeze=how)), CPU)[0])
+
+    assert of("none") == of(0) == {"audio": set(), "video": set(), "text": set()}
+    last = of(1)
+    assert all(name.startswith("encoder.layers.1.") for name in last["audio"])
+    assert all(name.startswith("encoder.layer.1.") for name in last["video"] | last["text"])
+    assert min(map(len, last.values())) > 10
+    everything = of("all")
+    assert all(last[name] < of(2)[name] < everything[name] for name in last)
+    unused = {"masked_spec_embed", "pooler.dense.weight", "pooler.dense.bias"}
+    assert not unused & (everything["audio"] | everything["text"])
+
+
+def test_blocks_past_the_last_layer_in_use_are_frozen(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus))
+    model, loaders = load(replace(plan, config=replace(plan.config, layers=1)), CPU)
+    for modality, block in (("audio", "encoder.layers"), ("video", "encoder.layer"), ("text", "encoder.layer")):
+        assert any(name.startswith(f"{block}.0.") for name in learning(model)[modality])
+        assert not any(name.startswith(f"{block}.1.") for name in learning(model)[modality])
+    stand_in = loaders.collator.stand_in()
+    assert freeze_unused(model, stand_in.inputs, stand_in.present) == []
+
+
+def test_frozen_blocks_keep_dropout_off_and_masking_is_off_everywhere(corpus: Path) -> None:
+    model, _ = load(make_plan(config_of(corpus, unfreeze=1)), CPU)
+    model.train()
+    text, audio = model.encoders["text"].network, model.encoders["audio"].network
+    assert not text.embeddings.training
+    assert not text.encoder.layer[0].training
+    assert text.encoder.layer[1].training
+    assert audio.config.apply_spec_augment is False
+    assert audio.config.layerdrop == 0
+
+
+@pytest.mark.parametrize("unfreeze", ["all", 1])
+def test_gradient_checkpointing_changes_neither_loss_nor_gradients(corpus: Path, unfreeze: int | str) -> None:
+    losses, gradients = [], []
+    for checkpointing in (False, True):
+        plan = make_plan(config_of(corpus, unfreeze=unfreeze, gradient_checkpointing=checkpointing))
+        model, loaders = load(plan, CPU)
+        (batch, *_) = loaders.over(clips_of(plan, "train"))
+        model.train()
+        torch.manual_seed(0)
+        loss = torch.nn.functional.cross_entropy(model(batch.inputs, batch.present), batch.labels_B)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.item())
+        gradients.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    assert losses[0] == losses[1]
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, values in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], values, rtol=1e-4, atol=1e-7)
+
+
+def test_absent_modalities_pass_no_gradient_and_break_nothing(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus))
+    model, loaders = load(plan, CPU)
+    clips = clips_of(plan, "train")
+    # clip-1 has no sound, clip-2 no text: alone in a batch, their stand-ins must teach nothing.
+    for index, silent in ((1, "audio"), (2, "text")):
+        batch = loaders.collator([clips[index]])
+        assert batch.present[silent].tolist() == [False]
+        model.zero_grad()
+        model(batch.inputs, batch.present).sum().backward()
+        for name, network in model.networks.items():
+            sizes = [one.grad.abs().max().item() for one in network.parameters() if one.grad is not None]
+            assert np.isfinite(sizes).all()
+            assert (max(sizes) == 0) == (name == silent)
+
+
+def test_what_is_drawn_follows_from_seed_epoch_and_clip_alone(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus, audio_seconds=0.2))
+    augment = Augment(audio=("noise-white-10db", "noise-white-0db"), video=("drop-frames-30",), probability=0.5)
+
+    def clips(seed: int, epoch: int, items: tuple[ClipItem, ...] = plan.parts["train"]) -> list[Any]:
+        own = MediaClips(items, plan.media, plan.stored, samples=plan.samples, augment=augment, seed=seed)
+        own.set_epoch(epoch)
+        return [own[index].by_modality for index in range(len(own))]
+
+    first = clips(0, 0)
+    backwards = clips(0, 0, plan.parts["train"][::-1])[::-1]
+    for one, other in zip(first, backwards, strict=True):
+        np.testing.assert_array_equal(one["video"], other["video"])
+        np.testing.assert_array_equal(one["audio"], other["audio"])
+    assert first[0]["audio"].shape == (3200,)
+    for seed, epoch in ((0, 1), (1, 0)):
+        assert not np.array_equal(clips(seed, epoch)[0]["audio"], first[0]["audio"])
+
+
+def test_augmentation_is_stage_ones_corruption_on_half_the_clips_and_spares_silence() -> None:
+    augment = Augment(audio=("noise-white-10db", "noise-white-0db"), video=("drop-frames-30",), probability=0.5)
+    media = media_of(0)
+    draws = [drawn_conditions(augment, media, np.random.default_rng(seed)) for seed in range(400)]
+    for signal_, share in (("audio", 0.5), ("video", 0.5)):
+        assert abs(sum(signal_ in draw for draw in draws) / 400 - share) < 0.1
+    names = [draw["audio"].name for draw in draws if "audio" in draw]
+    assert 0.35 < names.count("noise-white-0db") / len(names) < 0.65
+    assert len({draw["video"].seed for draw in draws if "video" in draw}) > 150
+    dropped = next(draw["video"] for draw in draws if "video" in draw)
+    shown = corrupt(media, dropped, "clip-0").frames_THWC
+    assert media.frames_THWC is not None
+    assert shown is not None
+    kept = {frame.tobytes() for frame in shown}
+    assert len(kept) == 16 - round(0.3 * 16)
+    silence = Media(np.zeros(1600, np.float32), None)
+    always = replace(augment, probability=1.0)
+    assert "audio" not in drawn_conditions(always, silence, np.random.default_rng(0))
+
+
+def test_evaluation_cuts_from_the_centre_and_adds_nothing(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus, audio_seconds=0.2, augment=Augment(audio=("noise-white-0db",), probability=1.0)))
+    waveform_T = media_of(6).waveform_T
+    assert waveform_T is not None
+    start = (len(waveform_T) - 3200) // 2
+    np.testing.assert_array_equal(clips_of(plan, "test")[0].by_modality["audio"], waveform_T[start : start + 3200])
+
+
+def test_a_condition_is_put_on_every_clip_and_gives_way_to_what_is_drawn(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus, audio_seconds=len(signal(0.6, 6)) / SAMPLE_RATE_HZ))
+    names = ("noise-white-10db", "noise-white-0db")
+    noisy = MediaClips(plan.parts["test"], plan.media, plan.stored, condition=names[0], samples=plan.samples)
+    heard = noisy[0].by_modality["audio"]
+    np.testing.assert_array_equal(heard, corrupt(media_of(6), parse_condition(names[0]), "clip-6").waveform_T)
+    noisy.augment = Augment(audio=(names[1],), probability=1.0)
+    louder = noisy[0].by_modality["audio"] - media_of(6).waveform_T
+    assert np.std(louder) > 2 * np.std(heard - media_of(6).waveform_T)
+
+
+@given(length=st.integers(1, 60), samples=st.integers(1, 60), share=st.floats(0, 1))
+def test_sound_is_cut_or_repeated_to_length(length: int, samples: int, share: float) -> None:
+    waveform_T = np.arange(length, dtype=np.float32)
+    cut = of_length(waveform_T, samples, share)
+    assert cut.shape == (samples,)
+    assert cut.dtype == np.float32
+    np.testing.assert_array_equal(cut, (cut[0] + np.arange(samples)) % length)
+    if length >= samples:
+        assert cut[-1] - cut[0] == samples - 1
+    else:
+        assert cut[0] == 0
+
+
+def test_keys_that_contradict_the_run_are_refused(corpus: Path) -> None:
+    for changed, message in (
+        ({"modalities": ("audio",)}, r"modalities=audio contradicts .*audio\+video\+text"),
+        ({"protocol": "luna5"}, "protocol=luna5 contradicts .*holdout"),
+        ({"layers": 1}, "layers=1 contradicts .*mean"),
+        ({"head": "linear"}, "head=linear contradicts .*mlp"),
+        ({"standardise": "none"}, "standardise=none contradicts .*train"),
+        ({"encoders": replace(encoders_of(corpus), video=None)}, "encoders.video is null"),
+        ({"precision": "float16"}, "precision=float16 needs a GPU"),
+        ({"init": str(corpus / "nowhere")}, "no run in"),
+        ({"features_dir": str(corpus / "nowhere")}, "no feature store"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_plan(config_of(corpus, **changed))
+    config = make_plan(config_of(corpus, modalities=("text", "video", "audio"), seeds=(5,))).config
+    assert (config.modalities, config.layers, config.seeds) == (("audio", "video", "text"), "mean", (5,))
+    with pytest.raises(ValueError, match="a fine-tune has one seed, got 2"):
+        config_of(corpus, seeds=(0, 1))
+
+
+def test_one_of_several_runs_has_to_be_named(corpus: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(corpus / "fusion", tmp_path / f"fold-1/seed-{seed}")
+    with pytest.raises(ValueError, match=r"holds 2 runs; name the one to continue, e\.g\. init=.*fold-1/seed-0"):
+        make_plan(config_of(corpus, init=str(tmp_path)))
+    out = tmp_path / "fold-1/seed-1"
+    with pytest.raises(ValueError, match="is the run it starts from; set another output_dir"):
+        finetune.run(config_of(corpus, init=str(out), output_dir=str(out)))
+    with pytest.raises(ValueError, match="holds runs of stage two"):
+        finetune.run(config_of(corpus, init=str(out), output_dir=str(tmp_path)))
+    assert (out / "metrics.json").exists()
+
+
+def test_missing_media_and_other_weights_name_the_way_out(corpus: Path, tmp_path: Path) -> None:
+    features = shutil.copytree(corpus / "features", tmp_path / "features")
+    media = MediaStore(features, {"frames": 16, "size": 32})
+    media.forget_unit(0)
+    with pytest.raises(ValueError, match=r"lacks 1 of 1 units .*; run make features with SET=restore_media=true"):
+        make_plan(config_of(corpus, features_dir=str(features)))
+    others = write_random_encoders(
+        RandomEncodersConfig(out=str(tmp_path / "other"), width=16, blocks=2, size=32, seed=1)
+    )
+    encoders = replace(encoders_of(corpus), audio=str(others["audio"]))
+    with pytest.raises(ValueError, match=r"encoders\.audio=.* has other weights than the features"):
+        make_plan(config_of(corpus, encoders=encoders))
+
+
+def test_an_encoder_that_cannot_take_the_length_says_so(corpus: Path) -> None:
+    with pytest.raises(ValueError, match=r"audio_seconds=0\.01: 160 samples of sound; the encoder needs 400"):
+        load(make_plan(config_of(corpus, audio_seconds=0.01)), CPU)
+
+
+def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    assert encoder_dtype("auto", CPU) == torch.float32
+    for has, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert encoder_dtype("auto", gpu) == dtype
+    with pytest.raises(ValueError, match="this GPU does not have it"):
+        encoder_dtype("bfloat16", gpu)
+
+
+def test_bfloat16_stays_close_to_float32(corpus: Path) -> None:
+    logits = []
+    for precision in ("float32", "bfloat16"):
+        plan = make_plan(config_of(corpus, precision=precision))
+        model, loaders = load(plan, CPU)
+        rows = [model._row(name, loaders.collator.stand_in().inputs[name]) for name in model.encoders]
+        assert all(row.dtype == torch.float32 for row in rows)
+        logits.append(torch.cat(rows, 1))
+    assert not torch.equal(*logits)
+    torch.testing.assert_close(*logits, rtol=0.1, atol=0.1)
+
+
+def test_a_whisper_encoder_pools_over_its_own_frames(tmp_path: Path) -> None:
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    from extract.encoders.catalogue import WhisperEncoder
+    from extract.encoders.models import find_model
+
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    sizes |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 8}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    WhisperModel(WhisperConfig(**sizes, **tokens)).save_pretrained(tmp_path / "whisper")
+    WhisperFeatureExtractor().save_pretrained(tmp_path / "whisper")
+    encoder = WhisperEncoder(find_model(str(tmp_path / "whisper")), CPU)
+    waveforms = [signal(0.5, 0), signal(0.3, 1)]
+    inputs = encoder.inputs(waveforms)
+    assert inputs["own_B"].tolist() == [25, 15]
+    encoder.network.requires_grad_(True)
+    hidden_BLD = encoder.hidden(inputs)
+    assert hidden_BLD.requires_grad
+    states = encoder.network(inputs["input_features"], output_hidden_states=True).hidden_states
+    torch.testing.assert_close(hidden_BLD[1, 0], states[0][1, :15].mean(0))
+    torch.testing.assert_close(encoder.hidden(inputs, slice(1, 2))[0, 0], states[1][0, :25].mean(0))
+
+
+def test_a_collator_of_one_modality_needs_no_media(corpus: Path) -> None:
+    plan = make_plan(config_of(corpus))
+    _, loaders = load(plan, CPU)
+    text = {"text": loaders.collator.encoders["text"]}
+    items = [replace(item, present=item.present & {"text"}) for item in plan.parts["train"]]
+    clips = MediaClips(items, None, 0, samples=1)
+    batch = Collator(text, 1, 0, 0)([clips[0], clips[2]])
+    assert batch.present["text"].tolist() == [True, False]
+    assert batch.inputs["text"]["attention_mask"].sum(1).tolist()[1] == 2

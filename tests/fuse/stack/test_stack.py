@@ -1,0 +1,210 @@
+"""The stacked trainer: a head does not notice its company, and one that diverges stops alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from fuse.model.fusion import ModelSettings, draw_weights
+from fuse.model.heads.catalogue import HEADS
+from fuse.scores.metrics import uar
+from fuse.stack.job import Fitted, Job
+from fuse.stack.rows import CachedRows
+from fuse.stack.stack import Schedule, fit_stack
+from fuse.stack.streams import Streams
+from fuse.stack.width import cut, measure
+
+WIDTHS = {"audio": 9, "video": 6, "face": 4}
+CLIPS = 120
+
+
+def cached(absent: bool = False, variants: bool = False) -> CachedRows:
+    generator = torch.Generator().manual_seed(3)
+    labels_N = torch.arange(CLIPS) % 8
+    centres = torch.randn(8, sum(WIDTHS.values()), generator=generator)
+    rows_ND = centres[labels_N] + torch.randn(CLIPS, sum(WIDTHS.values()), generator=generator)
+    absent_Nm = torch.rand(CLIPS, 3, generator=generator) < 0.2 if absent else None
+    drawn = {}
+    if variants:
+        worse_VND = torch.randn(2, CLIPS, 9, generator=generator)
+        drawn = {"audio": {"audio": (worse_VND, torch.zeros(2, CLIPS, dtype=torch.bool))}}
+    return CachedRows(WIDTHS, rows_ND, absent_Nm, labels_N, drawn)
+
+
+def job(number: int) -> Job:
+    """Folds of different sizes, and everything else that may differ."""
+    train = tuple(range(64 + 8 * (number % 3)))
+    return Job(
+        train,
+        tuple(range(96, CLIPS)),
+        seed=number // 2,
+        lr=(1e-3, 3e-3, 1e-2)[number % 3],
+        weight_decay=(0.01, 0.3)[number % 2],
+        dropout=(0.0, 0.1, 0.5, 0.3)[number % 4],
+        label_smoothing=(0.0, 0.1)[number // 4 % 2],
+        mixup=(0.0, 0.4)[number // 3 % 2],
+        augment=(0.0, 0.5)[number // 5 % 2],
+        modality_dropout=(0.0, 0.3)[number // 7 % 2],
+        standardise=number % 5 > 0,
+    )
+
+
+def shape(head: str, **more: object) -> ModelSettings:
+    return replace(ModelSettings(head, WIDTHS, hidden=16), **more)  # type: ignore[arg-type]
+
+
+def assert_same(one: Fitted, other: Fitted) -> None:
+    assert one.history.best_epoch == other.history.best_epoch
+    np.testing.assert_allclose(one.history.train_loss, other.history.train_loss, atol=1e-5)
+    np.testing.assert_allclose(one.history.validation_loss, other.history.validation_loss, atol=1e-5)
+    for name, tensor in one.model.state_dict().items():
+        torch.testing.assert_close(tensor, other.model.state_dict()[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_in_a_stack_of_64_equals_the_head_alone_after_20_epochs(head: str) -> None:
+    rows, schedule = cached(absent=True, variants=True), Schedule(20, 16)
+    jobs = [job(number) for number in range(64)]
+    settings = shape(head, missing="learned", mixed={"audio": 3})
+    together = fit_stack(settings, rows, jobs, schedule)
+    for number in (0, 1, 17, 38, 63):
+        assert_same(together[number], fit_stack(settings, rows, [jobs[number]], schedule)[0])
+
+
+def test_at_the_cards_widths_not_a_bit_differs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    widths = {"audio": 768, "video": 768, "text": 768}
+    rows = CachedRows(widths, torch.randn(96, 2304, generator=generator), None, torch.arange(96) % 8, {})
+    jobs = [Job(tuple(range(70)), tuple(range(70, 96)), seed=seed, lr=1e-3) for seed in range(6)]
+    together = fit_stack(ModelSettings("mlp", widths), rows, jobs, Schedule(3, 32))
+    alone = fit_stack(ModelSettings("mlp", widths), rows, jobs[4:5], Schedule(3, 32))[0]
+    for name, tensor in together[4].model.state_dict().items():
+        assert torch.equal(tensor, alone.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("head", [name for name, head in HEADS.items() if head.solve is None])
+def test_a_head_that_diverges_stops_and_the_others_stay_bitwise_as_they_were(head: str) -> None:
+    rows, schedule = cached(), Schedule(6, 16)
+    jobs = [job(number) for number in range(5)]
+    calm = fit_stack(shape(head), rows, jobs, schedule)
+    wild = fit_stack(shape(head), rows, [*jobs[:2], replace(jobs[2], lr=1e30), *jobs[3:]], schedule)
+    broken = wild[2].history
+    assert broken.diverged is not None
+    assert len(broken.train_loss) == len(broken.validation_uar) == broken.diverged
+    assert all(bool(weight.isfinite().all()) for weight in wild[2].model.state_dict().values())
+    for number in (0, 1, 3, 4):
+        assert wild[number].history == calm[number].history
+        for name, tensor in wild[number].model.state_dict().items():
+            assert torch.equal(tensor, calm[number].model.state_dict()[name]), name
+
+
+def test_results_come_in_the_order_of_the_jobs_and_learn() -> None:
+    jobs = [replace(job(number), lr=1e-2 / (1 + number)) for number in range(9)]
+    fitted = fit_stack(shape("mlp"), cached(), jobs, Schedule(20, 16))
+    assert [one.model.settings.dropout for one in fitted] == [one.dropout for one in jobs]
+    assert max(fitted[2].history.validation_uar) > 0.8  # chance is 1/8
+
+
+def test_weights_are_those_of_the_best_epoch() -> None:
+    rows = cached()
+    fitted = fit_stack(shape("mlp"), rows, [job(1)], Schedule(12, 16))[0]
+    held_out = torch.tensor(job(1).validation)
+    raw = {name: rows.rows_ND[held_out][:, columns] for name, columns in rows.columns.items()}
+    predicted = fitted.model(raw).argmax(1)
+    score = uar(rows.labels_N[held_out].numpy(), predicted.numpy())
+    assert score == pytest.approx(max(fitted.history.validation_uar))
+    assert fitted.history.validation_uar[fitted.history.best_epoch] == max(fitted.history.validation_uar)
+
+
+def test_validation_clips_change_nothing_that_is_learned() -> None:
+    rows, one = cached(), job(1)
+    noise = rows.rows_ND.clone()
+    noise[96:] = 100
+    first, second = (
+        fit_stack(shape("mlp"), replace(rows, rows_ND=values), [one], Schedule(1, 16))[0]
+        for values in (rows.rows_ND, noise)
+    )
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_the_same_training_as_torchs_own_adamw_and_cosine() -> None:
+    rows, one = cached(), replace(job(0), lr=3e-3, dropout=0.0, standardise=False, train=tuple(range(48)))
+    settings = shape("linear", dropout=0.0)
+    start = draw_weights(settings, one.seed)
+    layer = torch.nn.Linear(19, 8)
+    layer.weight.data, layer.bias.data = start["out_weight"].clone(), start["out_bias"].clone()
+    adamw = torch.optim.AdamW(layer.parameters(), lr=one.lr, weight_decay=one.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, 3 * 3)
+    streams = Streams([one.seed], torch.device("cpu"))
+    losses = []
+    for epoch in range(3):
+        streams.begin(epoch)
+        total = 0.0
+        for index in torch.split(streams.order(one.seed, 48), 16):
+            loss = torch.nn.functional.cross_entropy(layer(rows.rows_ND[index]), rows.labels_N[index])
+            adamw.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            adamw.step()
+            schedule.step()
+            total += 16 * loss.item()
+        losses.append(total / 48)
+    fitted = fit_stack(settings, rows, [one], Schedule(3, 16))[0]
+    np.testing.assert_allclose(fitted.history.train_loss, losses, rtol=1e-5)
+
+
+@hypothesis_settings(max_examples=50, deadline=None)
+@given(count=st.integers(1, 40), width=st.integers(1, 40))
+def test_stacks_hold_every_job_once_and_no_more_than_their_width(count: int, width: int) -> None:
+    stacks = list(cut([job(number) for number in range(count)], width))
+    assert sorted(number for stack in stacks for number in stack) == list(range(count))
+    assert max(map(len, stacks)) <= width
+    assert max(map(len, stacks)) - min(map(len, stacks)) <= 1
+
+
+def test_the_width_is_measured_and_fits_the_jobs() -> None:
+    jobs = [job(number) for number in range(40)]
+    assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (8, 32, 40)
+    assert measure(shape("mlp"), cached(), jobs[:6], Schedule(1, 16)).width == 6
+    assert measure(shape("lda"), cached(), jobs, Schedule(1, 16)).width == 1
+
+
+def test_a_stack_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = sum(weight.nbytes for weight in draw_weights(shape("mlp"), 0).values())
+    monkeypatch.setattr("fuse.stack.width.LARGEST_BYTES", 3 * 5 * weights)
+    assert measure(shape("mlp"), cached(), [job(number) for number in range(6)], Schedule(1, 16)).width == 3
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for() -> None:
+    long = fit_stack(shape("mlp"), cached(), [job(1)], Schedule(12, 16, keep="last"))[0]
+    assert long.history.best_epoch == 11
+    best = fit_stack(shape("mlp"), cached(), [job(1)], Schedule(12, 16))[0]
+    assert best.history.train_loss == long.history.train_loss
+    assert best.history.best_epoch < 11
+    assert not torch.equal(best.model.weights["out_weight"], long.model.weights["out_weight"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_gpu_trains_the_same_heads(head: str) -> None:
+    rows, schedule = cached(absent=True, variants=True), Schedule(5, 16)
+    there = replace(
+        rows,
+        rows_ND=rows.rows_ND.cuda(),
+        absent_Nm=None if rows.absent_Nm is None else rows.absent_Nm.cuda(),
+        labels_N=rows.labels_N.cuda(),
+        variants={
+            signal: {name: (values.cuda(), gone.cuda()) for name, (values, gone) in parts.items()}
+            for signal, parts in rows.variants.items()
+        },
+    )
+    jobs = [job(number) for number in range(6)]
+    both = zip(fit_stack(shape(head), rows, jobs, schedule), fit_stack(shape(head), there, jobs, schedule), strict=True)
+    for here, elsewhere in both:
+        np.testing.assert_allclose(here.history.train_loss, elsewhere.history.train_loss, atol=1e-3)

@@ -1,0 +1,176 @@
+"""Stage two as a whole: folders, numbers that can be recomputed, speakers kept apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from cache.corpus.clips import read_corpus
+from cache.features.store import State
+from cache.features.table import load_table
+from cache.protocols.folds import Fold
+from configs.command.progress import Progress
+from configs.loader import check, load_config
+from configs.schema.fusion import FusionConfig
+from configs.schema.protocols import load_protocol
+from fuse.runs.tables import Tables, load_tables
+from fuse.scores.predictions import read_predictions
+from fuse.train import TrainedRun, fold_of, load_model, run, train_all
+from tests.fuse.runs.test_folder import FILES
+from tests.tiny.features import tiny_clips, write_tiny_features
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features")
+    write_tiny_features(folder, tiny_clips(), {"noise-white-10db": 3.0, "drop-frames-30": 3.0})
+    return folder
+
+
+def config(features: Path, out: Path, **more: object) -> FusionConfig:
+    optim = {"lr": 3e-3, "epochs": 5}
+    tree = {"corpus": str(features / "metadata.csv"), "features_dir": str(features), "output_dir": str(out)}
+    return check(FusionConfig, {**tree, "optim": optim, **more}, "test")
+
+
+def train_one(settings: FusionConfig, tables: Tables, fold: Fold) -> TrainedRun:
+    with Progress("fusion", 1, "runs", shown=False) as progress:
+        return train_all(settings, tables, [fold], progress)[0]
+
+
+def test_one_run_writes_every_file_and_learns(features: Path, tmp_path: Path) -> None:
+    assert run(config(features, tmp_path)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test"]["uar"] > 0.6
+    assert (metrics["test"]["clips"], metrics["test"]["speakers"]) == (32, 2)
+    assert (metrics["validation"]["clips"], metrics["validation"]["speakers"]) == (32, 2)
+
+
+def test_metrics_follow_from_predictions_alone(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path))
+    test = read_predictions(tmp_path / "predictions.csv").select(split="test")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    assert metrics["uar"] == pytest.approx(balanced_accuracy_score(test.label, test.predicted))
+    assert metrics["accuracy"] == pytest.approx(np.mean(test.label == test.predicted))
+
+
+def test_saved_config_reproduces_the_run_to_the_bit(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path / "first", dropout=0.5, augment={"audio": ["noise-white-10db"]}))
+    again = load_config(FusionConfig, tmp_path / "first" / "config.yaml", [f"output_dir={tmp_path / 'second'}"])
+    run(again)
+    first, second = ((tmp_path / name / "predictions.csv").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_several_folds_and_seeds_each_have_a_folder_and_a_sum(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path, protocol="luna5", seeds=[0, 3], optim={"epochs": 1}))
+    leaves = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("fold-*/seed-*")}
+    assert leaves == {f"fold-{fold}/seed-{seed}" for fold in range(1, 6) for seed in (0, 3)}
+    assert {path.name for path in (tmp_path / "fold-5/seed-3").iterdir()} == FILES
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == FILES - {"best_model.pth"}
+    test = read_predictions(tmp_path / "predictions.csv").select(split="test", seed=3)
+    assert len(set(test.clip_id)) == len(test) == 24 * 16
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["seeds"] == 2
+
+
+def test_an_earlier_run_leaves_nothing_behind(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path, protocol="luna5", optim={"epochs": 1}))
+    run(config(features, tmp_path, optim={"epochs": 1}))
+    assert not list(tmp_path.glob("fold-*"))
+
+
+def test_test_speakers_change_nothing_that_is_learned(features: Path, tmp_path: Path) -> None:
+    """Swapping the test speakers' features for noise leaves standardiser, head and best epoch bitwise as they were."""
+    settings = config(features, tmp_path)
+    clips = read_corpus(Path(settings.corpus)).clips
+    fold = load_protocol("holdout").folds(clips)[0]
+    tables = load_tables(settings, clips)
+    first = train_one(settings, tables, fold)
+    for values in tables.main.features.values():
+        rows = tables.main.rows_of(fold.test)
+        values[rows] = np.random.default_rng(0).normal(size=values[rows].shape) * 100
+    second = train_one(settings, tables, fold)
+    assert first.history == second.history
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_best_epoch_is_chosen_on_validation(features: Path, tmp_path: Path) -> None:
+    settings = config(features, tmp_path, optim={"lr": 3e-3, "epochs": 8})
+    clips = read_corpus(Path(settings.corpus)).clips
+    fold = load_protocol("holdout").folds(clips)[0]
+    one = train_one(settings, load_tables(settings, clips), fold)
+    history = one.history
+    assert history.validation_uar[history.best_epoch] == max(history.validation_uar)
+    validation = one.predictions.select(split="validation")
+    assert balanced_accuracy_score(validation.label, validation.predicted) == pytest.approx(max(history.validation_uar))
+
+
+def test_checkpoint_loads_with_weights_only_and_predicts_the_same(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path))
+    model, checkpoint = load_model(tmp_path / "best_model.pth")
+    assert fold_of(checkpoint).test == ("23", "24")
+    table = load_table(features, read_corpus(features / "metadata.csv").clips, ("audio", "video", "text"))
+    saved = read_predictions(tmp_path / "predictions.csv").select(split="test")
+    test = table.take(saved.clip_id.tolist())
+    with torch.no_grad():
+        logits = model({name: torch.from_numpy(values) for name, values in test.features.items()})
+    np.testing.assert_allclose(logits.double().softmax(1).numpy(), saved.probabilities_NC, atol=1e-6)
+
+
+def test_failed_clips_are_left_out_and_counted(tmp_path: Path) -> None:
+    clips = tiny_clips()
+    failed = next(clip.clip_id for clip in clips if clip.speaker == "23")
+    absent = next(clip.clip_id for clip in clips if clip.speaker == "24")
+    states = {("clean", "audio", failed): State.FAILED, ("clean", "audio", absent): State.ABSENT}
+    write_tiny_features(tmp_path, clips, states=states)
+    run(config(tmp_path, tmp_path / "out"))
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["left_out"] == [failed]
+    assert metrics["test"]["clips"] == 31
+    assert absent in read_predictions(tmp_path / "out" / "predictions.csv").clip_id
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"condition": "noise-white-0db"}, r"no cached audio features for noise-white-0db .* make features SET="),
+        ({"augment": {"audio": ["noise-white-5db"]}}, "no cached audio features for noise-white-5db"),
+        ({"protocol": "lunna5"}, "did you mean luna5"),
+        ({"modalities": ["audio", "face"]}, "no cached face features"),
+        ({"layers": 3}, "has layers 0 to 2"),
+        ({"head": "mpl"}, "unknown head"),
+        ({"encoders": {"audio": "hubert"}}, "set encoders.audio to one of tiny"),
+        ({"optim": {"lr": 1e30}}, "diverged"),
+    ],
+)
+def test_bad_input_ends_in_one_line(features: Path, tmp_path: Path, more: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        run(config(features, tmp_path, **more))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_closed_form_head_needs_no_epochs_and_learns(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path, head="lda", layers="0+2", augment={"audio": ["noise-white-10db"]}))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test"]["uar"] > 0.6
+    assert metrics["best_epoch"] == 1
+
+
+def test_layers_side_by_side_are_as_wide_as_their_sum(features: Path) -> None:
+    clips = read_corpus(features / "metadata.csv").clips
+    joined = load_table(features, clips, ("audio",), layers="0+2").features["audio"]
+    single = [load_table(features, clips, ("audio",), layers=layer).features["audio"] for layer in (0, 2)]
+    assert np.array_equal(joined, np.concatenate(single, axis=1))
+
+
+def test_mixup_and_label_smoothing_train_too(features: Path, tmp_path: Path) -> None:
+    run(config(features, tmp_path, optim={"lr": 3e-3, "epochs": 5, "mixup": 0.4, "label_smoothing": 0.1}))
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["uar"] > 0.6

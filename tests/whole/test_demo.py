@@ -1,0 +1,28 @@
+"""`make demo`, whole: minutes long, so only with the slow tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny.places import ROOT
+
+
+@pytest.mark.slow
+def test_demo_learns_from_each_modality_alone_and_is_not_trivial(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fuse.demo", "--config", str(ROOT / "configs/demo/demo.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANKS": "2"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "small and untrained" in done.stdout
+    assert "Noise does not reach the text" in done.stdout
+    for name in ("audio-alone", "video-alone"):
+        metrics = json.loads((tmp_path / "outputs/demo" / name / "metrics.json").read_text())
+        assert 0.25 <= metrics["test"]["uar"] <= 0.85, name
+    for picture in ("fusion/confusion_matrix.png", "robustness/robustness_table.png", "finetune/training_curves.png"):
+        assert (tmp_path / "outputs/demo" / picture).stat().st_size > 10_000

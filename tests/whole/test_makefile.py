@@ -1,0 +1,67 @@
+"""The commands a newcomer types, as far as they cost nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tiny.places import ROOT
+
+TARGETS = (
+    "setup",
+    "demo",
+    "data",
+    "corpus",
+    "preview",
+    "features",
+    "train-fusion",
+    "sweep",
+    "report",
+    "enrolment",
+    "finetune-e2e",
+    "robustness-table",
+    "test",
+)
+
+
+def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-C", str(ROOT), "--no-print-directory", *arguments]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_target_with_one_line() -> None:
+    listed = dict(re.findall(r"^  make (\S+) +(\S.*)$", make("help").stdout, re.MULTILINE))
+    rules = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(listed) == set(rules)
+    assert set(TARGETS) <= set(listed)
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name not in ("setup", "test")])
+def test_each_stage_is_one_line_around_a_module(target: str) -> None:
+    lines = [line for line in make("-n", target, "SET=a.b=1").stdout.splitlines() if "-m " in line]
+    assert len(lines) == 1
+    assert re.search(r"python -m [\w.]+ --config configs/\S+\.yaml .*a\.b=1", lines[0])
+
+
+def test_shipped_configurations_of_the_makefile_exist() -> None:
+    for path in re.findall(r"configs/[\w/]+\.yaml", (ROOT / "Makefile").read_text()):
+        assert (ROOT / path).is_file(), path
+
+
+def test_old_python_gets_a_clear_line(tmp_path: Path) -> None:
+    old = tmp_path / "python3.8"
+    old.write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo "Python 3.8.1"; exit 0; fi\nexit 1\n')
+    old.chmod(0o755)
+    result = make("setup", f"PYTHON={old}", f"READY={tmp_path / 'ready'}")
+    assert result.returncode == 2
+    assert "Python 3.8.1 is not supported; install Python 3.11 or 3.12" in result.stdout
+
+
+def test_missing_python_gets_a_clear_line(tmp_path: Path) -> None:
+    result = make("setup", "PYTHON=no-such-python", f"READY={tmp_path / 'ready'}")
+    assert "error: no no-such-python; install Python 3.11 or 3.12" in result.stdout
