@@ -31,10 +31,10 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from cache.files.atomic import fsync_path
-from cache.features.seal import METADATA, broken_files, seal, sealed
 from cache.features.chunks import force_to_disk, plain_chunk, read_checksums, remove_unit, sealed_checksums
+from cache.features.seal import METADATA, broken_files, seal, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
+from cache.files.atomic import fsync_path
 
 Strings = npt.NDArray[np.object_]
 TRANSCRIPT_COLUMNS = {

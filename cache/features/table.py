@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.corpus.clips import LABELS, Clip
 from cache.conditions import CLEAN, MODALITIES, parse_joint
+from cache.corpus.clips import LABELS, Clip
 from cache.features.store import FeatureStore, State, open_store
 
 Layers = int | str | tuple[int, int]
