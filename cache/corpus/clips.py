@@ -113,7 +113,9 @@ def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:
         raise ValueError(f"{where}: {', '.join(empty)} is empty")
     if values["label"] not in LABELS:
         raise ValueError(f"{where}: unknown label {values['label']!r}; known: {', '.join(LABELS)}")
-    clip = Clip(**{**values, "speaker": normal_speaker(values["speaker"])})
+    # Hashes are compared as text, and some tools write them in capitals.
+    known = {"speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
+    clip = Clip(**{**values, **known})
     _refuse_escape(where, clip.path, root)
     return clip
 

@@ -80,6 +80,12 @@ def test_a_byte_order_mark_and_windows_lines_do_not_matter(tmp_path: Path) -> No
     assert read_corpus(file).clips == (Clip("a", "a.mp4", "sad", "1"),)
 
 
+def test_a_hash_in_capitals_is_the_same_hash(tmp_path: Path) -> None:
+    """Once it differed from that of every file, and all clips failed as damaged."""
+    metadata = write(tmp_path, HEADER + ",sha256", "a,a.wav,happy,1," + "AB" * 32)
+    assert read_corpus(metadata).clips[0].sha256 == "ab" * 32
+
+
 def test_the_root_is_the_folder_of_the_file_or_what_is_said(tmp_path: Path) -> None:
     file = write(tmp_path, HEADER, "a,a.mp4,sad,1")
     (tmp_path / "clips").mkdir()
