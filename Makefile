@@ -37,7 +37,7 @@ corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT
 	$(PY) -m extract.corpus --config $(or $(CONFIG),configs/ravdess/corpus.yaml) $(if $(ROOT),"root=$(ROOT)") $(if $(OUT),"out=$(OUT)") $(SET)
 
 preview: | $(READY) ## a clip under every condition, to look at and listen to: CLIP=x.mp4
-	$(PY) -m extract.preview --config $(or $(CONFIG),configs/ravdess/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
+	$(PY) -m extract.preview --config $(or $(CONFIG),configs/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
 
 features: | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks
 	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)

@@ -5,13 +5,11 @@ Every message names the key's path, what is allowed and, for a misspelt key, wha
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import json
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -78,35 +76,6 @@ def dump_config(config: Any) -> str:
     """The resolved configuration as YAML, loadable again by `load_config`."""
     plain = TypeAdapter(type(config)).dump_python(config, mode="json")
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def main(
-    kind: type[T],
-    run: Callable[[T], int],
-    description: str,
-    arguments: Sequence[str] | None = None,
-    flags: Sequence[str] = (),
-) -> int:
-    """Entry point shared by every module: parse the command line, load, run, turn ValueError into exit code 2.
-
-    Ctrl-C is 130 and a word, for what has nothing to say about going on.
-    `flags`: keys that may also be switched on as `--key`.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="overrides, parsed as YAML")
-    for flag in flags:
-        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"the same as {flag}=true")
-    parsed = parser.parse_intermixed_args(arguments)
-    switched = [f"{flag}=true" for flag in flags if getattr(parsed, flag)]
-    try:
-        return run(load_config(kind, parsed.config, [*parsed.overrides, *switched]))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def _shipped() -> str:

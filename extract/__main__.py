@@ -15,8 +15,9 @@ from pathlib import Path
 from cache.features.store import remove_leftovers
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
+from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
-from configs.loader import dump_config, main
+from configs.loader import dump_config
 from configs.schema.features import FeaturesConfig
 from extract.run.failures import failed_clips, pending_rows, summary, write_failures
 from extract.run.plan import Plan, lacks_media, make_plan, prepare_stores

@@ -2,7 +2,7 @@
 
 import sys
 
-from configs.loader import main
+from configs.command.entry import main
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.ravdess import run
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from configs.loader import main
-from configs.schema.data import DataConfig
+from configs.command.entry import main
+from configs.schema.corpora import DataConfig
 from extract.corpora.download import run
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import sys
 
-from configs.loader import main
-from configs.schema.random_encoders import RandomEncodersConfig
+from configs.command.entry import main
+from configs.schema.demo import RandomEncodersConfig
 from extract.corpora.synthetic.encoders import run
 
 if __name__ == "__main__":

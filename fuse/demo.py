@@ -16,13 +16,13 @@ import extract.__main__ as stage_one
 import fuse.finetune.__main__
 import fuse.robustness.__main__
 import fuse.train
-from configs.loader import load_config, main
-from configs.schema.demo import DemoConfig
+from configs.command.entry import main
+from configs.loader import load_config
+from configs.schema.demo import DemoConfig, RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
-from configs.schema.random_encoders import RandomEncodersConfig
-from configs.schema.robustness import RobustnessConfig
+from configs.schema.studies import RobustnessConfig
 from extract.corpora.synthetic.corpus import write_corpus
 from extract.corpora.synthetic.encoders import write_random_encoders
 from fuse.runs.folder import METRICS

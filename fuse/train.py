@@ -17,8 +17,9 @@ from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.protocols.folds import LEAKS_SPEAKERS, Fold
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
+from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import dump_config, main
+from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.model.fusion import FusionModel, ModelSettings, plain_settings

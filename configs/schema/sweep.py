@@ -19,7 +19,7 @@ class SweepConfig:
     """Configuration of `python -m fuse.sweep`.
 
     Attributes:
-        run: keys of stage two (`configs/fusion.py`) that all runs share.
+        run: keys of stage two (`configs/schema/fusion.py`) that all runs share.
         grid: by factor, the values it takes; all are multiplied out. A factor is a key of stage two (`optim.lr`), or
             any name whose values are mappings: `name`, the keys of stage two that this value sets and, in a factor
             that is compared, `against`: the name of another value of it to be compared with.

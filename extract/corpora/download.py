@@ -28,7 +28,7 @@ from urllib3.util.retry import Retry
 from cache.corpus.clips import write_metadata
 from cache.corpus.ravdess import ACTORS, RavdessName, parse_ravdess_name
 from cache.files.atomic import fsync_path, revealed, write_atomic
-from configs.schema.data import DataConfig
+from configs.schema.corpora import DataConfig
 from extract.corpora.ravdess import list_clips
 
 AUDIO_ARCHIVE = "Audio_Speech_Actors_01-24.zip"

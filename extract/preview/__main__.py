@@ -18,8 +18,8 @@ from cache.conditions import Condition, parse_condition, stored_conditions
 from cache.corpus.clips import Corpus, read_corpus
 from cache.files.atomic import write_atomic
 from cache.media import Failure, Media
+from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import main
 from configs.schema.preview import PREVIEW_CONDITIONS, PreviewConfig
 from extract.corrupt.apply import corrupt
 from extract.corrupt.noise.sources import RECORDED, NoiseSource, NoiseSources, noise_sources

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from cache.files.atomic import write_atomic
 from cache.media import Failure, Media, Source, damaged_part
 from configs.command.launch import ERROR_FILE
 from configs.command.progress import Progress
+from configs.command.stop import Stopped, StopRequest
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from extract.asr import Recogniser
@@ -42,36 +42,6 @@ T = TypeVar("T")
 UNITS_AHEAD = 1
 DEVICE_BATCH = {"cuda": 8, "cpu": 1}
 OTHER_FILE = "the file is damaged or another one: its sha256 is not the corpus's"
-
-# Ten are promised. A batch that takes longer is given up: its unit stays pending either way.
-SECONDS_TO_FINISH = 4
-
-
-class Stopped(Exception):
-    """The run was asked to stop, or its launcher is gone."""
-
-
-class StopRequest:
-    """Turns SIGTERM, SIGINT and the death of the launcher into an exception between two batches."""
-
-    def __init__(self) -> None:
-        """Remember the parent: a rank must not outlive it."""
-        self.received = False
-        self.parent = os.getppid()
-
-    def listen(self) -> None:
-        """Catch the signals from now on."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def check(self) -> None:
-        """Raise `Stopped` if it is time to go."""
-        if self.received or os.getppid() != self.parent:
-            raise Stopped
-
-    def _receive(self, *_: object) -> None:
-        self.received = True
-        signal.alarm(SECONDS_TO_FINISH)
 
 
 @dataclass(frozen=True)

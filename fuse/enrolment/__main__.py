@@ -22,10 +22,11 @@ from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
 from cache.protocols.folds import Fold
+from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import dump_config, load_config, main
-from configs.schema.enrolment import EnrolmentConfig
+from configs.loader import dump_config, load_config
 from configs.schema.fusion import FusionConfig
+from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.figure import enrolment_figure
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of

@@ -26,11 +26,12 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from cache.corpus.clips import LABELS
 from cache.files.atomic import write_atomic
+from configs.command.entry import main
 from configs.command.launch import Interruption, rank_count
 from configs.command.progress import Progress
-from configs.loader import dump_config, main
+from configs.command.stop import StopRequest
+from configs.loader import dump_config
 from configs.schema.finetune import FinetuneConfig, FinetuneOptim
-from extract.run.rank import StopRequest
 from fuse.finetune.clips import Batch, Collator, MediaClips, Signals
 from fuse.finetune.network import EndToEndModel, restore, trained_state
 from fuse.finetune.plan import FinetunePlan, make_plan
@@ -79,7 +80,7 @@ class Watch:
     progress: Progress
 
     def tick(self, clips: int) -> None:
-        """Count clips; raises `extract.run.rank.Stopped` when the launcher is gone."""
+        """Count clips; raises `configs.command.stop.Stopped` when the launcher is gone."""
         self.stop.check()
         self.progress.add(clips)
 

@@ -17,10 +17,10 @@ import torch.distributed as dist
 
 from cache.files.atomic import write_atomic
 from configs.command.progress import Progress
+from configs.command.stop import Stopped, StopRequest
 from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
 from extract.encoders.catalogue import NetworkEncoder, encoder_class, rank_device
-from extract.run.rank import Stopped, StopRequest
 from fuse.finetune.__main__ import Diverged, Loaders, Logits, Watch, World, evaluate, fit
 from fuse.finetune.clips import Collator, MediaClips
 from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused

@@ -21,11 +21,12 @@ from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
 from cache.protocols.folds import Fold
+from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import load_config, main
+from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
-from configs.schema.report import ReportConfig
+from configs.schema.studies import ReportConfig
 from fuse.model.fusion import FusionModel
 from fuse.report.figures import features_figure, layers_figure
 from fuse.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers

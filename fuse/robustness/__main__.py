@@ -17,10 +17,11 @@ from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
+from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import dump_config, load_config, main
+from configs.loader import dump_config, load_config
 from configs.schema.fusion import FusionConfig
-from configs.schema.robustness import RobustnessConfig
+from configs.schema.studies import RobustnessConfig
 from fuse.robustness.figure import robustness_figure
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.tables import table_under

@@ -19,8 +19,9 @@ from cache.corpus.clips import read_corpus
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
+from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
-from configs.loader import dump_config, load_config, main
+from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import CONFIG
 from fuse.stack.width import cut, measure

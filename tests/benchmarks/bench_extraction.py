@@ -9,12 +9,13 @@ import torch
 
 from cache.corpus.clips import Clip, write_metadata
 from configs.command.progress import Progress
+from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import CARD_CONDITIONS, FeaturesConfig
 from extract.encoders.catalogue import Inputs, NetworkEncoder
 from extract.media.decode import decode
 from extract.run.plan import make_plan, prepare_stores
-from extract.run.rank import StopRequest, Tools, compute, load_tools
+from extract.run.rank import Tools, compute, load_tools
 from tests.benchmarks.stopwatch import interleaved
 from tests.benchmarks.true_encoders import write_true_encoders
 from tests.benchmarks.usual_loop import usual_loop

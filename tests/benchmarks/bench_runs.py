@@ -22,7 +22,8 @@ from pathlib import Path
 from configs.schema.features import FeaturesConfig
 from configs.loader import load_config
 from extract.run.plan import make_plan, prepare_stores
-from extract.run.rank import StopRequest, run_rank
+from configs.command.stop import StopRequest
+from extract.run.rank import run_rank
 config = load_config(FeaturesConfig, Path(sys.argv[1]))
 prepare_stores(make_plan(config))
 run_rank(config, 0, 1, StopRequest(), Path(sys.argv[1]).with_suffix(".decodes"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from configs.schema.random_encoders import RandomEncodersConfig
+from configs.schema.demo import RandomEncodersConfig
 from extract.corpora.synthetic.encoders import write_random_encoders
 
 

@@ -12,18 +12,15 @@ from hypothesis import strategies as st
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from configs.loader import STRICT, check, dump_config, load_config, main
-from configs.schema.corpora import CorpusConfig
-from configs.schema.data import DataConfig
-from configs.schema.demo import DemoConfig
-from configs.schema.enrolment import EnrolmentConfig
+from configs.command.entry import main
+from configs.loader import STRICT, check, dump_config, load_config
+from configs.schema.corpora import CorpusConfig, DataConfig
+from configs.schema.demo import DemoConfig, RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
 from configs.schema.preview import PreviewConfig
-from configs.schema.random_encoders import RandomEncodersConfig
-from configs.schema.report import ReportConfig
-from configs.schema.robustness import RobustnessConfig
+from configs.schema.studies import EnrolmentConfig, ReportConfig, RobustnessConfig
 from configs.schema.sweep import SweepConfig
 from tests.tiny.places import ROOT
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.corpus.clips import LABELS, Clip, write_metadata
-from configs.schema.random_encoders import RandomEncodersConfig
+from configs.schema.demo import RandomEncodersConfig
 from extract.corpora.synthetic.encoders import write_random_encoders
 
 

@@ -1,4 +1,4 @@
-"""The shape of the project: who may import whom, what importing costs, and one set of pins."""
+"""The shape of the project: who imports whom, what a folder holds, what importing costs, what the README names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tests.tiny.places import ROOT
 
 LAYERS = ("cache", "configs", "extract", "fuse")
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+FOLDERS = sorted({path.parent for layer in (*LAYERS, "tests") for path in (ROOT / layer).rglob("*.*")})
+MOST_CHILDREN = 11
 
 
 def package(path: Path) -> str:
@@ -38,16 +42,99 @@ def test_a_folder_imports_itself_and_those_to_its_left(path: Path) -> None:
     assert not imported_packages(path) & to_the_right
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """The project's modules that one names, wherever it does: at the top, inside a function, or for types alone.
+
+    An import that is put off, or that only a type checker sees, hides a circle; a reader still goes round it.
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = names & known
+    # `from a import b` names the folder a as well; what is meant is the deepest of them.
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def arrows(imports: dict[str, set[str]]) -> dict[str, dict[str, set[str]]]:
+    """Folder to {child: children that it imports}: where two dotted names part, there is an arrow between siblings."""
+    drawn: dict[str, dict[str, set[str]]] = {}
+    for importer, others in imports.items():
+        for other in others:
+            left, right = (name.split(".") for name in (importer, other))
+            depth = next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
+            if depth is not None:
+                folder = drawn.setdefault(".".join(left[:depth]), {})
+                folder.setdefault(left[depth], set()).add(right[depth])
+    return drawn
+
+
+def test_no_two_modules_and_no_two_folders_go_in_a_circle() -> None:
+    """`CycleError` names the circle. Siblings are all that lies in one folder, at any depth: modules and folders."""
+    paths = {module_name(path): path for path in (*MODULES, *TESTS)}
+    imports = {name: imported_modules(path, set(paths)) for name, path in paths.items()}
+    assert sum(map(len, imports.values())) > 500
+    TopologicalSorter(imports).prepare()
+    for siblings in arrows(imports).values():
+        TopologicalSorter(siblings).prepare()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_can_be_taken_in_at_a_glance(folder: Path) -> None:
+    children = [path.name for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")]
+    assert len(children) <= MOST_CHILDREN, sorted(children)
+
+
+@pytest.mark.parametrize("path", sorted({path.parent for path in (*MODULES, *TESTS)}), ids=str)
+def test_every_package_is_one_in_a_clone(path: Path) -> None:
+    """`features/` in .gitignore once hid cache/features/__init__.py, and every later file of that folder."""
+    assert (path / "__init__.py").is_file()
+    patterns = (ROOT / ".gitignore").read_text().split()
+    assert not {f"{part}/" for part in path.relative_to(ROOT).parts} & set(patterns)
+
+
+# What is written about it
+
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MENTION = re.compile(r"(?<![\w/$.])(?:cache|configs|extract|fuse|tests|docs)/[\w./-]*\w")
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
+def test_every_path_and_module_that_is_mentioned_exists(text: Path) -> None:
+    written = text.read_text()
+    missing = [name for name in MENTION.findall(written) if not (ROOT / name).exists()]
+    missing += [name for name in re.findall(r"-m ((?:cache|extract|fuse|tests)[\w.]*)", written) if not find_spec(name)]
+    assert missing == []
+
+
+def folders_in_the_readme() -> list[str]:
+    """The tree under "How it is built": two blanks further in is one folder further down."""
+    tree = (ROOT / "README.md").read_text().partition("## How it is built")[2].split("```")[1]
+    found: list[str] = []
+    for indent, name in re.findall(r"^( *)([\w-]+)/", tree, re.MULTILINE):
+        above = "".join(f"{part}/" for part in found[-1].split("/")[: len(indent) // 2]) if indent else ""
+        found.append(above + name)
+    return found
+
+
+def test_the_readmes_tree_has_every_folder() -> None:
+    expected = {str(path.relative_to(ROOT)) for path in FOLDERS if path.parts[len(ROOT.parts)] != "tests"}
+    written = folders_in_the_readme()
+    assert {name for name in written if not name.startswith("tests")} == expected
+    assert len(written) == len(set(written))
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_packages_are_this_checkouts(layer: str) -> None:
     """`fuse` also exists on PyPI, as fusepy."""
     spec = find_spec(layer)
     assert spec is not None
     assert spec.origin == str(ROOT / layer / "__init__.py")
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 IMPORT_ALL = """

@@ -16,12 +16,13 @@ import cache.features.chunks
 import extract.run.rank
 from cache.corpus.clips import LABELS, Clip, write_metadata
 from cache.features.store import State, open_store, remove_leftovers
+from configs.command.entry import main
 from configs.command.launch import ERROR_FILE
-from configs.loader import load_config, main
+from configs.command.stop import StopRequest
+from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from extract.__main__ import run
 from extract.run.plan import make_plan, prepare_stores
-from extract.run.rank import StopRequest
 from tests.tiny.corpus import tone, write_tiny_encoders
 from tests.tiny.stage_one import Done, Site, ranks_of, wait_for, write_site
 

@@ -22,8 +22,8 @@ from cache.corpus.clips import Corpus, read_corpus, write_metadata
 from cache.features.store import open_store
 from cache.features.table import load_table
 from configs.schema.corpora import CorpusConfig
+from configs.schema.demo import RandomEncodersConfig
 from configs.schema.protocols import load_protocol
-from configs.schema.random_encoders import RandomEncodersConfig
 from extract.corpora.ravdess import run as write_corpus_metadata
 from extract.corpora.synthetic.encoders import write_random_encoders
 from tests.tiny.places import ROOT

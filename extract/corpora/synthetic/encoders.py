@@ -15,7 +15,7 @@ import torch
 
 from cache.corpus.ravdess import STATEMENTS
 from cache.files.atomic import write_atomic
-from configs.schema.random_encoders import RandomEncodersConfig
+from configs.schema.demo import RandomEncodersConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VOCABULARY = 400

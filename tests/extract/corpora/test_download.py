@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from cache.corpus.clips import Clip, read_corpus
-from configs.loader import load_config, main
-from configs.schema.data import DataConfig
+from configs.command.entry import main
+from configs.loader import load_config
+from configs.schema.corpora import DataConfig
 from extract.corpora.download import AUDIO_ARCHIVE, CHUNK_BYTES, is_complete, require_space, run
 from tests.tiny.places import ROOT
 

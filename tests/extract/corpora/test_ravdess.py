@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cache.corpus.clips import LABELS, read_corpus
-from configs.loader import load_config, main
+from configs.command.entry import main
+from configs.loader import load_config
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.ravdess import list_clips, run
 from tests.tiny.places import ROOT

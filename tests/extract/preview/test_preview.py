@@ -13,7 +13,7 @@ import pytest
 
 from cache.conditions import KINDS, parse_condition
 from cache.corpus.clips import Clip, read_corpus, write_metadata
-from configs.loader import main
+from configs.command.entry import main
 from configs.schema.preview import PREVIEW_CONDITIONS, PreviewConfig
 from extract.asr import Transcript, word_error_rate
 from extract.corrupt.noise.sources import RECORDED

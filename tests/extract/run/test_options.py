@@ -15,12 +15,13 @@ import pytest
 from cache.corpus.clips import read_corpus, write_metadata
 from cache.features.store import State, open_store
 from cache.features.table import load_table
+from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
 from extract.encoders.deviation import DEVIATION_FILE
 from extract.run.failures import summary
 from extract.run.plan import Plan, make_plan, prepare_stores
-from extract.run.rank import StopRequest, run_rank
+from extract.run.rank import run_rank
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
 
 AUDIO, VIDEO, TEXT = "audio/wav2vec2", "video/videomae", "text/roberta"

@@ -18,7 +18,7 @@ import pytest
 from cache.corpus.clips import read_corpus, write_metadata
 from cache.features.store import State, open_store
 from cache.files.lock import locked
-from configs.loader import main
+from configs.command.entry import main
 from configs.schema.features import FeaturesConfig
 from extract.__main__ import run
 from tests.tiny.corpus import write_tiny_mp4

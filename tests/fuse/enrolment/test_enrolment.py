@@ -11,8 +11,8 @@ import pytest
 from cache.corpus.clips import LABELS
 from cache.features.table import load_table
 from configs.loader import check
-from configs.schema.enrolment import EnrolmentConfig
 from configs.schema.fusion import FusionConfig
+from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.__main__ import ALL, NEUTRAL, clips_for_half, drawn_statistics, points, run
 from fuse.runs.adaptation import ADAPTED, prior_of, speaker_statistics
 from fuse.runs.folder import CHECKPOINT

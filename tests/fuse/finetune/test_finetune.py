@@ -22,15 +22,16 @@ from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.command.progress import Progress
+from configs.command.stop import StopRequest
+from configs.schema.demo import RandomEncodersConfig
 from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
 from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from configs.schema.fusion import Augment, FusionConfig, Optim
-from configs.schema.random_encoders import RandomEncodersConfig
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
 from extract.run.plan import make_plan as make_feature_plan
 from extract.run.plan import prepare_stores
-from extract.run.rank import StopRequest, run_rank
+from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune import __main__ as finetune
 from fuse.finetune.__main__ import START, Loaders, Watch, World, evaluate, fit

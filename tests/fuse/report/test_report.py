@@ -10,10 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from cache.features.store import State
-from configs.loader import load_config, main
+from configs.command.entry import main
+from configs.loader import load_config
 from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.protocols import load_protocol
-from configs.schema.report import ReportConfig
+from configs.schema.studies import ReportConfig
 from fuse.report.__main__ import CLIPS_SHOWN_AT_MOST, feature_spaces, run, shown_clips, space_name
 from fuse.runs.folder import CHECKPOINT, run_folders
 from fuse.runs.tables import table_under

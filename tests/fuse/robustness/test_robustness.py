@@ -13,7 +13,7 @@ from cache.corpus.clips import LABELS
 from cache.exchange.imports import Import, import_features
 from configs.loader import check
 from configs.schema.fusion import FusionConfig
-from configs.schema.robustness import RobustnessConfig
+from configs.schema.studies import RobustnessConfig
 from fuse.robustness.__main__ import run
 from fuse.scores.predictions import read_predictions
 from fuse.train import run as train

@@ -1,0 +1,89 @@
+"""What the robustness table, the enrolment curve and `make report` may be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cache.conditions import CLEAN
+from configs.loader import STRICT
+from configs.schema.features import CARD_CONDITIONS
+from configs.schema.fields import ConditionName
+
+
+@dataclass(frozen=True, config=STRICT)
+class RobustnessConfig:
+    """Configuration of `python -m fuse.robustness`.
+
+    Attributes:
+        runs: run folders of stage two.
+        conditions: what they are tested under; `clean` is always included, joint ones (`a+b`) are allowed.
+        modalities: subsets that are given to the model, the others are withheld; empty: every subset of
+            each run's own modalities.
+        corpus, features_dir: as in the runs when null.
+        output_dir: gets robustness_table.{md,csv,png} and predictions.csv.
+    """
+
+    runs: Annotated[tuple[str, ...], Field(min_length=1)] = ("outputs/fusion",)
+    conditions: tuple[ConditionName, ...] = CARD_CONDITIONS
+    modalities: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
+    corpus: str | None = None
+    features_dir: str | None = None
+    output_dir: str = "outputs/robustness"
+
+    def __post_init__(self) -> None:
+        """Refuse runs named twice."""
+        if len(set(self.runs)) < len(self.runs):
+            raise ValueError("runs names a folder twice")
+
+    @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """Clean first: every other row is compared with it."""
+        return tuple(dict.fromkeys((CLEAN, *self.conditions)))
+
+
+@dataclass(frozen=True, config=STRICT)
+class EnrolmentConfig:
+    """Configuration of `python -m fuse.enrolment`.
+
+    Attributes:
+        run: folder of a run of stage two with `standardise: speaker`.
+        conditions: what clips are heard under, those that enrol and those that are recognised; `clean` is always
+            included.
+        clips: how many unlabelled clips of a test speaker are known; beside them, all of them and the neutral ones.
+        draws: how often so many clips are drawn.
+        strengths: candidates for how many clips the training speakers' statistics weigh; validation speakers choose.
+        corpus, features_dir: as in the run when null.
+    """
+
+    run: str = "outputs/fusion"
+    conditions: tuple[ConditionName, ...] = ()
+    clips: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 2, 5, 10, 20)
+    draws: Annotated[int, Field(ge=1)] = 20
+    strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 3.0, 10.0)
+    corpus: str | None = None
+    features_dir: str | None = None
+    output_dir: str = "outputs/enrolment"
+
+    @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """Clean first."""
+        return tuple(dict.fromkeys((CLEAN, *self.conditions)))
+
+
+@dataclass(frozen=True, config=STRICT)
+class ReportConfig:
+    """Configuration of `python -m fuse.report`.
+
+    Attributes:
+        run: folder of a run of stage two; gets features.png, layers.png and layers.csv.
+        corpus, features_dir: as in the run when null.
+        threads: of everything that is computed; with one, equal runs give equal pictures.
+    """
+
+    run: str = "outputs/fusion"
+    corpus: str | None = None
+    features_dir: str | None = None
+    threads: Annotated[int, Field(ge=1)] = 1
