@@ -23,6 +23,7 @@ from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
+from fuse.model.heads.base import Penalty
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, speaker_statistics
 from fuse.runs.folder import METRICS, write_run
 from fuse.runs.tables import Tables, load_tables, raw_table
@@ -102,8 +103,7 @@ def job_of(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int) -> 
         optim.mixup,
         config.augment.probability,
         config.modality_dropout,
-        optim.shrinkage,
-        optim.regularisation,
+        Penalty(optim.shrinkage, optim.regularisation),
         config.standardise != "none",
     )
 

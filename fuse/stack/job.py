@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fuse.model.fusion import FusionModel
+from fuse.model.heads.base import Penalty
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Job:
         mixup: alpha of the Beta distribution (Zhang et al. 2018, arXiv 1710.09412, eq. 1); 0 is off.
         augment: chance that a clip's signal is drawn from one of its cached variants.
         modality_dropout: chance that a clip's modality is withheld; one that the clip has always stays.
-        shrinkage, regularisation: of the heads in closed form, `lda` and `logistic`.
+        penalty: of the heads in closed form, `lda` and `logistic`.
         standardise: by mean and SD of the training clips; else rows stay as they are.
     """
 
@@ -32,8 +33,7 @@ class Job:
     mixup: float = 0.0
     augment: float = 0.0
     modality_dropout: float = 0.0
-    shrinkage: float = 0.5
-    regularisation: float = 100.0
+    penalty: Penalty = field(default_factory=Penalty)
     standardise: bool = True
 
 

@@ -131,8 +131,7 @@ class Stack:
             own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
             rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]).values_MBD[0] for batch in drawn]
             labels = [batch.labels_MB[0] for batch in drawn]
-            strength = getattr(job, kind.strength)
-            for name, value in kind.solve(torch.cat(rows), torch.cat(labels), strength).items():
+            for name, value in kind.solve(torch.cat(rows), torch.cat(labels), job.penalty, draws).items():
                 self.weights[name].data[head] = value
                 own[name] = value[None]
             self.histories[head].train_loss.append(self._training_loss(own, drawn, head))

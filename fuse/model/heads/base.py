@@ -19,6 +19,8 @@ from cache.corpus.clips import LABELS
 from fuse.model.heads.layer import Weights, draw_linear, linear
 
 CLASSES = len(LABELS)
+# The bias of a class that training lacks: no clip's logit comes near it, and exp of it is 0.
+NEVER = -1e9
 Drop = Callable[[Tensor], Tensor]
 
 
@@ -64,21 +66,28 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """What holds heads back that are solved, not trained: `shrinkage` the `lda`, `regularisation` the `logistic`."""
+
+    shrinkage: float = 0.5
+    regularisation: float = 100.0
+
+
+@dataclass(frozen=True)
 class Head:
     """A kind of head.
 
     Attributes:
         draw: the starting weights of one head.
         forward: M heads on M batches.
-        solve: of heads in closed form, without epochs: weights from rows_BD, labels_B and a strength.
-        strength: the field of `fuse.stack.job.Job` that says how strong.
+        solve: of heads in closed form, without epochs: weights from rows_BD, labels_B, a penalty, and how many times
+            each clip stands in the rows.
         divides: what `hidden` must divide by.
     """
 
     draw: Callable[[Shape, torch.Generator], Weights]
     forward: Callable[[Weights, Shape, Rows, Drop], Outputs]
-    solve: Callable[[Tensor, Tensor, float], Weights] | None = None
-    strength: str = ""
+    solve: Callable[[Tensor, Tensor, Penalty, int], Weights] | None = None
     divides: int = 1
 
 

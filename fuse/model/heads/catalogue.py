@@ -30,7 +30,7 @@ from fuse.model.heads.transformer import ATTENTION_HEADS, draw_transformer, tran
 
 
 def draw_mlp(shape: Shape, generator: torch.Generator) -> Weights:
-    """The card's head: concatenation, one hidden layer, eight classes (2304 -> hidden -> 8 by default)."""
+    """The head of the default recipe: concatenation, one hidden layer, the classes."""
     first = draw_linear("hidden", shape.width, shape.hidden, generator)
     return first | draw_linear("out", shape.hidden, CLASSES, generator)
 
@@ -89,7 +89,7 @@ def low_rank(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
 
 
 def draw_late(shape: Shape, generator: torch.Generator) -> Weights:
-    """A card's head for each modality by itself."""
+    """The default recipe's head for each modality by itself."""
     weights: Weights = {}
     for name, width in shape.widths.items():
         weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
@@ -140,8 +140,8 @@ def _average(own_MBKC: Tensor, absent_MBm: Tensor | None) -> Tensor:
 HEADS: dict[str, Head] = {
     "mlp": Head(draw_mlp, mlp),
     "linear": Head(draw_probe, probe),
-    "lda": Head(draw_probe, undropped_probe, solve_discriminant, "shrinkage"),
-    "logistic": Head(draw_probe, undropped_probe, solve_logistic, "regularisation"),
+    "lda": Head(draw_probe, undropped_probe, solve_discriminant),
+    "logistic": Head(draw_probe, undropped_probe, solve_logistic),
     "gated": Head(draw_gated, gated),
     "low-rank": Head(draw_low_rank, low_rank),
     "transformer": Head(draw_transformer, transformer, divides=ATTENTION_HEADS),

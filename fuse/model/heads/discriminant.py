@@ -12,20 +12,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fuse.model.heads.base import CLASSES
+from fuse.model.heads.base import CLASSES, NEVER, Penalty
 from fuse.model.heads.layer import Weights
 
 
-def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, shrinkage: float) -> Weights:
-    """The weights of one head from its training clips. `shrinkage` 1 takes the classes as spheres."""
+def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, penalty: Penalty, copies: int = 1) -> Weights:
+    """The weights of one head from its training clips. `shrinkage` 1 takes the classes as spheres.
+
+    A class that nobody in training shows is never predicted. Means and covariance do not depend on `copies`.
+
+    scikit-learn's LinearDiscriminantAnalysis (solver lsqr) averages the classes' covariances by their priors; with
+    equal priors each emotion would then count as much as any other, though neutral has half the clips to know
+    its covariance from. Here each clip counts once.
+    """
+    del copies
     rows_BD = rows_BD.double()
+    seen_C = torch.bincount(labels_B, minlength=CLASSES) > 0
     means_CD = torch.stack([rows_BD[labels_B == label].mean(0) for label in range(CLASSES)])
-    # An emotion that nobody in training shows gets the mean of all: it is then never preferred.
-    means_CD = torch.where(torch.isfinite(means_CD), means_CD, rows_BD.mean(0))
     within_BD = rows_BD - means_CD[labels_B]
+    means_CD[~seen_C] = 0.0
     covariance_DD = within_BD.T @ within_BD / len(rows_BD)
     sphere = covariance_DD.diagonal().mean().clamp_min(1e-12)
-    covariance_DD *= 1 - shrinkage
-    covariance_DD.diagonal().add_(shrinkage * sphere)
+    covariance_DD *= 1 - penalty.shrinkage
+    covariance_DD.diagonal().add_(penalty.shrinkage * sphere)
     weight_CD = torch.linalg.solve(covariance_DD, means_CD.T).T
-    return {"out_weight": weight_CD.float(), "out_bias": (-0.5 * (weight_CD * means_CD).sum(1)).float()}
+    bias_C = (-0.5 * (weight_CD * means_CD).sum(1)).float().masked_fill(~seen_C, NEVER)
+    return {"out_weight": weight_CD.float(), "out_bias": bias_C}

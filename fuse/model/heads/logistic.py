@@ -9,19 +9,22 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from fuse.model.heads.base import CLASSES
+from fuse.model.heads.base import CLASSES, NEVER, Penalty
 from fuse.model.heads.layer import Weights
 
 ITERATIONS = 2000
 
 
-def solve_logistic(rows_BD: Tensor, labels_B: Tensor, regularisation: float) -> Weights:
-    """The weights of one head. `regularisation` is 1 / C of scikit-learn: the L2 penalty over the sum of losses."""
-    regression = LogisticRegression(C=1 / regularisation, max_iter=ITERATIONS)
+def solve_logistic(rows_BD: Tensor, labels_B: Tensor, penalty: Penalty, copies: int = 1) -> Weights:
+    """The weights of one head. `regularisation` is 1 / C of scikit-learn: the L2 penalty over the sum of losses.
+
+    Each of a clip's `copies` has that share of its loss, or drawing it more often would weaken the penalty. A class
+    that nobody in training shows is never predicted.
+    """
+    regression = LogisticRegression(C=1 / penalty.regularisation / copies, max_iter=ITERATIONS)
     regression.fit(rows_BD.cpu().double().numpy(), labels_B.cpu().numpy())
-    # An emotion that nobody in training shows is never preferred.
     weight_CD = torch.zeros(CLASSES, rows_BD.shape[1])
-    bias_C = torch.full((CLASSES,), -1e4)
+    bias_C = torch.full((CLASSES,), NEVER)
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(regression.classes_) == 2:
         coefficients, intercepts = [-coefficients[0] / 2, coefficients[0] / 2], [-intercepts[0] / 2, intercepts[0] / 2]
