@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from extract.encoders.loading import load_network
+from extract.encoders.loading import load_network, multiply_exactly
 from extract.encoders.models import Model
 
 Array = npt.NDArray[Any]
@@ -109,6 +109,7 @@ class NetworkEncoder(ABC):
         self.model, self.device, self.options = model, device, options
         self.layers = options.stored(model)
         self.dtype = compute_dtype(options.compute, device)
+        multiply_exactly()
         self.network: Any = self.tower(load_network(model)).to(device=device, dtype=self.dtype)
         if self.dtype == torch.bfloat16:
             widen_grouped_convolutions(self.network, device)

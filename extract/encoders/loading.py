@@ -105,6 +105,15 @@ def image_processor(model: Model) -> Any:
         raise ValueError(f"{model.folder}: no image processor; add its preprocessor_config.json ({reason})") from error
 
 
+def multiply_exactly() -> None:
+    """Have GPUs multiply float32 in float32. From Ampere on convolutions round to TF32's 10 bits unless told otherwise.
+
+    Rows would be off by about 1e-3 and still be called exact. These are settings of the process; a CPU does not care.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def rank_device() -> torch.device:
     """This rank's GPU (`LOCAL_RANK` mod the number of GPUs), or the CPU."""
     if not torch.cuda.is_available():

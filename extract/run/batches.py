@@ -16,6 +16,7 @@ import torch
 from cache.features.store import UnitRows
 from configs.command.progress import Progress
 from extract.encoders.catalogue import Array, Encoder
+from extract.run.blame import is_the_machines
 from extract.run.prefetch import Ahead
 
 BATCHES_AHEAD = 2
@@ -82,7 +83,8 @@ class Batches:
 
         Args:
             rows: the unit's rows, pending.
-            read: the signal of a row; raises `Absent`, or anything else that is then the clip's failure.
+            read: the signal of a row; raises `Absent`, or anything else, which is then the clip's failure unless
+                it is the machine's (`extract.run.blame`): that is raised, and the unit stays pending.
         """
         for batch in Ahead(self._batches(rows, read), BATCHES_AHEAD, self.check):
             self._encode(rows, batch)
@@ -110,6 +112,8 @@ class Batches:
             rows.absent(row, str(nothing))
         # One clip's trouble is that clip's failure, whatever a library raises for it.
         except Exception as error:
+            if is_the_machines(error):
+                raise
             rows.fail(row, _reason(error))
         self.progress.add(1)
         return None
@@ -119,7 +123,9 @@ class Batches:
         try:
             return Batch(rows, signals, self.encoder.prepare(signals))
         # Which of them it was shows when each is encoded by itself.
-        except Exception:
+        except Exception as error:
+            if is_the_machines(error):
+                raise
             return Batch(rows, signals, None)
 
     def _encode(self, rows: UnitRows, batch: Batch) -> None:
@@ -129,8 +135,14 @@ class Batches:
                     raise ValueError("these clips cannot be prepared together")
                 hidden_BLD = self.encoder.encode_prepared(batch.prepared)
             except torch.OutOfMemoryError as error:
-                raise ValueError(f"{self.encoder.device} has no room for batch_size={self.size}; halve it") from error
-            except Exception:
+                if self.size > 1:
+                    raise ValueError(
+                        f"{self.encoder.device} has no room for batch_size={self.size}; halve it"
+                    ) from error
+                self._encode_each(rows, batch)
+            except Exception as error:
+                if is_the_machines(error):
+                    raise
                 self._encode_each(rows, batch)
             else:
                 for row, hidden_LD in zip(batch.rows, hidden_BLD, strict=True):
@@ -142,11 +154,14 @@ class Batches:
             self.check()
             try:
                 hidden_LD = self.encoder.encode([signal])[0]
+            # By itself it has the device to itself: that it does not fit is its own length's doing.
             except torch.OutOfMemoryError as error:
                 rows.fail(
                     row, f"the clip does not fit into the memory of {self.encoder.device}: {_reason(error)[:120]}"
                 )
             except Exception as error:
+                if is_the_machines(error):
+                    raise
                 rows.fail(row, _reason(error))
             else:
                 rows.done(row, hidden_LD)

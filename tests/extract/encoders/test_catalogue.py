@@ -334,6 +334,14 @@ def test_grouped_convolutions_in_bfloat16_are_float32s_rounded_once() -> None:
         assert torch.equal(convolution(values), exact.bfloat16())
 
 
+def test_convolutions_of_gpus_do_not_round_to_tf32(cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's default since Ampere: rows called exact were off by 1e-3. A setting of the process; no GPU is needed."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    cases["videomae"].run_with(EncoderOptions())
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_pooling_of_half_precision_is_in_float32(cases: dict[str, Case]) -> None:
     """A mean in bfloat16 would be rounded to three digits."""
     encoder = cases["videomae"].run_with(EncoderOptions(compute="bfloat16"))

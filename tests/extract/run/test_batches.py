@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -110,6 +111,38 @@ def test_a_batch_that_does_not_fit_ends_the_run_and_names_the_setting() -> None:
     encoder = Fake(lambda _: torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(ValueError, match=r"cpu has no room for batch_size=4; halve it"):
         fill(encoder, [1.0, 2.0])
+
+
+def test_a_clip_that_does_not_fit_by_itself_fails() -> None:
+    encoder = Fake(lambda signal: torch.OutOfMemoryError("CUDA out of memory") if signal == 2.0 else None)
+    rows, _ = fill(encoder, [1.0, 2.0], size=1)
+    assert list(rows.state) == [State.DONE, State.FAILED]
+    assert rows.reason[1].startswith("the clip does not fit into the memory of cpu")
+
+
+MACHINES = [
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    MemoryError("Unable to allocate 1.2 GiB"),
+    torch.OutOfMemoryError("CUDA out of memory, in the recogniser"),
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", MACHINES, ids=lambda error: str(error)[:20])
+def test_trouble_of_the_machine_fails_no_clip_that_is_read(error: Exception) -> None:
+    """Each of these marked clips failed for good, and after a lost GPU every clip that followed."""
+    with pytest.raises(type(error)) as raised:
+        fill(Fake(), [1.0, error, 3.0])
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("error", [one for one in MACHINES if not isinstance(one, torch.OutOfMemoryError)], ids=str)
+@pytest.mark.parametrize("size", [1, 4])
+def test_trouble_of_the_machine_fails_no_clip_that_is_encoded(error: Exception, size: int) -> None:
+    with pytest.raises(type(error)):
+        fill(Fake(lambda _: error), [1.0, 2.0], size)
 
 
 def test_clips_that_cannot_be_prepared_together_are_encoded_one_by_one() -> None:
