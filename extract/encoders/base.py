@@ -11,13 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from extract.encoders.convolutions import convolve_in_float32
 from extract.encoders.loading import load_network, multiply_exactly
 from extract.encoders.models import Model
 
@@ -111,8 +111,8 @@ class NetworkEncoder(ABC):
         self.dtype = compute_dtype(options.compute, device)
         multiply_exactly()
         self.network: Any = self.tower(load_network(model)).to(device=device, dtype=self.dtype)
-        if self.dtype == torch.bfloat16:
-            widen_grouped_convolutions(self.network, device)
+        if self.dtype == torch.bfloat16 and device.type == "cpu":
+            convolve_in_float32(self.network)
         self.blocks = self.find_blocks()
 
     @classmethod
@@ -211,28 +211,6 @@ POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "last": lambda state_BND: state_BND[:, -1],
     "cls": lambda state_BND: state_BND[:, 0],
 }
-
-
-def widen_grouped_convolutions(network: torch.nn.Module, device: torch.device) -> None:
-    """Have grouped convolutions on a CPU multiply in float32 and round at the end, as bfloat16 products should.
-
-    oneDNN as torch 2.11 ships it returns something else in bfloat16 on CPUs with AMX, for some shapes: off by 2.5 where
-    values are 2.3, with 32 channels in 4 groups and a kernel of 8. wav2vec2's position embedding is such a convolution.
-    """
-    if device.type != "cpu":
-        return
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv1d) and module.groups > 1:
-            module._conv_forward = partial(_wide, module._conv_forward)  # type: ignore[method-assign]
-
-
-def _wide(
-    convolve: Callable[..., torch.Tensor], values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    # Mixed precision would round both again.
-    with torch.autocast("cpu", enabled=False):
-        result = convolve(values.float(), weight.float(), None if bias is None else bias.float())
-    return result.to(values.dtype)
 
 
 def compute_dtype(compute: str, device: torch.device) -> torch.dtype:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
-from extract.encoders.base import widen_grouped_convolutions
 from extract.encoders.catalogue import Inputs, NetworkEncoder
+from extract.encoders.convolutions import convolve_in_float32
 from fuse.model.fusion import FusionModel
 
 Unfreeze = int | str
@@ -46,8 +46,8 @@ class EndToEndModel(nn.Module):
         self.trained: dict[str, list[nn.Module]] = {name: [] for name in self.encoders}
         for encoder in self.encoders.values():
             _switch_off_masking(encoder.network)
-            if dtype == torch.bfloat16:
-                widen_grouped_convolutions(encoder.network, encoder.device)
+            if dtype == torch.bfloat16 and encoder.device.type == "cpu":
+                convolve_in_float32(encoder.network)
 
     def unfreeze(self, how: Unfreeze) -> None:
         """Let encoders learn: `all` of their weights, `none`, or their last so many blocks.
