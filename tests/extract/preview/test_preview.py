@@ -27,7 +27,7 @@ from tests.tiny.corpus import pictures, tone, write_mp4
 from tests.tiny.places import ROOT
 from tests.tiny.shared_inputs import SHARED
 
-CONFIG = ROOT / "configs" / "ravdess" / "preview.yaml"
+CONFIG = ROOT / "configs" / "preview.yaml"
 WHISPER = SHARED / "models/whisper-tiny.en-ravdess/model.pt"
 REAL = SHARED / "media/01-01-08-02-01-01-19.mp4"
 NAME = "01-01-03-01-02-01-07"
