@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cache.corpus.clips import LABELS
-from fuse.model.heads.layer import Weights, draw_linear, linear
+from fuse.model.heads.layer import Weights
 
 CLASSES = len(LABELS)
 # The bias of a class that training lacks: no clip's logit comes near it, and exp of it is 0.
@@ -103,20 +103,3 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
 def decided(logits_MBC: Tensor, fused_MBH: Tensor) -> Outputs:
     """A head that learns by its decision."""
     return Outputs(logits_MBC, logits_MBC[:, :, None], fused_MBH)
-
-
-def draw_probe(shape: Shape, generator: torch.Generator) -> Weights:
-    """Logistic regression on the concatenation: what the features say by themselves."""
-    return draw_linear("out", shape.width, CLASSES, generator)
-
-
-def probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
-    """One layer; dropout of its inputs."""
-    del shape
-    return decided(linear(weights, "out", drop(rows.values_MBD)), rows.values_MBD)
-
-
-def undropped_probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
-    """One layer that was solved: nothing is dropped."""
-    del drop
-    return probe(weights, shape, rows, lambda values: values)

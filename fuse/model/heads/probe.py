@@ -1,0 +1,28 @@
+"""One layer on the concatenation of all modalities: what the features say by themselves.
+
+Shape letters: M heads of the stack, B clips, D width of the concatenation, C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from fuse.model.heads.base import CLASSES, Drop, Outputs, Rows, Shape, decided
+from fuse.model.heads.layer import Weights, draw_linear, linear
+
+
+def draw_probe(shape: Shape, generator: torch.Generator) -> Weights:
+    """Logistic regression on the concatenation: what the features say by themselves."""
+    return draw_linear("out", shape.width, CLASSES, generator)
+
+
+def probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """One layer; dropout of its inputs."""
+    del shape
+    return decided(linear(weights, "out", drop(rows.values_MBD)), rows.values_MBD)
+
+
+def undropped_probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """One layer that was solved: nothing is dropped."""
+    del drop
+    return probe(weights, shape, rows, lambda values: values)
