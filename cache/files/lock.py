@@ -1,16 +1,27 @@
-"""One writer per features folder: a lock that the system releases when its owner is gone, however it ended."""
+"""One writer per features folder: a lock that the system releases when its owner is gone, however it ended.
+
+Some network file systems have no locks (NFS without its lock daemon, Lustre mounted without `flock`). There a file
+`.lock.owner`, made by exclusive creation, stands in, which is a weaker guarantee: it outlives an owner that was
+killed, and does not wait for that owner's ranks. It is taken over where the owner ran on this host and is gone; of
+an owner on another host only a person can say that it is gone, and is told which file to remove.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 # Ranks of a launcher that was killed stop by themselves within seconds.
 PATIENCE_SECONDS = 15.0
+POLL_SECONDS = 0.2
+NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 @contextmanager
@@ -21,28 +32,95 @@ def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator
         ValueError: somebody else still holds it after `patience_seconds`; names the owner.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    owner_file = folder / ".lock.owner"
+    stands_in = False
     try:
-        _acquire(descriptor, folder, patience_seconds)
+        try:
+            _wait(lambda: _lock(descriptor, folder), patience_seconds)
+        except OSError as error:
+            if error.errno not in NO_LOCKS_HERE:
+                raise
+            print(
+                f"note: the file system of {folder} has no locks ({errno.errorcode[error.errno]}); "
+                f"{owner_file.name} stands in: remove it if a killed run leaves it behind",
+                file=sys.stderr,
+            )
+            _wait(lambda: _create(owner_file, folder), patience_seconds)
+            stands_in = True
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
+        if stands_in:
+            owner_file.unlink(missing_ok=True)
 
 
-def _acquire(descriptor: int, folder: Path, patience_seconds: float) -> None:
+def _wait(attempt: Callable[[], str], patience_seconds: float) -> None:
+    """Repeat until `attempt` has nothing to say against it; what it last said is the error."""
     deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                owner = os.pread(descriptor, 32, 0).decode() or "unknown"
-                message = (
-                    f"another run (process {owner}) is writing to {folder}; wait for it, or set another features_dir"
-                )
-                raise ValueError(message) from None
-        time.sleep(0.2)
+    while complaint := attempt():
+        if time.monotonic() > deadline:
+            raise ValueError(complaint)
+        time.sleep(POLL_SECONDS)
+
+
+def _lock(descriptor: int, folder: Path) -> str:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _taken(f"process {os.pread(descriptor, 32, 0).decode() or 'unknown'}", folder)
+    return ""
+
+
+def _create(owner_file: Path, folder: Path) -> str:
+    """Make the file that stands in for a lock; a dead owner's is removed first."""
+    me = f"{socket.gethostname()} {os.getpid()}"
+    try:
+        descriptor = os.open(owner_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        owner = _read(owner_file)
+        host, _, process = owner.partition(" ")
+        if host == socket.gethostname() and process.isdecimal() and not _is_alive(int(process)):
+            _remove(owner_file, owner)
+        whose = f"process {process} on {host}" if process else "owner unknown"
+        return f"{_taken(whose, folder)}; if it is gone, remove {owner_file}"
+    os.write(descriptor, me.encode())
+    os.close(descriptor)
+    return ""
+
+
+def _remove(owner_file: Path, owner: str) -> None:
+    """Remove a dead owner's file, and never that of a process that was quicker to follow it."""
+    aside = owner_file.with_name(f"{owner_file.name}.{os.getpid()}")
+    try:
+        owner_file.rename(aside)
+    except FileNotFoundError:
+        return
+    if aside.read_text() == owner:
+        aside.unlink()
+    else:
+        aside.rename(owner_file)
+
+
+def _taken(whose: str, folder: Path) -> str:
+    return f"another run ({whose}) is writing to {folder}; wait for it, or set another features_dir"
+
+
+def _read(owner_file: Path) -> str:
+    """The owner; "" where the file has just gone."""
+    try:
+        return owner_file.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -107,3 +110,52 @@ def test_a_shorter_owner_replaces_a_longer_one(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("123456789012345")
     with locked(tmp_path, 0):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+@pytest.fixture(params=["ENOLCK", "ENOTSUP", "ENOSYS"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as NFS and Lustre may be mounted. Once a run ended there with "[Errno 37]"."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(getattr(errno, request.param), "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_file_stands_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path, 0):
+        assert (tmp_path / ".lock.owner").read_text() == f"{socket.gethostname()} {os.getpid()}"
+        with (
+            pytest.raises(ValueError, match=r"another run \(process \d+ on .*if it is gone, remove"),
+            locked(tmp_path, 0),
+        ):
+            pass
+    assert not (tmp_path / ".lock.owner").exists()
+    assert f"the file system of {tmp_path} has no locks (E" in capsys.readouterr().err
+    with locked(tmp_path, 0):
+        pass
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_only_a_dead_owner_of_this_host_is_followed(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (tmp_path / ".lock.owner").write_text(f"{socket.gethostname()} {gone.pid}")
+    with locked(tmp_path, 1):
+        pass
+    (tmp_path / ".lock.owner").write_text(f"elsewhere {gone.pid}")
+    with pytest.raises(ValueError, match=f"process {gone.pid} on elsewhere"), locked(tmp_path, 0):
+        pass
+    assert (tmp_path / ".lock.owner").exists()
+
+
+def test_another_error_of_the_file_system_is_not_taken_for_a_lack_of_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="broken disk"), locked(tmp_path, 0):
+        pass
