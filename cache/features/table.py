@@ -53,14 +53,14 @@ class FeatureTable:
         """Speaker of each clip."""
         return np.array([clip.speaker for clip in self.clips], np.str_)
 
-    def rows_of(self, speakers: Sequence[str]) -> npt.NDArray[np.intp]:
-        """Row numbers of the clips of these speakers."""
-        return np.flatnonzero(np.isin(self.speakers, list(speakers)))
+    def rows_of(self, clip_ids: Sequence[str]) -> tuple[int, ...]:
+        """Row numbers of these clips, in their order."""
+        position = {clip.clip_id: row for row, clip in enumerate(self.clips)}
+        return tuple(position[clip_id] for clip_id in clip_ids)
 
     def take(self, clip_ids: Sequence[str]) -> FeatureTable:
         """The same table with these clips only, in this order."""
-        position = {clip.clip_id: row for row, clip in enumerate(self.clips)}
-        rows = np.array([position[clip_id] for clip_id in clip_ids], np.intp)
+        rows = np.array(self.rows_of(clip_ids), np.intp)
         return replace(
             self,
             clips=tuple(self.clips[row] for row in rows),

@@ -30,12 +30,14 @@ from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.figure import enrolment_figure
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
+from fuse.runs.caveats import caveats
+from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
+from fuse.runs.predict import predictions_of
 from fuse.runs.tables import raw_table
 from fuse.scores.intervals import speaker_interval
 from fuse.scores.metrics import speaker_scores, uar
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
-from fuse.train import caveats, fold_of, load_model, predictions_of
 
 ALL, NEUTRAL = "all", "neutral"
 # Enough to tell strengths apart on validation speakers.

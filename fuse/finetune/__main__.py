@@ -35,10 +35,10 @@ from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from fuse.finetune.clips import Batch, Collator, MediaClips, Signals
 from fuse.finetune.network import EndToEndModel, restore, trained_state
 from fuse.finetune.plan import FinetunePlan, make_plan
+from fuse.runs.caveats import RANDOM_NOTE, print_caveats
 from fuse.runs.folder import METRICS, is_complete
 from fuse.scores.metrics import uar
 from fuse.stack.job import History
-from fuse.train import RANDOM_NOTE, print_caveats
 
 Logits = npt.NDArray[np.float32]
 START = -1

@@ -23,8 +23,8 @@ from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import Model, find_model
 from fuse.finetune.clips import ClipItem
 from fuse.model.fusion import FusionModel
+from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, run_folders
-from fuse.train import fold_of, load_model, rows_of
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _items(
     models: Mapping[str, Model],
     part: str,
 ) -> tuple[ClipItem, ...]:
-    chosen = rows_of(table, start.fold, part)
+    chosen = table.rows_of(start.fold.clip_ids(part, table.clips))
     if not chosen:
         speakers = ", ".join(getattr(start.fold, part))
         raise ValueError(f"{config.corpus} has no clips of the {part} speakers of {start.folder} ({speakers})")

@@ -25,11 +25,11 @@ from fuse.finetune.__main__ import Diverged, Loaders, Logits, Watch, World, eval
 from fuse.finetune.clips import Collator, MediaClips
 from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
+from fuse.runs.caveats import RANDOM_NOTE
 from fuse.runs.folder import write_run
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
-from fuse.train import RANDOM_NOTE
 
 EVALUATED = ("validation", "test")
 

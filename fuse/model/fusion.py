@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from cache.features.table import FeatureTable
+from configs.schema.fusion import FusionConfig
 from fuse.model.heads.base import Drop, Outputs, Rows, Shape
 from fuse.model.heads.catalogue import find_head
 from fuse.model.heads.layer import Weights
 
-MISSING = ("mean", "zero", "learned")
 SMALLEST_SCALE = 1e-6
 
 
@@ -41,6 +42,18 @@ class ModelSettings:
     dropout: float = 0.1
     mixed: Mapping[str, int] = field(default_factory=dict)
     missing: str = "mean"
+
+    @classmethod
+    def of(cls, config: FusionConfig, table: FeatureTable) -> ModelSettings:
+        """What the heads of a configuration are shaped by, on the features of a table."""
+        return cls(
+            head=config.head,
+            widths={name: values.shape[1] for name, values in table.features.items()},
+            hidden=config.hidden,
+            dropout=config.dropout,
+            mixed=dict(table.mixed),
+            missing=config.missing,
+        )
 
     def __post_init__(self) -> None:
         """Refuse a head that there is not, or a width that it cannot have."""

@@ -31,9 +31,10 @@ from fuse.model.fusion import FusionModel
 from fuse.report.figures import features_figure, layers_figure
 from fuse.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.report.projection import METHODS, project
+from fuse.runs.caveats import caveats
+from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, CONFIG, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
 from fuse.runs.tables import table_under
-from fuse.train import caveats, fold_of, load_model
 
 FEATURES = "features.png"
 LAYERS = "layers.png"

@@ -23,12 +23,14 @@ from configs.loader import dump_config, load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.figure import robustness_figure
+from fuse.runs.caveats import caveats
+from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
+from fuse.runs.predict import predictions_of
 from fuse.runs.tables import table_under
 from fuse.scores.intervals import MINIMUM_SPEAKERS, speaker_differences, speaker_interval
 from fuse.scores.metrics import speaker_scores, summarise, uar
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
-from fuse.train import caveats, fold_of, load_model, predictions_of
 
 
 @dataclass(frozen=True)

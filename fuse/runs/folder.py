@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -71,6 +72,14 @@ def write_run(
     write_atomic(folder / REPORT, classification_text(test) + (f"\n{note}\n" if note else ""))
     write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier run's scores and folds, so that old and new numbers never stand side by side."""
+    (out / METRICS).unlink(missing_ok=True)
+    for fold in out.glob("fold-*"):
+        if any(fold.glob("seed-*")):
+            shutil.rmtree(fold)
 
 
 def is_complete(folder: Path) -> bool:

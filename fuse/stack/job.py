@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cache.features.table import FeatureTable
+from cache.protocols.folds import Fold
+from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Penalty
 
@@ -35,6 +38,26 @@ class Job:
     modality_dropout: float = 0.0
     penalty: Penalty = field(default_factory=Penalty)
     standardise: bool = True
+
+    @classmethod
+    def of(cls, config: FusionConfig, table: FeatureTable, fold: Fold, seed: int) -> Job:
+        """One fold and seed of a configuration."""
+        optim = config.optim
+        train, validation = (table.rows_of(fold.clip_ids(part, table.clips)) for part in ("train", "validation"))
+        return cls(
+            train=train,
+            validation=validation,
+            seed=seed,
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
+            dropout=config.dropout,
+            label_smoothing=optim.label_smoothing,
+            mixup=optim.mixup,
+            augment=config.augment.probability,
+            modality_dropout=config.modality_dropout,
+            penalty=Penalty(optim.shrinkage, optim.regularisation),
+            standardise=config.standardise != "none",
+        )
 
 
 @dataclass

@@ -83,6 +83,17 @@ class CachedRows:
                 absent_MBm[head, place, names.index(name)] = absent_VN[which, clip]
 
 
+def torch_device(name: str) -> torch.device:
+    """Where heads are trained.
+
+    Raises:
+        ValueError: a GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: torch finds no GPU here; set device=auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def cached_rows(main: FeatureTable, variants: Mapping[str, Sequence[FeatureTable]], device: torch.device) -> CachedRows:
     """Join tables by clip id; a clip that failed under a variant keeps its own row there."""
     joined = {signal: _variant_rows(main, tables, device) for signal, tables in variants.items() if tables}

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel, ModelSettings, draw_weights, forward, prepared, standardise
 from fuse.model.heads.base import CLASSES
 from fuse.model.heads.catalogue import find_head
@@ -37,6 +38,11 @@ class Schedule:
     epochs: int = 20
     batch_size: int = 32
     keep: str = "best"
+
+    @classmethod
+    def of(cls, config: FusionConfig) -> Schedule:
+        """What the heads of a configuration share."""
+        return cls(epochs=config.optim.epochs, batch_size=config.optim.batch_size, keep=config.optim.keep)
 
 
 def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> list[Fitted]:

@@ -23,14 +23,16 @@ from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
+from fuse.model.fusion import ModelSettings
+from fuse.runs.caveats import caveats
 from fuse.runs.folder import CONFIG
+from fuse.stack.stack import Schedule
 from fuse.stack.width import cut, measure
 from fuse.sweep.grid import Run, by_shape
 from fuse.sweep.ground import ground_of, jobs_of
 from fuse.sweep.ledger import ROWS, read, rewrite
 from fuse.sweep.rank import PLAN, every_run
 from fuse.sweep.report import conclude
-from fuse.train import caveats, schedule_of, settings_of
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,11 @@ def make_plan(config: SweepConfig, runs: Sequence[Run], ranks: int) -> SweepPlan
     for same in by_shape(runs):
         ground = ground_of(same[0].configuration.config, clips, config)
         jobs = jobs_of(ground, same)
-        measured = measure(settings_of(ground.config, ground.main), ground.cached, jobs, schedule_of(ground.config))
+        schedule = Schedule.of(ground.config)
+        measured = measure(ModelSettings.of(ground.config, ground.main), ground.cached, jobs, schedule)
         width = min(measured.width, -(-len(jobs) // ranks))
         stacks += [[same[place].number for place in part] for part in cut(jobs, width)]
-        seconds += measured.seconds(jobs, schedule_of(ground.config))
+        seconds += measured.seconds(jobs, schedule)
         notes[caveats(ground.config, ground.main)] = True
     return SweepPlan(stacks, seconds, "; ".join(note for note in notes if note))
 

@@ -12,14 +12,15 @@ from cache.corpus.clips import Clip
 from cache.features.table import FeatureTable
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
+from fuse.model.fusion import ModelSettings
+from fuse.runs.predict import predictions_of
 from fuse.runs.tables import load_tables, table_under
 from fuse.scores.metrics import uar
 from fuse.scores.predictions import SPLITS, Predictions, concatenate
 from fuse.stack.job import Fitted, Job
-from fuse.stack.rows import CachedRows, cached_rows
-from fuse.stack.stack import fit_stack
+from fuse.stack.rows import CachedRows, cached_rows, torch_device
+from fuse.stack.stack import Schedule, fit_stack
 from fuse.sweep.grid import Run
-from fuse.train import job_of, predictions_of, schedule_of, settings_of, torch_device
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ def ground_of(config: FusionConfig, clips: Sequence[Clip], sweep: SweepConfig) -
 
 def jobs_of(ground: Ground, runs: Sequence[Run]) -> list[Job]:
     """What the runs ask of the trainer."""
-    return [job_of(run.configuration.config, ground.main, run.fold, run.seed) for run in runs]
+    return [Job.of(run.configuration.config, ground.main, run.fold, run.seed) for run in runs]
 
 
 def train_stack(ground: Ground, runs: Sequence[Run]) -> list[Outcome]:
     """Train runs of one shape together, and predict each one's validation and test clips."""
-    settings = settings_of(ground.config, ground.main)
-    fitted = fit_stack(settings, ground.cached, jobs_of(ground, runs), schedule_of(ground.config))
+    settings = ModelSettings.of(ground.config, ground.main)
+    fitted = fit_stack(settings, ground.cached, jobs_of(ground, runs), Schedule.of(ground.config))
     return [_outcome(ground, run, one) for run, one in zip(runs, fitted, strict=True)]
 
 

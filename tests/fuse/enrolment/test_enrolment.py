@@ -15,10 +15,10 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.__main__ import ALL, NEUTRAL, clips_for_half, drawn_statistics, points, run
 from fuse.runs.adaptation import ADAPTED, prior_of, speaker_statistics
+from fuse.runs.checkpoint import enrolled_statistics, load_model
 from fuse.runs.folder import CHECKPOINT
 from fuse.scores.metrics import speaker_scores, uar
 from fuse.scores.predictions import read_predictions
-from fuse.train import enrolled_statistics, load_model
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 

@@ -39,6 +39,7 @@ from fuse.finetune.clips import ClipItem, Collator, MediaClips, drawn_conditions
 from fuse.finetune.network import EndToEndModel, freeze_unused
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.finetune.rank import EVALUATED, clips_of, load
+from fuse.runs.checkpoint import load_model
 from fuse.scores.predictions import read_predictions
 
 FILES = {
@@ -180,7 +181,7 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
         assert written.clip_id.tolist() == [item.clip.clip_id for item in plan.parts[split]]
         np.testing.assert_allclose(written.probabilities_NC, probabilities_NC, atol=1e-5)
     with pytest.raises(ValueError, match="was fine-tuned with encoders of its own"):
-        train.load_model(out / "best_model.pth")
+        load_model(out / "best_model.pth")
 
 
 def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path, alone: World) -> None:

@@ -16,9 +16,10 @@ from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
 from fuse.report.__main__ import CLIPS_SHOWN_AT_MOST, feature_spaces, run, shown_clips, space_name
+from fuse.runs.caveats import RANDOM_NOTE, caveats
+from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, run_folders
 from fuse.runs.tables import table_under
-from fuse.train import RANDOM_NOTE, caveats, fold_of, load_model
 from fuse.train import run as run_training
 from tests.tiny.features import LAYERS, WIDTHS, tiny_clips, write_tiny_features
 from tests.tiny.figure_texts import texts

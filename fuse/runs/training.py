@@ -1,0 +1,135 @@
+"""Runs of stage two: every fold and seed of a configuration trained, predicted and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.features.table import FeatureTable
+from cache.protocols.folds import Fold
+from configs.command.progress import Progress
+from configs.loader import dump_config
+from configs.schema.fusion import FusionConfig
+from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
+from fuse.runs.adaptation import speaker_statistics
+from fuse.runs.caveats import caveats
+from fuse.runs.folder import write_run
+from fuse.runs.predict import predictions_of
+from fuse.runs.tables import Tables, raw_table
+from fuse.scores.predictions import Predictions, concatenate
+from fuse.stack.job import Fitted, History, Job
+from fuse.stack.rows import cached_rows, torch_device
+from fuse.stack.stack import Schedule
+from fuse.stack.width import fit_jobs
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """One fold and seed."""
+
+    fold: Fold
+    seed: int
+    model: FusionModel
+    history: History
+    predictions: Predictions
+
+
+def train_all(config: FusionConfig, tables: Tables, folds: Sequence[Fold], progress: Progress) -> list[TrainedRun]:
+    """Train every fold and seed at once, and predict each fold's other speakers.
+
+    Raises:
+        ValueError: a run's loss is not finite; names the run, the epoch and what to lower.
+    """
+    cached = cached_rows(tables.main, tables.variants, torch_device(config.device))
+    pairs = [(fold, seed) for fold in folds for seed in config.seeds]
+    jobs = [Job.of(config, tables.main, fold, seed) for fold, seed in pairs]
+    fitted = fit_jobs(ModelSettings.of(config, tables.main), cached, jobs, Schedule.of(config), progress.add)
+    return [_trained(config, tables.main, *pair, one) for pair, one in zip(pairs, fitted, strict=True)]
+
+
+def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[TrainedRun], out: Path) -> dict[str, Any]:
+    """A folder per run and, where there are several, one that sums them up; returns the latter's metrics."""
+    note = caveats(config, table)
+    text = dump_config(config)
+    speakers = _enrolled(config, table)
+    metrics: dict[str, Any] = {}
+    for one in runs:
+        folder = out if len(runs) == 1 else out / f"fold-{one.fold.number}" / f"seed-{one.seed}"
+        metrics = write_run(
+            folder,
+            config_yaml=text,
+            predictions=one.predictions,
+            history=[_history(one)],
+            checkpoint=checkpoint_of(config, one) | speakers,
+            extra={"best_epoch": one.history.best_epoch + 1, "left_out": list(table.left_out)},
+            note=note,
+        )
+    if len(runs) > 1:
+        metrics = write_run(
+            out,
+            config_yaml=text,
+            predictions=concatenate([one.predictions for one in runs]),
+            history=[_history(one) for one in runs],
+            checkpoint=None,
+            extra={"runs": len(runs), "left_out": list(table.left_out)},
+            note=note,
+        )
+    return metrics
+
+
+def checkpoint_of(config: FusionConfig, one: TrainedRun) -> dict[str, Any]:
+    """Everything that is needed to use the head again; plain values and tensors only."""
+    return {
+        "settings": plain_settings(one.model.settings),
+        "state": one.model.state_dict(),
+        "features": {key: asdict(config)[key] for key in ("encoders", "layers", "modalities")},
+        "protocol": config.protocol,
+        "fold": one.fold.number,
+        "seed": one.seed,
+        "division": asdict(one.fold),
+        "standardise": config.standardise,
+    }
+
+
+def _enrolled(config: FusionConfig, table: FeatureTable) -> dict[str, Any]:
+    """What an adapted run keeps of every speaker, so that they are known when their clips are predicted again."""
+    if config.standardise != "speaker":
+        return {}
+    known = speaker_statistics(raw_table(config, table.clips, config.condition))
+    return {
+        "speakers": {
+            speaker: {
+                part: {name: torch.from_numpy(values) for name, values in getattr(one, part).items()}
+                for part in ("mean", "scale")
+            }
+            for speaker, one in known.items()
+        }
+    }
+
+
+def _trained(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int, fitted: Fitted) -> TrainedRun:
+    if fitted.history.diverged is not None:
+        raise ValueError(
+            f"fold {fold.number}, seed {seed}: training diverged in epoch {fitted.history.diverged + 1}; "
+            f"lower optim.lr={config.optim.lr:g}"
+        )
+    parts = [
+        predictions_of(
+            fitted.model,
+            table.take(fold.clip_ids(split, table.clips)),
+            config.protocol,
+            fold.number,
+            seed,
+            split,
+        )
+        for split in ("validation", "test")
+    ]
+    return TrainedRun(fold, seed, fitted.model, fitted.history, concatenate(parts))
+
+
+def _history(one: TrainedRun) -> dict[str, Any]:
+    return {"fold": one.fold.number, "seed": one.seed, **asdict(one.history)}
