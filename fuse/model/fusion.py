@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from cache.corpus.clips import LABELS
 from cache.features.table import FeatureTable
 from configs.schema.fusion import FusionConfig
 from fuse.model.heads.base import Drop, Outputs, Rows, Shape
@@ -30,6 +31,7 @@ class ModelSettings:
     Attributes:
         head: a key of `fuse.model.heads.catalogue.HEADS`.
         widths: modality to the width of its raw rows, in the order of concatenation.
+        classes: how many labels there are; a prediction is one of them by its number.
         hidden: width of the hidden layer.
         dropout: probability with which a hidden unit is dropped in training.
         mixed: modality to the number of layers that stand side by side in its rows and are mixed by learned weights.
@@ -38,6 +40,7 @@ class ModelSettings:
 
     head: str
     widths: Mapping[str, int]
+    classes: int
     hidden: int = 256
     dropout: float = 0.1
     mixed: Mapping[str, int] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class ModelSettings:
         return cls(
             head=config.head,
             widths={name: values.shape[1] for name, values in table.features.items()},
+            classes=len(LABELS),
             hidden=config.hidden,
             dropout=config.dropout,
             mixed=dict(table.mixed),
@@ -56,18 +60,22 @@ class ModelSettings:
         )
 
     def __post_init__(self) -> None:
-        """Refuse a head that there is not, or a width that it cannot have."""
+        """Refuse a head that there is not, a width that it cannot have, and a choice among less than two labels."""
+        if self.classes < 2:
+            raise ValueError(f"a head needs at least two labels to choose among, not {self.classes}; see the corpus")
         find_head(self.head, self.hidden)
 
     @property
     def shape(self) -> Shape:
         """What the head sees: after the layers are mixed."""
-        return Shape({name: width // self.mixed.get(name, 1) for name, width in self.widths.items()}, self.hidden)
+        return Shape(
+            {name: width // self.mixed.get(name, 1) for name, width in self.widths.items()}, self.hidden, self.classes
+        )
 
     @property
     def raw(self) -> Shape:
         """What the standardiser sees."""
-        return Shape(self.widths, self.hidden)
+        return Shape(self.widths, self.hidden, self.classes)
 
 
 def draw_weights(settings: ModelSettings, seed: int) -> Weights:

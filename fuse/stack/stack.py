@@ -5,7 +5,7 @@ an array otherwise than its middle; at the card's widths not a bit differs on a 
 last one of an epoch is filled up with rows of weight 0), the random numbers of a head follow from its seed, and
 nothing mixes the heads. A head whose loss is no longer finite stops there; the others do not notice.
 
-Shape letters: M heads, B clips of a batch, D width, K logits that are taught.
+Shape letters: M heads, B clips of a batch, D width, K logits that are taught, C classes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch.nn.functional import one_hot
 
 from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel, ModelSettings, draw_weights, forward, prepared, standardise
-from fuse.model.heads.base import CLASSES
 from fuse.model.heads.catalogue import find_head
 from fuse.model.heads.layer import StackWeights, Weights
 from fuse.stack.adamw import Pace, StackedAdamW
@@ -137,7 +136,8 @@ class Stack:
             own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
             rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]).values_MBD[0] for batch in drawn]
             labels = [batch.labels_MB[0] for batch in drawn]
-            for name, value in kind.solve(torch.cat(rows), torch.cat(labels), job.penalty, draws).items():
+            solved = kind.solve(torch.cat(rows), torch.cat(labels), self.settings.classes, job.penalty, draws)
+            for name, value in solved.items():
                 self.weights[name].data[head] = value
                 own[name] = value[None]
             self.histories[head].train_loss.append(self._training_loss(own, drawn, head))
@@ -179,10 +179,11 @@ class Stack:
 
 def losses(taught_MBKC: Tensor, batch: Batch, smoothing_M: Tensor) -> Tensor:
     """Cross-entropy of each clip, (M, B), averaged over the logits that are taught; of mixtures, mixed as they are."""
-    target_MBC = one_hot(batch.labels_MB, CLASSES).to(taught_MBKC.dtype)
+    classes = taught_MBKC.shape[-1]
+    target_MBC = one_hot(batch.labels_MB, classes).to(taught_MBKC.dtype)
     if batch.partner_labels_MB is not None and batch.share_M is not None:
         share_M11 = batch.share_M[:, None, None]
-        target_MBC = share_M11 * target_MBC + (1 - share_M11) * one_hot(batch.partner_labels_MB, CLASSES)
+        target_MBC = share_M11 * target_MBC + (1 - share_M11) * one_hot(batch.partner_labels_MB, classes)
     smoothing_M11 = smoothing_M[:, None, None]
-    target_MBC = (1 - smoothing_M11) * target_MBC + smoothing_M11 / CLASSES
+    target_MBC = (1 - smoothing_M11) * target_MBC + smoothing_M11 / classes
     return -(taught_MBKC.log_softmax(-1) * target_MBC[:, :, None]).sum((2, 3)) / taught_MBKC.shape[2]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from fuse.model.fusion import ModelSettings, forward, standardise
-from fuse.model.heads.base import CLASSES, Rows
+from fuse.model.heads.base import Rows
 from fuse.model.heads.layer import Weights
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
@@ -77,7 +77,7 @@ def _loss(logits_MnC: Tensor, labels_n: Tensor) -> Tensor:
 
 def _uar(logits_MnC: Tensor, labels_n: Tensor) -> Tensor:
     """As `fuse.scores.metrics.uar`, of every head at once."""
-    clips_nC = one_hot(labels_n, CLASSES).double()
+    clips_nC = one_hot(labels_n, logits_MnC.shape[2]).double()
     right_Mn = (logits_MnC.argmax(2) == labels_n).double()
     clips_C = clips_nC.sum(0)
     recall_MC = (right_Mn @ clips_nC)[:, clips_C > 0] / clips_C[clips_C > 0]

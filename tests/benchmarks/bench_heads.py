@@ -32,6 +32,7 @@ from tests.benchmarks.stopwatch import Times, interleaved
 from tests.tiny.features import tiny_clips, write_tiny_features
 
 MODALITIES, WIDTH, ROWS, HELD_OUT = ("audio", "video", "text"), 768, 1200, 240
+CLASSES = 8
 HEADS, EPOCHS, ROUNDS, GPU_HEADS = 16, 3, 1, 128
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 
@@ -156,7 +157,7 @@ def _overhead(folder: Path) -> list[str]:
 
 def _write(path: Path) -> None:
     names = [f"clip-{number}" for number in range(2 * HELD_OUT)]
-    labels = [number % 8 for number in range(2 * HELD_OUT)]
+    labels = [number % CLASSES for number in range(2 * HELD_OUT)]
     chances = torch.rand(2 * HELD_OUT, 8, generator=torch.Generator().manual_seed(0)).double().softmax(1).numpy()
     people = ["1"] * len(names)
     shared = {"protocol": "luna5", "split": "test", "condition": "clean", "modalities": "audio+video+text"}
@@ -197,7 +198,7 @@ def _gpu() -> list[str]:
 
 
 def _settings(widths: Mapping[str, int], hidden: int) -> ModelSettings:
-    return ModelSettings("mlp", dict(widths), hidden, DROPOUT)
+    return ModelSettings("mlp", dict(widths), CLASSES, hidden, DROPOUT)
 
 
 def _jobs(heads: int) -> list[Job]:
@@ -215,7 +216,7 @@ def _rows() -> Tensor:
 
 
 def _labels() -> Tensor:
-    return torch.arange(ROWS + HELD_OUT) % 8
+    return torch.arange(ROWS + HELD_OUT) % CLASSES
 
 
 def _is_there(name: str) -> bool:

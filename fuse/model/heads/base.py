@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cache.corpus.clips import LABELS
 from fuse.model.heads.layer import Weights
 
-CLASSES = len(LABELS)
 # The bias of a class that training lacks: no clip's logit comes near it, and exp of it is 0.
 NEVER = -1e9
 Drop = Callable[[Tensor], Tensor]
@@ -26,10 +24,17 @@ Drop = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a head is built for: modality to width, in the order of concatenation, and its hidden width."""
+    """What a head is built for.
+
+    Attributes:
+        widths: modality to width, in the order of concatenation.
+        hidden: width of the hidden layer.
+        classes: C, how many labels there are.
+    """
 
     widths: Mapping[str, int]
     hidden: int
+    classes: int
 
     @property
     def width(self) -> int:
@@ -80,14 +85,14 @@ class Head:
     Attributes:
         draw: the starting weights of one head.
         forward: M heads on M batches.
-        solve: of heads in closed form, without epochs: weights from rows_BD, labels_B, a penalty, and how many times
-            each clip stands in the rows.
+        solve: of heads in closed form, without epochs: weights from rows_BD, labels_B, the number of classes, a
+            penalty, and how many times each clip stands in the rows.
         divides: what `hidden` must divide by.
     """
 
     draw: Callable[[Shape, torch.Generator], Weights]
     forward: Callable[[Weights, Shape, Rows, Drop], Outputs]
-    solve: Callable[[Tensor, Tensor, Penalty, int], Weights] | None = None
+    solve: Callable[[Tensor, Tensor, int, Penalty, int], Weights] | None = None
     divides: int = 1
 
 

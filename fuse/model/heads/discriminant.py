@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fuse.model.heads.base import CLASSES, NEVER, Penalty
+from fuse.model.heads.base import NEVER, Penalty
 from fuse.model.heads.layer import Weights
 
 
-def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, penalty: Penalty, copies: int = 1) -> Weights:
+def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, classes: int, penalty: Penalty, copies: int = 1) -> Weights:
     """The weights of one head from its training clips. `shrinkage` 1 takes the classes as spheres.
 
     A class that nobody in training shows is never predicted. Means and covariance do not depend on `copies`.
@@ -27,8 +27,8 @@ def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, penalty: Penalty, copi
     """
     del copies
     rows_BD = rows_BD.double()
-    seen_C = torch.bincount(labels_B, minlength=CLASSES) > 0
-    means_CD = torch.stack([rows_BD[labels_B == label].mean(0) for label in range(CLASSES)])
+    seen_C = torch.bincount(labels_B, minlength=classes) > 0
+    means_CD = torch.stack([rows_BD[labels_B == label].mean(0) for label in range(classes)])
     within_BD = rows_BD - means_CD[labels_B]
     means_CD[~seen_C] = 0.0
     covariance_DD = within_BD.T @ within_BD / len(rows_BD)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import gelu
 
-from fuse.model.heads.base import CLASSES, Drop, Outputs, Rows, Shape, decided
+from fuse.model.heads.base import Drop, Outputs, Rows, Shape, decided
 from fuse.model.heads.layer import Weights, draw_linear, linear
 
 RANK = 4
@@ -17,7 +17,7 @@ RANK = 4
 def draw_mlp(shape: Shape, generator: torch.Generator) -> Weights:
     """The head of the default recipe: concatenation, one hidden layer, the classes."""
     first = draw_linear("hidden", shape.width, shape.hidden, generator)
-    return first | draw_linear("out", shape.hidden, CLASSES, generator)
+    return first | draw_linear("out", shape.hidden, shape.classes, generator)
 
 
 def mlp(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
@@ -33,7 +33,7 @@ def draw_gated(shape: Shape, generator: torch.Generator) -> Weights:
     for name, width in shape.widths.items():
         weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
         weights |= draw_linear(f"{name}_gate", shape.width, shape.hidden, generator)
-    return weights | draw_linear("out", shape.hidden, CLASSES, generator)
+    return weights | draw_linear("out", shape.hidden, shape.classes, generator)
 
 
 def gated(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
@@ -57,7 +57,7 @@ def draw_low_rank(shape: Shape, generator: torch.Generator) -> Weights:
         weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
         weights |= draw_linear(f"{name}_factor", shape.hidden, RANK * shape.hidden, generator)
         weights[f"{name}_factor_bias"] = torch.ones(RANK * shape.hidden)
-    return weights | draw_linear("out", shape.hidden, CLASSES, generator)
+    return weights | draw_linear("out", shape.hidden, shape.classes, generator)
 
 
 def low_rank(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:

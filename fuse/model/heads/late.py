@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from fuse.model.heads.base import CLASSES, Drop, Outputs, Rows, Shape
+from fuse.model.heads.base import Drop, Outputs, Rows, Shape
 from fuse.model.heads.layer import Weights, draw_linear, linear
 
 
@@ -18,7 +18,7 @@ def draw_late(shape: Shape, generator: torch.Generator) -> Weights:
     weights: Weights = {}
     for name, width in shape.widths.items():
         weights |= draw_linear(f"{name}_hidden", width, shape.hidden, generator)
-        weights |= draw_linear(f"{name}_out", shape.hidden, CLASSES, generator)
+        weights |= draw_linear(f"{name}_out", shape.hidden, shape.classes, generator)
     return weights
 
 
@@ -33,8 +33,8 @@ def draw_late_learned(shape: Shape, generator: torch.Generator) -> Weights:
 
     That layer starts as the average: from random weights it needed more steps than twenty epochs have.
     """
-    average = torch.eye(CLASSES).repeat(1, len(shape.widths)) / len(shape.widths)
-    return draw_late(shape, generator) | {"joined_weight": average, "joined_bias": torch.zeros(CLASSES)}
+    average = torch.eye(shape.classes).repeat(1, len(shape.widths)) / len(shape.widths)
+    return draw_late(shape, generator) | {"joined_weight": average, "joined_bias": torch.zeros(shape.classes)}
 
 
 def late_learned(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:

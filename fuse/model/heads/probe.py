@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from fuse.model.heads.base import CLASSES, Drop, Outputs, Rows, Shape, decided
+from fuse.model.heads.base import Drop, Outputs, Rows, Shape, decided
 from fuse.model.heads.layer import Weights, draw_linear, linear
 
 
 def draw_probe(shape: Shape, generator: torch.Generator) -> Weights:
     """Logistic regression on the concatenation: what the features say by themselves."""
-    return draw_linear("out", shape.width, CLASSES, generator)
+    return draw_linear("out", shape.width, shape.classes, generator)
 
 
 def probe(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from fuse.model.heads.base import CLASSES, Drop, Outputs, Rows, Shape, decided
+from fuse.model.heads.base import Drop, Outputs, Rows, Shape, decided
 from fuse.model.heads.layer import Weights, draw_linear, linear
 
 ATTENTION_HEADS = 4
@@ -20,7 +20,7 @@ NORMS = ("before_attention", "before_hidden", "last")
 
 
 def draw_transformer(shape: Shape, generator: torch.Generator) -> Weights:
-    """A projection per modality, the collecting token, one block, eight classes."""
+    """A projection per modality, the collecting token, one block, the classes."""
     width = shape.hidden
     weights: Weights = {"collector": 0.02 * torch.randn(width, generator=generator)}
     for name, inputs in shape.widths.items():
@@ -32,7 +32,7 @@ def draw_transformer(shape: Shape, generator: torch.Generator) -> Weights:
         ("mixed", width, width),
         ("hidden", width, 2 * width),
         ("back", 2 * width, width),
-        ("out", width, CLASSES),
+        ("out", width, shape.classes),
     ):
         weights |= draw_linear(name, inputs, outputs, generator)
     # A bias of the keys changes nothing (a softmax ignores what is added to all), so that its gradient is rounding

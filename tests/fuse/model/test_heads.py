@@ -12,7 +12,6 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from cache.corpus.clips import LABELS
 from fuse.model.fusion import FusionModel, ModelSettings, Standardiser, draw_weights, forward
 from fuse.model.heads.base import Outputs, Penalty, Rows
 from fuse.model.heads.catalogue import HEADS
@@ -22,10 +21,11 @@ from fuse.model.heads.logistic import solve_logistic
 
 WIDTHS = {"audio": 5, "video": 4, "face": 3}
 HEADS_IN_STACK = 3
+CLASSES = 8
 
 
 def settings(name: str, **more: object) -> ModelSettings:
-    return replace(ModelSettings(name, WIDTHS, hidden=16, dropout=0.0), **more)  # type: ignore[arg-type]
+    return replace(ModelSettings(name, WIDTHS, CLASSES, hidden=16, dropout=0.0), **more)  # type: ignore[arg-type]
 
 
 def rows(clips: int = 6) -> dict[str, Tensor]:
@@ -45,8 +45,14 @@ def run_stack(one: ModelSettings, weights: Weights, values_MBD: Tensor) -> Outpu
 
 @pytest.mark.parametrize("name", HEADS)
 class TestEveryHead:
-    def test_returns_a_logit_per_class(self, name: str) -> None:
-        assert FusionModel(settings(name))(rows()).shape == (6, len(LABELS))
+    @pytest.mark.parametrize("classes", [2, 3, 40, 1000])
+    def test_returns_a_logit_per_class(self, name: str, classes: int) -> None:
+        """Eight were written into the heads, whatever the corpus."""
+        one = settings(name, classes=classes)
+        outputs = run_stack(one, stacked(one), torch.randn(HEADS_IN_STACK, 6, sum(WIDTHS.values())))
+        assert outputs.logits_MBC.shape == (HEADS_IN_STACK, 6, classes)
+        assert outputs.taught_MBKC.shape[3] == classes
+        assert FusionModel(one)(rows()).shape == (6, classes)
 
     def test_a_clip_does_not_depend_on_its_batch(self, name: str) -> None:
         model = FusionModel(settings(name))
@@ -62,7 +68,7 @@ class TestEveryHead:
     @pytest.mark.parametrize("modality", WIDTHS)
     def test_takes_any_set_of_modalities(self, name: str, modality: str) -> None:
         model = FusionModel(settings(name, widths={modality: WIDTHS[modality]}))
-        assert model({modality: rows()[modality]}).shape == (6, len(LABELS))
+        assert model({modality: rows()[modality]}).shape == (6, CLASSES)
 
     def test_loads_its_own_state(self, name: str) -> None:
         first = FusionModel(settings(name), draw_weights(settings(name), 1))
@@ -127,15 +133,20 @@ class TestEveryHead:
         assert torch.isfinite(FusionModel(settings(name))(nothing)).all()
 
 
-def test_card_head_has_the_card_sizes() -> None:
-    card = ModelSettings("mlp", {"audio": 768, "video": 768, "text": 768})
-    shapes = {name: tuple(weight.shape) for name, weight in FusionModel(card).weights.items()}
+def test_the_default_head_has_the_sizes_of_the_default_recipe() -> None:
+    default = ModelSettings("mlp", {"audio": 768, "video": 768, "text": 768}, 8)
+    shapes = {name: tuple(weight.shape) for name, weight in FusionModel(default).weights.items()}
     assert shapes == {"hidden_weight": (256, 2304), "hidden_bias": (256,), "out_weight": (8, 256), "out_bias": (8,)}
 
 
 def test_unknown_head_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown head 'mpl' \(did you mean mlp\?\); known: mlp, linear, lda"):
         settings("mpl")
+
+
+def test_a_choice_among_one_label_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least two labels to choose among, not 1"):
+        settings("mlp", classes=1)
 
 
 def test_a_hidden_width_that_attention_cannot_split_is_refused() -> None:
@@ -169,10 +180,10 @@ def test_learned_late_fusion_teaches_the_modalities_nothing() -> None:
 
 
 def test_layers_are_mixed_by_a_softmax_that_starts_equal() -> None:
-    model = FusionModel(ModelSettings("linear", {"audio": 6}, dropout=0.0, mixed={"audio": 3}))
+    model = FusionModel(ModelSettings("linear", {"audio": 6}, CLASSES, dropout=0.0, mixed={"audio": 3}))
     given = torch.randn(4, 6)
     layer = {key: model.weights[key] for key in ("out_weight", "out_bias")}
-    plain = FusionModel(ModelSettings("linear", {"audio": 2}, dropout=0.0), layer)
+    plain = FusionModel(ModelSettings("linear", {"audio": 2}, CLASSES, dropout=0.0), layer)
     torch.testing.assert_close(model({"audio": given}), plain({"audio": given.reshape(4, 3, 2).mean(1)}))
     model.weights["audio_layers"].data = torch.tensor([0.0, 1000.0, 0.0])
     torch.testing.assert_close(model({"audio": given}), plain({"audio": given[:, 2:4]}))
@@ -219,7 +230,8 @@ def test_discriminant_equals_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(400) % 8
     data = torch.randn(400, 12, generator=generator) + torch.randn(8, 12, generator=generator)[labels]
-    model = FusionModel(ModelSettings("lda", {"audio": 12}), solve_discriminant(data, labels, Penalty(shrinkage=0.3)))
+    solved = solve_discriminant(data, labels, CLASSES, Penalty(shrinkage=0.3))
+    model = FusionModel(ModelSettings("lda", {"audio": 12}, CLASSES), solved)
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[1 / 8] * 8).fit(data, labels)
     ours = model({"audio": data}).softmax(1).detach().numpy()
     np.testing.assert_allclose(ours, reference.predict_proba(data), atol=0.02)
@@ -233,7 +245,7 @@ def test_an_emotion_that_training_lacks_is_never_predicted(solve: Callable[..., 
     labels = torch.arange(240) % 6
     data = torch.randn(240, 20, generator=generator) + 0.3 * torch.randn(6, 20, generator=generator)[labels]
     head = "lda" if solve is solve_discriminant else "logistic"
-    model = FusionModel(ModelSettings(head, {"audio": 20}), solve(data, labels, Penalty()))
+    model = FusionModel(ModelSettings(head, {"audio": 20}, CLASSES), solve(data, labels, CLASSES, Penalty()))
     others = 5 * torch.randn(2000, 20, generator=generator)
     for rows in (data, others, 0.01 * others):
         logits = model({"audio": rows})
@@ -248,8 +260,8 @@ def test_a_clip_that_stands_several_times_does_not_weaken_the_penalty() -> None:
     labels = torch.arange(120) % 8
     data = torch.randn(120, 6, generator=generator)
     for solve in (solve_discriminant, solve_logistic):
-        once = solve(data, labels, Penalty())
-        often = solve(data.repeat(20, 1), labels.repeat(20), Penalty(), 20)
+        once = solve(data, labels, CLASSES, Penalty())
+        often = solve(data.repeat(20, 1), labels.repeat(20), CLASSES, Penalty(), 20)
         for name, weight in once.items():
             torch.testing.assert_close(often[name], weight, rtol=1e-3, atol=1e-4)
 
@@ -259,9 +271,8 @@ def test_logistic_regression_is_scikit_learns(classes: int) -> None:
     generator = torch.Generator().manual_seed(2)
     labels = torch.arange(200) % classes
     data = torch.randn(200, 6, generator=generator) + torch.randn(8, 6, generator=generator)[labels]
-    model = FusionModel(
-        ModelSettings("logistic", {"audio": 6}), solve_logistic(data, labels, Penalty(regularisation=10.0))
-    )
+    solved = solve_logistic(data, labels, CLASSES, Penalty(regularisation=10.0))
+    model = FusionModel(ModelSettings("logistic", {"audio": 6}, CLASSES), solved)
     reference = LogisticRegression(C=0.1, max_iter=2000).fit(data, labels)
     ours = model({"audio": data}).softmax(1).detach().numpy()
     np.testing.assert_allclose(ours[:, :classes], reference.predict_proba(data), atol=1e-5)

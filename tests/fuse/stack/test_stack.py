@@ -22,12 +22,13 @@ from fuse.stack.width import cut, measure
 
 WIDTHS = {"audio": 9, "video": 6, "face": 4}
 CLIPS = 120
+CLASSES = 8
 
 
-def cached(absent: bool = False, variants: bool = False) -> CachedRows:
+def cached(absent: bool = False, variants: bool = False, classes: int = CLASSES) -> CachedRows:
     generator = torch.Generator().manual_seed(3)
-    labels_N = torch.arange(CLIPS) % 8
-    centres = torch.randn(8, sum(WIDTHS.values()), generator=generator)
+    labels_N = torch.arange(CLIPS) % classes
+    centres = torch.randn(classes, sum(WIDTHS.values()), generator=generator)
     rows_ND = centres[labels_N] + torch.randn(CLIPS, sum(WIDTHS.values()), generator=generator)
     absent_Nm = torch.rand(CLIPS, 3, generator=generator) < 0.2 if absent else None
     drawn = {}
@@ -56,7 +57,13 @@ def job(number: int) -> Job:
 
 
 def shape(head: str, **more: object) -> ModelSettings:
-    return replace(ModelSettings(head, WIDTHS, hidden=16), **more)  # type: ignore[arg-type]
+    return replace(ModelSettings(head, WIDTHS, CLASSES, hidden=16), **more)  # type: ignore[arg-type]
+
+
+def uar_of(predicted_N: torch.Tensor, labels_N: torch.Tensor) -> float:
+    """Mean recall, over however many classes there are."""
+    right_N = (predicted_N == labels_N).double()
+    return float(torch.stack([right_N[labels_N == label].mean() for label in set(labels_N.tolist())]).mean())
 
 
 def assert_same(one: Fitted, other: Fitted) -> None:
@@ -77,15 +84,30 @@ def test_a_head_in_a_stack_of_64_equals_the_head_alone_after_20_epochs(head: str
         assert_same(together[number], fit_stack(settings, rows, [jobs[number]], schedule)[0])
 
 
-def test_at_the_cards_widths_not_a_bit_differs() -> None:
+def test_at_the_widths_of_the_default_recipe_not_a_bit_differs() -> None:
     generator = torch.Generator().manual_seed(0)
     widths = {"audio": 768, "video": 768, "text": 768}
-    rows = CachedRows(widths, torch.randn(96, 2304, generator=generator), None, torch.arange(96) % 8, {})
+    rows = CachedRows(widths, torch.randn(96, 2304, generator=generator), None, torch.arange(96) % CLASSES, {})
     jobs = [Job(tuple(range(70)), tuple(range(70, 96)), seed=seed, lr=1e-3) for seed in range(6)]
-    together = fit_stack(ModelSettings("mlp", widths), rows, jobs, Schedule(3, 32))
-    alone = fit_stack(ModelSettings("mlp", widths), rows, jobs[4:5], Schedule(3, 32))[0]
+    together = fit_stack(ModelSettings("mlp", widths, CLASSES), rows, jobs, Schedule(3, 32))
+    alone = fit_stack(ModelSettings("mlp", widths, CLASSES), rows, jobs[4:5], Schedule(3, 32))[0]
     for name, tensor in together[4].model.state_dict().items():
         assert torch.equal(tensor, alone.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_learns_any_number_of_classes(head: str, classes: int) -> None:
+    """Every label of training is among what it then predicts; with eight fixed, label 8 was out of range."""
+    rows = cached(classes=classes)
+    seen = replace(rows, rows_ND=2 * rows.rows_ND)
+    one = Job(tuple(range(CLIPS)), tuple(range(CLIPS)), lr=3e-2, dropout=0.0)
+    fitted = fit_stack(shape(head, classes=classes), seen, [one, replace(one, seed=1)], Schedule(40, 30))
+    for each in fitted:
+        predicted = each.model(seen.raw(range(CLIPS))).argmax(1)
+        assert set(predicted.tolist()) <= set(range(classes))
+        assert max(each.history.validation_uar) > 0.8
+        assert max(each.history.validation_uar) == pytest.approx(uar_of(predicted, seen.labels_N))
 
 
 @pytest.mark.parametrize("head", [name for name, head in HEADS.items() if head.solve is None])
@@ -138,7 +160,7 @@ def test_the_same_training_as_torchs_own_adamw_and_cosine() -> None:
     rows, one = cached(), replace(job(0), lr=3e-3, dropout=0.0, standardise=False, train=tuple(range(48)))
     settings = shape("linear", dropout=0.0)
     start = draw_weights(settings, one.seed)
-    layer = torch.nn.Linear(19, 8)
+    layer = torch.nn.Linear(19, CLASSES)
     layer.weight.data, layer.bias.data = start["out_weight"].clone(), start["out_bias"].clone()
     adamw = torch.optim.AdamW(layer.parameters(), lr=one.lr, weight_decay=one.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, 3 * 3)
