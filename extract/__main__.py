@@ -21,7 +21,7 @@ from configs.loader import dump_config
 from configs.schema.features import FeaturesConfig
 from extract.run.failures import failed_clips, pending_rows, summary, write_failures
 from extract.run.plan import Plan, lacks_media, make_plan, prepare_stores
-from extract.run.sources import check_sources
+from extract.run.sources import check_sources, look_for_files
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ def run(config: FeaturesConfig) -> int:
         reset = check_sources(plan)
         if reset:
             print(f"{reset} units are computed again: their media files changed or are retried")
+        missing = look_for_files(plan)
+        if missing:
+            print(f"note: {missing}")
         pending, decoded = pending_rows(plan), 0
         if pending or any(lacks_media(plan, unit) for unit in plan.units):
             decoded = _launch(plan, interruption, ranks, lock)

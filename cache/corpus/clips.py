@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from cache.corpus.paths import meant_path
+from cache.corpus.sheet import read_rows
 from cache.files.atomic import write_atomic
 
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -72,7 +73,7 @@ def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:
         )
     if not root.is_dir():
         raise ValueError(f"corpus_root {root} is not a folder")
-    rows = _read_rows(metadata)
+    rows = read_rows(metadata, REQUIRED)
     clips = tuple(_clip(metadata, line, row, root) for line, row in rows)
     _refuse_duplicates(metadata, clips)
     return Corpus(root, clips)
@@ -87,24 +88,6 @@ def write_metadata(clips: Iterable[Clip], path: Path) -> None:
     write_atomic(path, text.getvalue())
 
 
-def _read_rows(metadata: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        text = metadata.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise ValueError("it contains a NUL byte")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows = [(reader.line_num, dict(row)) for row in reader]
-        header: Sequence[str] = reader.fieldnames or ()
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {error}") from error
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        raise ValueError(f"{metadata} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
-    if not rows:
-        raise ValueError(f"{metadata} lists no clips")
-    return rows
-
-
 def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:
     where = f"{metadata} line {line}"
     values = {field.name: (row.get(field.name) or "").strip() for field in fields(Clip)}
@@ -115,19 +98,10 @@ def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:
         raise ValueError(f"{where}: unknown label {values['label']!r}; known: {', '.join(LABELS)}")
     # Hashes are compared as text, and some tools write them in capitals.
     known = {"speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
-    clip = Clip(**{**values, **known})
-    _refuse_escape(where, clip.path, root)
-    return clip
-
-
-def _refuse_escape(where: str, path: str, root: Path) -> None:
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts:
-        raise ValueError(f"{where}: path {path!r} must be relative to the corpus root and stay inside it")
-    # A link that leaves the root would let a manifest read any file of the machine.
-    real_root = os.path.realpath(root)
-    if os.path.commonpath([real_root, os.path.realpath(root / path)]) != real_root:
-        raise ValueError(f"{where}: path {path!r} leads out of the corpus root {root}; copy the file into it")
+    try:
+        return Clip(**{**values, **known, "path": meant_path(root, values["path"])})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _refuse_duplicates(metadata: Path, clips: Sequence[Clip]) -> None:

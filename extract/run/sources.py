@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.corpus.clips import Clip
+from cache.corpus.paths import missing_files
 from cache.features.store import State
 from cache.features.units import unit_rows
 from cache.media import Source
-from extract.run.plan import Job, Plan
+from extract.run.plan import Job, Plan, lacks_media
 
 
 def check_sources(plan: Plan) -> int:
@@ -30,8 +31,28 @@ def check_sources(plan: Plan) -> int:
     return reset
 
 
+def look_for_files(plan: Plan) -> str:
+    """One line on the files that this run is to read and that are missing or empty; "" if there is none.
+
+    They are failed clips like any other; but whoever gave a wrong root should not learn it hours later.
+
+    Raises:
+        ValueError: every file that is to be read is missing.
+    """
+    paths = [
+        clip.path
+        for unit in plan.units
+        if (plan.pending(unit) and not plan.media.has_unit(unit)) or lacks_media(plan, unit)
+        for clip in _clips(plan, unit)
+    ]
+    line = missing_files(plan.corpus.root, paths)
+    if line and not any((plan.corpus.root / path).exists() for path in paths):
+        raise ValueError(f"{line}; set corpus_root to the folder that they start from, or mend the column path")
+    return line
+
+
 def _changed(plan: Plan, unit: int, rows: range) -> bool:
-    clips = plan.corpus.clips[rows.start : rows.stop]
+    clips = _clips(plan, unit)
     if plan.media.has_unit(unit):
         return _media_changed(plan, unit, clips)
     # The decoded media were deleted, or other ones are asked for: the stores themselves say what they hold.
@@ -39,6 +60,11 @@ def _changed(plan: Plan, unit: int, rows: range) -> bool:
     recorded = [_recorded_hashes(plan, job, rows) for job in finished]
     now = [Source.of(plan.corpus.source(clip)).sha256 for clip in clips] if finished else []
     return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
+
+
+def _clips(plan: Plan, unit: int) -> Sequence[Clip]:
+    rows = unit_rows(len(plan.corpus.clips), unit)
+    return plan.corpus.clips[rows.start : rows.stop]
 
 
 def _recorded_hashes(plan: Plan, job: Job, rows: range) -> list[str]:

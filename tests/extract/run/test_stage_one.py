@@ -78,6 +78,8 @@ def test_failures_are_listed_with_their_reason(undisturbed: Done) -> None:
 def test_the_summary_counts_and_names(undisturbed: Done) -> None:
     lines = [" ".join(line.split()) for line in undisturbed.output.splitlines()]
     assert f"{undisturbed.folder}: 20 clips" in lines
+    missing = "1 of 20 files are missing, first: clips/c17.mp4; 1 of 20 files are empty, first: clips/c02.mp4"
+    assert any(line.startswith(f"note: {missing}; paths start from") for line in lines)
     random = "(random weights: for plumbing, not for results)"
     assert f"clean audio/wav2vec2 16 done, 3 failed, 1 absent {random}" in lines
     assert f"noise-white-0db audio/wav2vec2 16 done, 3 failed, 1 absent {random}" in lines
@@ -362,6 +364,16 @@ def test_another_corpus_is_refused(site: Site, capsys: pytest.CaptureFixture[str
     write_metadata(corpus.clips[1:], site.root / "corpus/fewer.csv")
     assert in_process(site, "alone", f"corpus={site.root}/corpus/fewer.csv") == 2
     assert "holds features of other clips than this corpus lists" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_wrong_root_is_one_line_before_anything_starts(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once each clip of the corpus failed by itself, hours long."""
+    assert in_process(site, "nowhere", f"corpus_root={site.root}/encoders") == 2
+    said = capsys.readouterr()
+    assert "20 of 20 files are missing, first: clips/c00.mp4; paths start from" in said.err
+    assert "set corpus_root to the folder that they start from" in said.err
+    assert not list((site.root / "nowhere").glob("media/*"))
 
 
 @pytest.mark.usefixtures("_signals", "alone")

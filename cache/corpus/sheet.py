@@ -1,0 +1,98 @@
+"""A metadata.csv as people's programs write it, read strictly: what is plain is read, what would be a guess is refused.
+
+Plain are a byte order mark, any line ends, columns in capitals or with spaces around ("Clip_ID", " Path"), semicolons
+or tabs between cells where commas make no header, and lines of empty cells at the end of a spreadsheet. Refused, with
+the line, are text that is not UTF-8 and a line with more cells than the header has names: there a cell that holds an
+unquoted comma would move all cells after it into columns that are not theirs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+DELIMITERS = (",", ";", "\t")
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+Row = tuple[int, dict[str, str]]
+
+
+def read_rows(metadata: Path, required: Sequence[str]) -> list[Row]:
+    """Line numbers and cells by column of every line that is not empty.
+
+    Raises:
+        ValueError: one line naming the file, the line where it is known, what was found and what to do.
+    """
+    text = _text(metadata)
+    delimiter = _delimiter(text, required)
+    try:
+        rows = list(_rows(metadata, text, delimiter, required))
+    except csv.Error as error:
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {error}") from error
+    if not rows:
+        raise ValueError(f"{metadata} lists no clips")
+    return rows
+
+
+def _text(metadata: Path) -> str:
+    content = metadata.read_bytes()
+    if content.startswith(UTF_16_MARKS):
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: it is UTF-16; save it again as CSV in UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {_foreign(content, error.start)}") from error
+    if "\0" in text:
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: it contains a NUL byte")
+    return text
+
+
+def _foreign(content: bytes, position: int) -> str:
+    """Where the first byte stands that is not UTF-8, and what it would be in the commonest other encoding."""
+    line = content.count(b"\n", 0, position) + 1
+    byte = content[position : position + 1]
+    meant = byte.decode("cp1252", errors="ignore")
+    guess = f" (in Windows' cp1252 it would be {meant!r})" if meant.isprintable() and meant else ""
+    return f"line {line} holds byte 0x{byte.hex()}{guess}; save the file again as CSV in UTF-8"
+
+
+def _delimiter(text: str, required: Sequence[str]) -> str:
+    """What stands between cells: the first under which the header has every required name, else a comma."""
+    header = text.splitlines()[0] if text else ""
+    for delimiter in DELIMITERS:
+        if set(required) <= {_name(cell) for cell in header.split(delimiter)}:
+            return delimiter
+    return ","
+
+
+def _rows(metadata: Path, text: str, delimiter: str, required: Sequence[str]) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header = [_name(cell) for cell in next(reader, [])]
+    _check_header(metadata, header, required)
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"{metadata} line {reader.line_num}"
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise ValueError(
+                f"{where} has {len(cells)} cells and the header {len(header)}; "
+                f'a cell that contains "{delimiter}" must stand in double quotes'
+            )
+        yield reader.line_num, dict(zip(header, cells, strict=False))
+
+
+def _check_header(metadata: Path, header: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in header]
+    if missing:
+        found = f"; found: {', '.join(header)[:200]}" if any(header) else ""
+        raise ValueError(f"{metadata} has no column {', '.join(missing)}; it needs {', '.join(required)}{found}")
+    twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+    if twice:
+        raise ValueError(f"{metadata} has the column {twice[0]} twice; each may stand there once")
+
+
+def _name(cell: str) -> str:
+    """A column's name without its writer's habits: " Clip ID" and "clip_id" are one column."""
+    return cell.strip().strip('"').strip().casefold().replace(" ", "_").replace("-", "_")
