@@ -1,7 +1,7 @@
 """Clips and the corpus they form: `metadata.csv`, read strictly.
 
 Required columns: clip_id, path, label, speaker. Known optional ones are the other fields of `Clip`;
-any further column is ignored.
+any further column is ignored. Which labels there are is said in `cache.corpus.labels`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from cache.corpus.labels import label_set, normal_label, unprintable
 from cache.corpus.paths import meant_path
+from cache.corpus.ravdess import LABELS as LABELS
 from cache.corpus.sheet import read_rows
 from cache.files.atomic import write_atomic
 
-LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 REQUIRED = ("clip_id", "path", "label", "speaker")
 
 
@@ -41,10 +42,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Clips in the order of their manifest, and the folder their paths start from."""
+    """Clips in the order of their manifest, the folder their paths start from, and the label set in its order."""
 
     root: Path
     clips: tuple[Clip, ...]
+    labels: tuple[str, ...]
 
     def source(self, clip: Clip) -> Path:
         """The clip's media file."""
@@ -76,7 +78,8 @@ def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:
     rows = read_rows(metadata, REQUIRED)
     clips = tuple(_clip(metadata, line, row, root) for line, row in rows)
     _refuse_duplicates(metadata, clips)
-    return Corpus(root, clips)
+    label_at = {line: clip.label for (line, _), clip in zip(rows, clips, strict=True)}
+    return Corpus(root, clips, label_set(metadata, [clip.clip_id for clip in clips], label_at))
 
 
 def write_metadata(clips: Iterable[Clip], path: Path) -> None:
@@ -94,10 +97,11 @@ def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:
     empty = [name for name in REQUIRED if not values[name]]
     if empty:
         raise ValueError(f"{where}: {', '.join(empty)} is empty")
-    if values["label"] not in LABELS:
-        raise ValueError(f"{where}: unknown label {values['label']!r}; known: {', '.join(LABELS)}")
+    label = normal_label(values["label"])
+    if strange := unprintable(label):
+        raise ValueError(f"{where}: label {label!r} holds the character {strange}; take it out")
     # Hashes are compared as text, and some tools write them in capitals.
-    known = {"speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
+    known = {"label": label, "speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
     try:
         return Clip(**{**values, **known, "path": meant_path(root, values["path"])})
     except ValueError as error:

@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import PurePath
 
-from cache.corpus.clips import LABELS, Clip
-
+# Its emotions, in the order of their codes.
+LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ACTORS = tuple(range(1, 25))
 STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 
@@ -73,19 +73,27 @@ class RavdessName:
         """Odd actors are male, even ones female."""
         return "male" if int(self.actor) % 2 else "female"
 
-    def clip(self, path: str) -> Clip:
-        """The clip of this name, its file at `path` below the corpus root."""
-        return Clip(
-            clip_id=self.stem,
-            path=path,
-            label=self.emotion,
-            speaker=self.actor,
-            statement=self.statement,
-            intensity=self.intensity,
-            repetition=self.repetition,
-            sex=self.sex,
-            split=next(split for split, actors in HOLDOUT.items() if int(self.actor) in actors),
-        )
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the name says, by column of metadata.csv: all of a `Clip` but its path."""
+        return {
+            "clip_id": self.stem,
+            "label": self.emotion,
+            "speaker": self.actor,
+            "statement": self.statement,
+            "intensity": self.intensity,
+            "repetition": self.repetition,
+            "sex": self.sex,
+            "split": next(split for split, actors in HOLDOUT.items() if int(self.actor) in actors),
+        }
+
+
+def is_ravdess_id(clip_id: str) -> bool:
+    """Whether a clip id is the stem of one of RAVDESS's file names."""
+    try:
+        return parse_ravdess_name(clip_id).stem == clip_id
+    except ValueError:
+        return False
 
 
 def parse_ravdess_name(file: str | PurePath) -> RavdessName:

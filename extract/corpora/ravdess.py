@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cache.corpus.clips import LABELS, Clip, write_metadata
-from cache.corpus.ravdess import RavdessName, parse_ravdess_name
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS, RavdessName, parse_ravdess_name
 from configs.schema.corpora import CorpusConfig
 
 # A clip with a picture or only a sound, told by the container: people extract 01-...wav from 01-...mp4.
@@ -64,7 +64,7 @@ def list_clips(folder: Path, root: Path, channels: Collection[str] = ("speech",)
     if not kept:
         raise ValueError(f"{folder} holds none of the chosen clips{_skips(skipped)}{_song_hint(found, channels)}")
     _refuse_repeats(folder, kept)
-    clips = (item.name.clip(str(item.path)) for item in kept)
+    clips = (Clip(path=str(item.path), **item.name.metadata) for item in kept)
     return Listing(tuple(sorted(clips, key=lambda clip: clip.clip_id)), skipped)
 
 

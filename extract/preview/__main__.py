@@ -110,7 +110,7 @@ def _conditions(config: PreviewConfig, corpus: Corpus | None) -> tuple[tuple[Con
 def _source(config: PreviewConfig, corpus: Corpus | None, kind: str) -> Mapping[str, NoiseSource]:
     if corpus is None and kind == "noise-babble":
         raise ValueError("noise-babble needs other people's voices: give corpus=metadata.csv")
-    return noise_sources(config.noise, corpus or Corpus(Path(), ()), [kind]).by_kind
+    return noise_sources(config.noise, corpus or Corpus(Path(), (), ()), [kind]).by_kind
 
 
 def _decoded(config: PreviewConfig, path: Path) -> Media:

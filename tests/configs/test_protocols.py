@@ -26,7 +26,7 @@ THREE = CyclicGroups((("1",), ("2",), ("3", "4")))
 def ravdess(emotions: tuple[str, ...] = ("happy", "sad")) -> list[Clip]:
     said = product(emotions, STATEMENTS, "12", map(str, ACTORS))
     names = [RavdessName("audio-only", "speech", *said[:1], "normal", *said[1:]) for said in said]
-    return [name.clip(f"{name.stem}.wav") for name in names]
+    return [Clip(path=f"{name.stem}.wav", **name.metadata) for name in names]
 
 
 @st.composite

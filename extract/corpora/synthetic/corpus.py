@@ -18,8 +18,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from cache.corpus.clips import LABELS, Clip, write_metadata
-from cache.corpus.ravdess import STATEMENTS, RavdessName, parse_ravdess_name
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS, STATEMENTS, RavdessName, parse_ravdess_name
 from cache.files.atomic import revealed
 from configs.command.progress import Progress
 from extract.corpora.synthetic.face import FRAMES_PER_SECOND, HEIGHT, WIDTH, draw_look, perform
@@ -88,7 +88,7 @@ def synthesise(clip_id: str, seed: int) -> tuple[npt.NDArray[np.float32], npt.ND
 
 def _clip(speaker: int, label: str, statement: str, repetition: int) -> Clip:
     name = RavdessName("audio-video", "speech", label, "normal", statement, str(repetition), str(speaker))
-    return name.clip(f"Actor_{speaker:02d}/{name.stem}.mp4")
+    return Clip(path=f"Actor_{speaker:02d}/{name.stem}.mp4", **name.metadata)
 
 
 def _spread(write: partial[None], clips: list[Clip], processes: int) -> Iterator[None]:

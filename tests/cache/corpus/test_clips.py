@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cache.corpus.clips import LABELS, Clip, normal_speaker, read_corpus, write_metadata
+from cache.corpus.clips import Clip, normal_speaker, read_corpus, write_metadata
+from cache.corpus.ravdess import LABELS
 
 HEADER = "clip_id,path,label,speaker"
 
@@ -108,7 +109,10 @@ def test_a_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
         ((HEADER,), "lists no clips"),
         ((HEADER, "a,a.mp4,sad,"), "line 2: speaker is empty"),
         ((HEADER, "a,a.mp4"), "line 2: label, speaker is empty"),
-        ((HEADER, "a,a.mp4,Sad,1"), "line 2: unknown label 'Sad'; known: neutral, calm"),
+        (
+            (HEADER, "01-01-04-01-01-01-01,a.mp4,Sad,1"),
+            r"line 2: unknown label 'Sad' \(did you mean sad\?\); known",
+        ),
         ((HEADER, "a,a.mp4,sad,1", "a,b.mp4,sad,1"), "clip_id 'a' appears twice"),
         ((HEADER, "a,a.mp4,sad,1", "b,a.mp4,sad,1"), "path 'a.mp4' appears twice"),
         ((HEADER, "a,/etc/passwd,sad,1"), "must be relative to the corpus root"),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.corpus.clips import LABELS, Clip
-from cache.corpus.ravdess import HOLDOUT, VALUES, RavdessName, parse_ravdess_name
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import HOLDOUT, LABELS, VALUES, RavdessName, is_ravdess_id, parse_ravdess_name
 from configs.schema.protocols import load_protocol
 
 names = (
@@ -23,7 +23,7 @@ names = (
 def test_the_example_of_the_paper() -> None:
     name = parse_ravdess_name("somewhere/Actor_12/03-01-06-01-02-01-12.wav")
     assert name == RavdessName("audio-only", "speech", "fearful", "normal", "Dogs are sitting by the door", "1", "12")
-    assert name.clip("Actor_12/03-01-06-01-02-01-12.wav") == Clip(
+    assert Clip(path="Actor_12/03-01-06-01-02-01-12.wav", **name.metadata) == Clip(
         clip_id="03-01-06-01-02-01-12",
         path="Actor_12/03-01-06-01-02-01-12.wav",
         label="fearful",
@@ -50,9 +50,9 @@ def test_sex_follows_the_parity_of_the_actor(actor: str, sex: str) -> None:
 @given(name=names)
 def test_every_name_survives_the_round_trip(file: str, name: RavdessName) -> None:
     assert parse_ravdess_name(file.format(name.stem)) == name
-    clip = name.clip("x")
-    assert clip.clip_id == name.stem
-    assert clip.speaker == str(int(name.stem[-2:]))
+    assert is_ravdess_id(name.stem)
+    assert name.metadata["clip_id"] == name.stem
+    assert name.metadata["speaker"] == str(int(name.stem[-2:]))
 
 
 @given(names, names)
@@ -118,5 +118,5 @@ def test_the_split_column_is_the_holdout_protocol() -> None:
     for part, actors in HOLDOUT.items():
         assert getattr(fold, part) == tuple(map(str, actors))
     for actor in VALUES["actor"]:
-        clip = RavdessName("audio-video", "speech", "happy", "strong", VALUES["statement"][0], "2", actor).clip("x")
-        assert clip.split == fold.part_of(actor)
+        name = RavdessName("audio-video", "speech", "happy", "strong", VALUES["statement"][0], "2", actor)
+        assert name.metadata["split"] == fold.part_of(actor)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cache.corpus.clips import LABELS, Corpus, read_corpus
-from cache.corpus.ravdess import STATEMENTS, parse_ravdess_name
+from cache.corpus.clips import Clip, Corpus, read_corpus
+from cache.corpus.ravdess import LABELS, STATEMENTS, parse_ravdess_name
 from extract.corpora.synthetic.corpus import corpus_clips, synthesise, write_corpus
 from extract.corpora.synthetic.face import FRAMES_PER_SECOND, HEIGHT, WIDTH, draw_look, perform
 from extract.corpora.synthetic.voice import CONTROL_HZ, PROSODY, SAMPLE_RATE_HZ, Utterance, draw_voice, speak
@@ -57,7 +57,7 @@ def test_metadata_says_what_the_names_say(corpus: Corpus) -> None:
     assert len({(clip.label, clip.statement) for clip in corpus.clips}) == len(corpus.clips) == 4
     for clip in corpus.clips:
         name = parse_ravdess_name(clip.path)
-        assert name.clip(clip.path) == clip
+        assert Clip(path=clip.path, **name.metadata) == clip
         assert clip.path == f"Actor_23/{name.stem}.mp4"
         assert (clip.sex, clip.split, clip.intensity) == ("male", "test", "normal")
     files = {path.relative_to(corpus.root).as_posix() for path in corpus.root.rglob("*") if path.is_file()}
