@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cache.conditions import CLEAN, MODALITIES, parse_joint
 from cache.corpus.clips import LABELS, Clip
+from cache.features.provenance import Origin, refuse_mixing
 from cache.features.store import FeatureStore, State, open_store
 
 Layers = int | str | tuple[int, int]
@@ -32,6 +33,7 @@ class FeatureTable:
         condition: name of the condition.
         changed: modalities whose rows are not those of clean clips.
         mixed: modality to the number of layers that stand side by side to be mixed by learned weights.
+        origins: by modality, which array its rows come from and how they were made.
     """
 
     clips: tuple[Clip, ...]
@@ -42,6 +44,7 @@ class FeatureTable:
     condition: str
     mixed: Mapping[str, int] = field(default_factory=dict)
     changed: frozenset[str] = frozenset()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -83,7 +86,8 @@ def load_table(
     for that, else from clean.
 
     Raises:
-        ValueError: features are missing, pending or damaged; with the command that makes them.
+        ValueError: features are missing, pending or damaged, with the command that makes them; or those of the
+            condition were made otherwise than those of clean clips (see `cache.features.provenance`).
     """
     columns = {
         name: _column(features_dir, clips, name, condition, layers_of(name, layers), (encoders or {}).get(name))
@@ -99,6 +103,7 @@ def load_table(
         condition,
         {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
         frozenset(name for name, column in columns.items() if column.changed),
+        {name: column.origin for name, column in columns.items()},
     )
     kept = [clip.clip_id for clip, bad in zip(clips, failed, strict=True) if not bad]
     if not kept:
@@ -127,6 +132,7 @@ class _Column:
     random_weights: bool
     layers: int
     changed: bool
+    origin: Origin
 
 
 def _column(
@@ -135,6 +141,8 @@ def _column(
     store = _store_of(features_dir, modality, condition)
     path = f"{modality}/{_encoder_of(store, modality, encoder)}"
     store.refuse_broken_metadata(path)
+    if store.path.stem != CLEAN:
+        _refuse_other_than_clean(store, path, layers, encoder)
     rows = _rows(store, clips)
     states = store.states(path)[rows]
     if (states == State.PENDING).any():
@@ -154,7 +162,27 @@ def _column(
         random,
         len(store.layers(path)),
         store.path.stem != CLEAN,
+        _origin(store, path, layers),
     )
+
+
+def _origin(store: FeatureStore, path: str, layers: Layers) -> Origin:
+    return Origin.of(f"{store.path} {path}", store.provenance(path), _used(layers, store.layers(path)))
+
+
+def _refuse_other_than_clean(store: FeatureStore, path: str, layers: Layers, wanted: str | None) -> None:
+    """Refuse a condition's features that were made otherwise than those of clean clips, where there are any.
+
+    An encoder that is named, and that clean clips lack, is compared with nothing here.
+    """
+    modality, _, encoder = path.partition("/")
+    clean = open_store(store.path.with_name(f"{CLEAN}.zarr"))
+    known = [name for name in clean.encoders(modality) if name == encoder or wanted is None]
+    if known:
+        other = f"{modality}/{encoder if encoder in known else known[0]}"
+        clean.refuse_broken_metadata(other)
+        remedy = f"delete {store.path / path} and make it again with the settings of {CLEAN}"
+        refuse_mixing(modality, _origin(store, path, layers), _origin(clean, other, layers), remedy)
 
 
 def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore:
@@ -243,10 +271,12 @@ def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.floa
 
 
 def _chosen(store: FeatureStore, path: str, layers: Layers, stored: Sequence[int]) -> Sequence[int]:
-    """Numbers of the layers that are meant; `mean`, `mix` and `last` are of those that stage one kept."""
-    if layers in ("mean", MIX, "last"):
-        return stored[-1:] if layers == "last" else stored
-    chosen = layer_numbers(layers, len(stored))
+    """Numbers of the layers that are meant.
+
+    Raises:
+        ValueError: stage one did not keep them.
+    """
+    chosen = _used(layers, stored)
     if not chosen or not set(chosen) <= set(stored):
         every = list(stored) == list(range(len(stored)))
         known = f"{stored[0]} to {stored[-1]}" if every and len(stored) > 1 else ", ".join(map(str, stored))
@@ -256,6 +286,13 @@ def _chosen(store: FeatureStore, path: str, layers: Layers, stored: Sequence[int
             f"for one modality with layers={{{modality}: {stored[-1]}}}"
         )
     return chosen
+
+
+def _used(layers: Layers, stored: Sequence[int]) -> Sequence[int]:
+    """Numbers of the layers that are meant; `mean`, `mix` and `last` are of those that stage one kept."""
+    if layers in ("mean", MIX, "last"):
+        return stored[-1:] if layers == "last" else stored
+    return layer_numbers(layers, len(stored))
 
 
 def layer_numbers(layers: Layers, count: int) -> tuple[int, ...]:

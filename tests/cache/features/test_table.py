@@ -35,6 +35,7 @@ def write(
     features_dir: Path,
     condition: str,
     modality: str,
+    /,
     clips: Sequence[Clip] = CLIPS,
     states: Mapping[str, State] | None = None,
     encoder: str = "tiny",
@@ -216,6 +217,65 @@ def test_a_modality_imported_for_both_parts_of_a_joint_condition_is_not_guessed(
     assert_features(load_table(tmp_path, CLIPS, ("face",), "occlude-block-50"), "face", "occlude-block-50")
     with pytest.raises(ValueError, match="face was imported for noise-white-0db and occlude-block-50"):
         load_table(tmp_path, CLIPS, ("face",), "noise-white-0db+occlude-block-50")
+
+
+# Features that were made differently
+
+
+def differently(folder: Path, clean: dict[str, Any], noisy: dict[str, Any], **more: Any) -> FeatureTable:
+    write(folder, "clean", "audio", **clean)
+    write(folder, "noise-white-0db", "audio", **noisy)
+    return load_table(folder, CLIPS, ("audio",), "noise-white-0db", **more)
+
+
+MADE = {"dtype": "float32", "pooling": "mean", "weights_sha256": "a" * 64, "asr": {"model": "tiny.pt"}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"dtype": "bfloat16"}, "dtype bfloat16, not float32"),
+        ({"weights_sha256": "b" * 64}, "weights_sha256 bbbbbbbbbbbb, not aaaaaaaaaaaa"),
+        ({"asr": {"model": "base.pt"}}, r"asr\.model base\.pt, not tiny\.pt"),
+        ({"window": "clip"}, "window clip, not unset"),
+        ({"encoder": "other"}, "encoder other, not tiny"),
+        ({"layers": [0, 1, 5]}, r"layers \[0, 1, 5\], not \[0, 1, 2\]"),
+    ],
+    ids=str,
+)
+def test_a_condition_made_otherwise_than_clean_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    """Equal widths mixed without a word: clean rows of one encoder or precision, noisy rows of another."""
+    told = rf"noise-white-0db\.zarr audio/\w+: .* those of .*clean\.zarr audio/tiny \({said}\), .*; delete .*noise"
+    with pytest.raises(ValueError, match=told) as caught:
+        differently(tmp_path, MADE, {**MADE, **changed})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"condition": {"name": "noise-white-0db"}},
+        {"noise": {"pool_sha256": "b" * 64}},
+        {"libraries": {"torch": "2.9.1"}},
+        {"asr": {"model": "tiny.pt", "libraries": {"torch": "2.9.1"}, "statements_sha256": "b" * 64}},
+        {"device": "cuda"},
+    ],
+    ids=str,
+)
+def test_what_tells_conditions_apart_is_not_compared(tmp_path: Path, changed: dict[str, Any]) -> None:
+    table = differently(tmp_path, {**MADE, "libraries": {"torch": "2.9.0"}}, {**MADE, **changed})
+    assert table.origins["audio"].made["dtype"] == "float32"
+    assert table.origins["audio"].array == f"{tmp_path / 'noise-white-0db.zarr'} audio/tiny"
+
+
+def test_layers_that_are_not_used_may_differ(tmp_path: Path) -> None:
+    table = differently(tmp_path, {"layers": [0, 1, 6]}, {"layers": KEPT}, layers="last")
+    assert table.origins["audio"].made["layers"] == [6]
+
+
+def test_an_encoder_that_clean_clips_lack_is_mixed_with_nothing(tmp_path: Path) -> None:
+    table = differently(tmp_path, MADE, {**MADE, "encoder": "other"}, encoders={"audio": "other"})
+    assert_features(table, "audio", "noise-white-0db")
 
 
 # Rows that are no data
