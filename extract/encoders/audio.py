@@ -10,22 +10,24 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from cache.media import SAMPLE_RATE_HZ
-from extract.encoders.base import DEFAULT, OWN, Array, EncoderOptions, Inputs, NetworkEncoder
+from extract.encoders.base import NetworkEncoder
 from extract.encoders.models import Model
+from extract.encoders.options import DEFAULT, EncoderOptions
+from extract.encoders.preparer import OWN, Array, Inputs, Preparer
 
 
-class SoundEncoder(NetworkEncoder):
-    """An encoder with a feature extractor for 16 kHz waveforms."""
+class SoundPreparer(Preparer):
+    """A feature extractor for 16 kHz waveforms."""
 
-    def __init__(self, model: Model, device: torch.device, options: EncoderOptions = DEFAULT) -> None:
-        """Load the model and its feature extractor.
+    def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
+        """Read the feature extractor's settings.
 
         Raises:
-            ValueError: as `NetworkEncoder`, or it was trained at another sample rate.
+            ValueError: the model was trained at another sample rate.
         """
         from transformers import AutoFeatureExtractor
 
-        super().__init__(model, device, options)
+        super().__init__(model, options)
         self.extractor = AutoFeatureExtractor.from_pretrained(model.folder)
         rate_hz = self.extractor.sampling_rate
         if rate_hz != SAMPLE_RATE_HZ:
@@ -37,9 +39,8 @@ class SoundEncoder(NetworkEncoder):
         return torch.cat([self.extractor(signal, **settings)[name] for signal in signals])
 
 
-class WaveformEncoder(SoundEncoder):
-    """wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477) and its kin: HuBERT (arXiv 2106.07447), WavLM
-    (arXiv 2110.13900), data2vec-audio (arXiv 2202.03555).
+class WaveformPreparer(SoundPreparer):
+    """Of models that take the waveform itself.
 
     Only clips of exactly equal length share a batch, whatever the checkpoint. Those with group norm
     normalise their first layer over time and take no mask, so that padding changes them; data2vec's five
@@ -47,14 +48,18 @@ class WaveformEncoder(SoundEncoder):
     configuration does not tell this last case from wav2vec 2.0 with layer norm, which padding leaves alone.
     """
 
-    poolings = ("mean", "mean_std", "last")
+    def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
+        """Read the feature extractor's settings, and how short a sound the network's convolutions can take."""
+        from transformers import AutoConfig
+
+        super().__init__(model, options)
+        config = AutoConfig.from_pretrained(model.folder)
+        self.shortest_T = _receptive_field(config.conv_kernel, config.conv_stride)
 
     def batch_key(self, signal: Array) -> Hashable:
         """Number of samples."""
-        config = self.network.config
-        shortest = _receptive_field(config.conv_kernel, config.conv_stride)
-        if len(signal) < shortest:
-            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {shortest}")
+        if len(signal) < self.shortest_T:
+            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {self.shortest_T}")
         return len(signal)
 
     def inputs(self, signals: Sequence[Array]) -> Inputs:
@@ -62,27 +67,22 @@ class WaveformEncoder(SoundEncoder):
         return {"input_values": self.extracted(signals, "input_values")}
 
 
-class WhisperEncoder(SoundEncoder):
-    """Encoder half of Whisper (Radford et al. 2022, arXiv 2212.04356): its own 30 s log-mel window,
-    pooled over the tokens that the clip itself fills (one per 320 samples).
-
-    With `window="clip"` the window ends with the clip (rounded up to a token) and the positional embedding is cut
-    there: cheaper by the ratio of the lengths, and only nearly the same, because no padded silence is attended to.
-    """
+class WaveformEncoder(NetworkEncoder):
+    """wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477) and its kin: HuBERT (arXiv 2106.07447), WavLM
+    (arXiv 2110.13900), data2vec-audio (arXiv 2202.03555)."""
 
     poolings = ("mean", "mean_std", "last")
+    preparer_class = WaveformPreparer
 
-    def __init__(self, model: Model, device: torch.device, options: EncoderOptions = DEFAULT) -> None:
-        """Load the encoder and its feature extractor."""
-        super().__init__(model, device, options)
+
+class WhisperPreparer(SoundPreparer):
+    """Log-mel windows of Whisper, 30 s each, or with `window="clip"` rounded up from the clip's length to a token."""
+
+    def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
+        """Read the feature extractor's settings."""
+        super().__init__(model, options)
         self.samples_per_token: int = self.extractor.hop_length * 2
         self.longest_T: int = self.extractor.n_samples
-
-    @staticmethod
-    def tower(network: torch.nn.Module) -> torch.nn.Module:
-        """Without the decoder."""
-        encoder: torch.nn.Module = network.get_encoder()  # type: ignore[operator]
-        return encoder
 
     def batch_key(self, signal: Array) -> Hashable:
         """Every clip fills the same window; windows that end with the clip must be equal."""
@@ -97,6 +97,27 @@ class WhisperEncoder(SoundEncoder):
             settings = {"padding": "longest", "pad_to_multiple_of": self.samples_per_token}
         own_B = torch.tensor([self._tokens(signal) for signal in signals])
         return {"input_features": self.extracted(signals, "input_features", **settings), OWN: own_B}
+
+    def _tokens(self, signal: Array) -> int:
+        return -(-len(signal) // self.samples_per_token)
+
+
+class WhisperEncoder(NetworkEncoder):
+    """Encoder half of Whisper (Radford et al. 2022, arXiv 2212.04356): its own 30 s log-mel window,
+    pooled over the tokens that the clip itself fills (one per 320 samples).
+
+    With `window="clip"` the window ends with the clip and the positional embedding is cut there: cheaper by the
+    ratio of the lengths, and only nearly the same, because no padded silence is attended to.
+    """
+
+    poolings = ("mean", "mean_std", "last")
+    preparer_class = WhisperPreparer
+
+    @staticmethod
+    def tower(network: torch.nn.Module) -> torch.nn.Module:
+        """Without the decoder."""
+        encoder: torch.nn.Module = network.get_encoder()  # type: ignore[operator]
+        return encoder
 
     def states(self, inputs: Inputs) -> Sequence[torch.Tensor]:
         """As transformers computes them; it refuses any window but its own, so that a cut one is computed here."""
@@ -113,18 +134,10 @@ class WhisperEncoder(SoundEncoder):
         states[-1] = network.layer_norm(states[-1])
         return states
 
-    def _tokens(self, signal: Array) -> int:
-        return -(-len(signal) // self.samples_per_token)
 
+class SpectrogramPreparer(SoundPreparer):
+    """Log-mel windows of fixed length, about 10 s: every clip is padded to that."""
 
-class SpectrogramEncoder(SoundEncoder):
-    """Audio spectrogram transformer (Gong et al. 2021, arXiv 2104.01778): a window of fixed length, about 10 s.
-
-    Its feature extractor pads every clip to that window, and it was trained on such padding: the mean is over all
-    tokens, class and distillation tokens included. `cls` is the class token.
-    """
-
-    poolings = ("mean", "mean_std", "cls")
     # Its log-mel frames are 25 ms long, 10 ms apart.
     FRAME_T, HOP_T = 400, 160
 
@@ -140,6 +153,17 @@ class SpectrogramEncoder(SoundEncoder):
     def inputs(self, signals: Sequence[Array]) -> Inputs:
         """Waveforms (T,), up to the window's length."""
         return {"input_values": self.extracted(signals, "input_values")}
+
+
+class SpectrogramEncoder(NetworkEncoder):
+    """Audio spectrogram transformer (Gong et al. 2021, arXiv 2104.01778).
+
+    It was trained on clips padded to its window: the mean is over all tokens, class and distillation tokens
+    included. `cls` is the class token.
+    """
+
+    poolings = ("mean", "mean_std", "cls")
+    preparer_class = SpectrogramPreparer
 
 
 def _too_long(samples: int, longest: int) -> str:

@@ -1,4 +1,4 @@
-"""What an encoder is: a frozen network, its options, and how tokens become one row.
+"""What an encoder is: a preparer, a frozen network, and how the network's tokens become one row.
 
 A row depends on its clip and the encoder alone: clips share a batch only when nothing has to be
 padded, so the batch equals the plain transformers call on each clip.
@@ -8,105 +8,69 @@ Shape letters: B clips, L layers (embedding output first), N tokens, D width.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from extract.encoders.convolutions import convolve_in_float32
 from extract.encoders.loading import load_network, multiply_exactly
 from extract.encoders.models import Model
+from extract.encoders.options import DEFAULT, EncoderOptions
+from extract.encoders.preparer import OWN, Array, Inputs, Preparer
 
-Array = npt.NDArray[Any]
-Inputs = dict[str, torch.Tensor]
 ALL_LAYERS = slice(None)
-# The input that counts each clip's own tokens. It stays on the CPU in stage one: reading it would wait for the GPU.
-OWN = "own_B"
 
 
-@dataclass(frozen=True)
-class EncoderOptions:
-    """How an encoder is run and what is kept of it.
+class Preparing(Protocol):
+    """What stage one asks of a preparer."""
 
-    Attributes:
-        pooling: over a clip's own tokens: `mean`; `mean_std`, mean and population standard deviation side by
-            side; `last`, the last token; `cls`, the class token.
-        layers: `all`, or the numbers of the hidden states that are kept.
-        compute: number format of weights and activations; pooling is in float32 always.
-        window: `30s`, as Whisper was trained, or `clip`: its window ends with the clip. Others have no window.
-    """
+    def batch_key(self, signal: Any) -> Hashable:
+        """As in `Preparer`."""
 
-    pooling: str = "mean"
-    layers: str | tuple[int, ...] = "all"
-    compute: str = "float32"
-    window: str = "30s"
-
-    @property
-    def exact(self) -> EncoderOptions:
-        """The same rows without approximation: what a deviation is measured against."""
-        return replace(self, compute="float32", window="30s")
-
-    def stored(self, model: Model) -> tuple[int, ...]:
-        """Numbers of the hidden states of `model` that are kept.
-
-        Raises:
-            ValueError: it has no such layer.
-        """
-        if isinstance(self.layers, str):
-            return tuple(range(model.layers))
-        if not self.layers or min(self.layers) < 0 or max(self.layers) >= model.layers:
-            raise ValueError(f"layers={list(self.layers)}: {model.name} has layers 0 to {model.layers - 1}")
-        return self.layers
-
-
-DEFAULT = EncoderOptions()
+    def prepare(self, signals: Sequence[Any]) -> Any:
+        """What `encode_prepared` takes; may run in another thread."""
 
 
 class Encoder(Protocol):
-    """One frozen model. `prepare`, `encode_prepared` and `encode` take clips that agree in `batch_key`."""
+    """One frozen model. `encode_prepared` and `encode` take clips that agree in the preparer's `batch_key`."""
 
     device: torch.device
 
-    def batch_key(self, signal: Any) -> Hashable:
-        """Clips with equal keys may share a batch.
-
-        Raises:
-            ValueError: the signal cannot be encoded; that clip fails.
-        """
-
-    def prepare(self, signals: Sequence[Any]) -> Any:
-        """The half of `encode` that needs no network: may run in another thread."""
+    @property
+    def preparer(self) -> Preparing:
+        """The half that is no network."""
 
     def encode_prepared(self, prepared: Any) -> Array:
-        """Pooled hidden states hidden_BLD, float32, from what `prepare` returned."""
+        """Pooled hidden states hidden_BLD, float32, from what the preparer returned."""
 
     def encode(self, signals: Sequence[Any]) -> Array:
         """Pooled hidden states hidden_BLD, float32: the layers and the pooling that were asked for."""
 
 
-class NetworkEncoder(ABC):
+class NetworkEncoder:
     """An encoder in steps, so that fine-tuning can take gradients through the middle one.
 
     Attributes:
         poolings: those that make sense for this kind of encoder.
+        preparer_class: of what prepares the network's input.
         network: the transformers model, loaded frozen and in evaluation mode.
         blocks: its transformer blocks, first to last.
     """
 
     poolings: ClassVar[tuple[str, ...]] = ("mean", "mean_std")
+    preparer_class: ClassVar[type[Preparer]]
 
     def __init__(self, model: Model, device: torch.device, options: EncoderOptions = DEFAULT) -> None:
         """Load the model.
 
         Raises:
-            ValueError: options that do not fit it, or weights that cannot be trusted.
+            ValueError: options or settings that do not fit it, or weights that cannot be trusted.
         """
         self.check(model, options)
         self.model, self.device, self.options = model, device, options
+        self.preparer = self.preparer_class(model, options)
+        self.preparer.pinned = device.type == "cuda"
         self.layers = options.stored(model)
         self.dtype = compute_dtype(options.compute, device)
         multiply_exactly()
@@ -145,14 +109,6 @@ class NetworkEncoder(ABC):
         assert len(blocks) == self.model.layers - 1, "this architecture needs a find_blocks of its own"
         return blocks
 
-    @abstractmethod
-    def batch_key(self, signal: Any) -> Hashable:
-        """As in `Encoder`."""
-
-    @abstractmethod
-    def inputs(self, signals: Sequence[Any]) -> Inputs:
-        """What the network takes, by the model's own preprocessing; on the CPU."""
-
     def states(self, inputs: Inputs) -> Sequence[torch.Tensor]:
         """Every hidden state, (B, N, D) each, the embedding output first."""
         states: Sequence[torch.Tensor] = self.network(**inputs, output_hidden_states=True).hidden_states
@@ -173,13 +129,6 @@ class NetworkEncoder(ABC):
         """Mean hidden states hidden_BLD of these layers, from inputs on the network's device; differentiable."""
         return self._pooled(inputs, range(self.model.layers)[layers], "mean")
 
-    def prepare(self, signals: Sequence[Any]) -> Inputs:
-        """As in `Encoder`; in pinned memory where there is a GPU to copy it to."""
-        inputs = self.inputs(signals)
-        if self.device.type == "cuda":
-            return {name: values.pin_memory() for name, values in inputs.items()}
-        return inputs
-
     def encode_prepared(self, prepared: Inputs) -> Array:
         """As in `Encoder`."""
         inputs = {name: self._placed(name, values) for name, values in prepared.items()}
@@ -188,7 +137,7 @@ class NetworkEncoder(ABC):
 
     def encode(self, signals: Sequence[Any]) -> Array:
         """As in `Encoder`."""
-        return self.encode_prepared(self.prepare(signals))
+        return self.encode_prepared(self.preparer.prepare(signals))
 
     def _placed(self, name: str, values: torch.Tensor) -> torch.Tensor:
         if name == OWN:
@@ -223,22 +172,3 @@ def compute_dtype(compute: str, device: torch.device) -> torch.dtype:
         raise ValueError("compute=bfloat16: this GPU does not have it; set compute=float16 or float32")
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     return dtypes[compute]
-
-
-def deviation(encoder: Encoder, reference: Encoder, signals: Sequence[Any]) -> dict[str, float]:
-    """How far an approximate encoder is from the exact one: |a - b| / max(1, |b|), each clip encoded alone.
-
-    Args:
-        encoder: of another number format or window.
-        reference: the same model with `EncoderOptions.exact`.
-        signals: clips that both can take.
-
-    Returns:
-        `max` and `mean` over all values of all rows, and the number of `clips`.
-    """
-    assert signals, "a deviation of no clips"
-    with torch.inference_mode():
-        rows = [(encoder.encode([signal]), reference.encode([signal])) for signal in signals]
-    ours, exact = (np.concatenate(part) for part in zip(*rows, strict=True))
-    relative = np.abs(ours - exact) / np.maximum(1, np.abs(exact))
-    return {"max": float(relative.max()), "mean": float(relative.mean()), "clips": len(signals)}

@@ -6,26 +6,11 @@ A new one is a small class here or in a file beside this one, and a line in `ENC
 from __future__ import annotations
 
 from extract.encoders.audio import SpectrogramEncoder, WaveformEncoder, WhisperEncoder
-from extract.encoders.base import DEFAULT, Array, Encoder, EncoderOptions, Inputs, NetworkEncoder, deviation
-from extract.encoders.loading import load_network, rank_device
+from extract.encoders.base import NetworkEncoder
 from extract.encoders.models import Model
+from extract.encoders.options import DEFAULT, EncoderOptions
 from extract.encoders.text import SharedBlockEncoder, TextEncoder
 from extract.encoders.video import ClassTokenVideoEncoder, ClipEncoder, ImageEncoder, VideoEncoder
-
-__all__ = [
-    "ENCODERS",
-    "Array",
-    "Encoder",
-    "EncoderOptions",
-    "Inputs",
-    "NetworkEncoder",
-    "WhisperEncoder",
-    "check_options",
-    "deviation",
-    "encoder_class",
-    "load_network",
-    "rank_device",
-]
 
 ENCODERS: dict[str, dict[str, type[NetworkEncoder]]] = {
     "audio": {

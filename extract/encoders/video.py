@@ -9,21 +9,23 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from extract.encoders.base import DEFAULT, Array, EncoderOptions, Inputs, NetworkEncoder
+from extract.encoders.base import NetworkEncoder
 from extract.encoders.loading import image_processor
 from extract.encoders.models import Model
+from extract.encoders.options import DEFAULT, EncoderOptions
+from extract.encoders.preparer import Array, Inputs, Preparer
 
 
-class VideoEncoder(NetworkEncoder):
-    """VideoMAE (Tong et al. 2022, arXiv 2203.12602): a fixed number of frames, no class token.
+class FramesPreparer(Preparer):
+    """The model's own image processor.
 
-    Rows are defined on the pixels of the media store, which are of the encoder's size already: the model's
-    own image processor rescales and normalises them, and neither resizes nor crops.
+    Rows are defined on the pixels of the media store, which are of the encoder's size already: the processor
+    rescales and normalises them, and neither resizes nor crops.
     """
 
-    def __init__(self, model: Model, device: torch.device, options: EncoderOptions = DEFAULT) -> None:
-        """Load the model and its image processor."""
-        super().__init__(model, device, options)
+    def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
+        """Read the image processor's settings."""
+        super().__init__(model, options)
         self.processor = image_processor(model)
 
     def batch_key(self, signal: Array) -> Hashable:
@@ -32,14 +34,20 @@ class VideoEncoder(NetworkEncoder):
 
     def inputs(self, signals: Sequence[Array]) -> Inputs:
         """Frames (T, H, W, C) uint8, already resized and cropped; `pixel_values` of shape (B, T, C, H, W)."""
-        return {"pixel_values": torch.stack([self.normalised(frames_THWC) for frames_THWC in signals])}
+        return {"pixel_values": torch.stack([self._normalised(frames_THWC) for frames_THWC in signals])}
 
-    def normalised(self, frames_THWC: Array) -> torch.Tensor:
+    def _normalised(self, frames_THWC: Array) -> torch.Tensor:
         """Rescaled and normalised as the model's own processor does, (T, C, H, W)."""
         settings = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
         pixels: torch.Tensor = self.processor(list(frames_THWC), **settings).pixel_values
         # Processors of videos put a batch of one around the frames, those of images do not.
         return pixels.reshape(-1, *pixels.shape[-3:])
+
+
+class VideoEncoder(NetworkEncoder):
+    """VideoMAE (Tong et al. 2022, arXiv 2203.12602): a fixed number of frames, no class token."""
+
+    preparer_class = FramesPreparer
 
 
 class ClassTokenVideoEncoder(VideoEncoder):

@@ -15,7 +15,8 @@ import torch
 
 from cache.features.store import UnitRows
 from configs.command.progress import Progress
-from extract.encoders.catalogue import Array, Encoder
+from extract.encoders.base import Encoder
+from extract.encoders.preparer import Array
 from extract.run.blame import is_the_machines
 from extract.run.prefetch import Ahead
 
@@ -37,6 +38,18 @@ class Batch:
     prepared: Any
 
 
+class Unprepared:
+    """Signals as they are: any may share a batch."""
+
+    def batch_key(self, _: Any) -> Hashable:
+        """The same for all."""
+        return ()
+
+    def prepare(self, signals: Sequence[Any]) -> Sequence[Any]:
+        """Nothing to prepare."""
+        return signals
+
+
 class Remembering:
     """A text encoder that meets the same few sentences again and again: each is encoded once, alone.
 
@@ -45,7 +58,7 @@ class Remembering:
 
     def __init__(self, encoder: Encoder) -> None:
         """Wrap an encoder."""
-        self.device = encoder.device
+        self.device, self.preparer = encoder.device, Unprepared()
 
         @lru_cache(maxsize=TEXTS_REMEMBERED)
         def encode(text: str) -> Array:
@@ -53,14 +66,6 @@ class Remembering:
             return row_LD
 
         self._encode = encode
-
-    def batch_key(self, _: str) -> Hashable:
-        """Texts of any length may share a batch: none is padded."""
-        return ()
-
-    def prepare(self, signals: Sequence[str]) -> Sequence[str]:
-        """Nothing to prepare."""
-        return signals
 
     def encode_prepared(self, prepared: Sequence[str]) -> Array:
         """Pooled hidden states hidden_BLD."""
@@ -76,7 +81,8 @@ class Batches:
 
     def __init__(self, encoder: Encoder, size: int, check: Callable[[], None], progress: Progress) -> None:
         """`size`: clips per batch; `check` ends the work by raising."""
-        self.encoder, self.size, self.check, self.progress = encoder, size, check, progress
+        self.encoder, self.preparer = encoder, encoder.preparer
+        self.size, self.check, self.progress = size, check, progress
 
     def fill(self, rows: UnitRows, read: Callable[[int], Any]) -> None:
         """Decide on every row of the unit: done, failed or absent.
@@ -107,7 +113,7 @@ class Batches:
     def _item(self, rows: UnitRows, row: int, read: Callable[[int], Any]) -> tuple[Hashable, Any] | None:
         try:
             signal = read(row)
-            return self.encoder.batch_key(signal), signal
+            return self.preparer.batch_key(signal), signal
         except Absent as nothing:
             rows.absent(row, str(nothing))
         # One clip's trouble is that clip's failure, whatever a library raises for it.
@@ -121,7 +127,7 @@ class Batches:
     def _prepare(self, items: Sequence[tuple[int, Any]]) -> Batch:
         rows, signals = zip(*items, strict=True)
         try:
-            return Batch(rows, signals, self.encoder.prepare(signals))
+            return Batch(rows, signals, self.preparer.prepare(signals))
         # Which of them it was shows when each is encoded by itself.
         except Exception as error:
             if is_the_machines(error):

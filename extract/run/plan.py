@@ -17,6 +17,7 @@ from cache.media import SAMPLE_RATE_HZ, MediaStore, sha256_of
 from configs.schema.features import FeaturesConfig
 from extract.corrupt.noise.sources import NoiseSources, noise_sources
 from extract.encoders.models import Model, check_asr_model, check_video_media, find_model
+from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 
 # Libraries whose version can change a number in a row.
@@ -111,7 +112,7 @@ def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:
     stored_layers(config.layers, model)
     if config.pooling != "mean":
         # Only then: importing torch takes longer than the rest of a run with nothing to do.
-        from extract.encoders.catalogue import EncoderOptions, check_options
+        from extract.encoders.catalogue import check_options
 
         check_options(modality, model, EncoderOptions(config.pooling))
 

@@ -28,9 +28,12 @@ from configs.command.stop import Stopped, StopRequest
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from extract.asr import Recogniser
-from extract.encoders.catalogue import Encoder, EncoderOptions, NetworkEncoder, encoder_class, rank_device
+from extract.encoders.base import Encoder, NetworkEncoder
+from extract.encoders.catalogue import encoder_class
 from extract.encoders.deviation import DEVIATION_FILE, is_approximate, measure, readable
+from extract.encoders.loading import rank_device
 from extract.encoders.models import Model
+from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.run.batches import Batches, Remembering
@@ -181,7 +184,7 @@ def _record_deviation(plan: Plan, tools: Tools, job: Job, rows: UnitRows, read: 
         done = np.flatnonzero(rows.state == State.DONE)
         signals: Iterable[Any] = (rows.columns["transcript"][row] for row in done)
     else:
-        signals = readable(read, encoder, len(rows.state))
+        signals = readable(read, encoder.preparer, len(rows.state))
     found = measure(encoder, job.spec.modality, signals)
     write_atomic(plan.stores[job.condition.name].path / job.spec.path / DEVIATION_FILE, json.dumps(found))
 

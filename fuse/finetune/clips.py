@@ -6,7 +6,7 @@ Shape letters: B clips, T samples or frames, H height, W width, C colour channel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from cache.media import Media, MediaStore
 from configs.schema.fusion import Augment
 from extract.corrupt.apply import corrupt
 from extract.corrupt.sound.level import Waveform, active_speech_power
-from extract.encoders.catalogue import Inputs, NetworkEncoder
+from extract.encoders.preparer import Inputs, Preparer
 
 
 @dataclass(frozen=True)
@@ -150,29 +150,31 @@ def of_length(waveform_T: Waveform, samples: int, share: float) -> Waveform:
 
 
 class Collator:
-    """Turns clips into a `Batch`. Absent signals get a stand-in, so that every encoder runs in every batch."""
+    """Turns clips into a `Batch`. Absent signals get a stand-in, so that every encoder runs in every batch.
 
-    def __init__(self, encoders: Mapping[str, NetworkEncoder], samples: int, frames: int, size: int) -> None:
+    It goes to the loader processes, and holds no network.
+    """
+
+    def __init__(self, preparers: Mapping[str, Preparer], samples: int, frames: int, size: int) -> None:
         """`samples` of sound, `frames` of `size` pixels: the shapes of the stand-ins."""
-        self.encoders = encoders
-        self.stand_ins: dict[str, Callable[[], Any]] = {
-            "audio": lambda: np.zeros(samples, np.float32),
-            "video": lambda: np.zeros((frames, size, size, 3), np.uint8),
-            "text": lambda: "",
-        }
+        self.preparers, self.samples, self.frames, self.size = preparers, samples, frames, size
 
     def __call__(self, clips: Sequence[Signals]) -> Batch:
         """One batch, on the CPU."""
-        return self._batch(clips)
+        inputs, present = {}, {}
+        for name, preparer in self.preparers.items():
+            signals = [clip.by_modality[name] for clip in clips]
+            present[name] = torch.tensor([signal is not None for signal in signals])
+            inputs[name] = preparer.inputs([self._absent(name) if one is None else one for one in signals])
+        return Batch(torch.tensor([clip.label for clip in clips]), inputs, present)
 
     def stand_in(self) -> Batch:
         """A batch of one clip that has no modality: the right shapes, and nothing else."""
-        return self._batch([Signals(0, dict.fromkeys(self.encoders))])
+        return self([Signals(0, dict.fromkeys(self.preparers))])
 
-    def _batch(self, clips: Sequence[Signals]) -> Batch:
-        inputs, present = {}, {}
-        for name, encoder in self.encoders.items():
-            signals = [clip.by_modality[name] for clip in clips]
-            present[name] = torch.tensor([signal is not None for signal in signals])
-            inputs[name] = encoder.inputs([self.stand_ins[name]() if one is None else one for one in signals])
-        return Batch(torch.tensor([clip.label for clip in clips]), inputs, present)
+    def _absent(self, modality: str) -> Any:
+        if modality == "text":
+            return ""
+        if modality == "audio":
+            return np.zeros(self.samples, np.float32)
+        return np.zeros((self.frames, self.size, self.size, 3), np.uint8)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
-from extract.encoders.catalogue import Inputs, NetworkEncoder
+from extract.encoders.base import NetworkEncoder
 from extract.encoders.convolutions import convolve_in_float32
+from extract.encoders.preparer import Inputs
 from fuse.model.fusion import FusionModel
 
 Unfreeze = int | str
@@ -73,7 +74,7 @@ class EndToEndModel(nn.Module):
         """Logits_BC.
 
         Args:
-            inputs: by modality, what the encoder's `inputs` returned; any finite stand-in for absent clips.
+            inputs: by modality, what its `Preparer.inputs` returned; any finite stand-in for absent clips.
             present: by modality, whether the clip has it, of shape (B,).
         """
         rows, broken_B = {}, torch.zeros_like(next(iter(present.values())))

@@ -20,7 +20,9 @@ from configs.command.progress import Progress
 from configs.command.stop import Stopped, StopRequest
 from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
-from extract.encoders.catalogue import NetworkEncoder, encoder_class, rank_device
+from extract.encoders.base import NetworkEncoder
+from extract.encoders.catalogue import encoder_class
+from extract.encoders.loading import rank_device
 from fuse.finetune.__main__ import Diverged, Loaders, Logits, Watch, World, evaluate, fit
 from fuse.finetune.clips import Collator, MediaClips
 from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused
@@ -46,7 +48,7 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     }
     if "audio" in encoders:
         try:
-            encoders["audio"].batch_key(np.zeros(plan.samples, np.float32))
+            encoders["audio"].preparer.batch_key(np.zeros(plan.samples, np.float32))
         except ValueError as error:
             raise ValueError(f"audio_seconds={config.audio_seconds:g}: {error}") from error
     assert config.layers is not None
@@ -57,7 +59,8 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
         checkpoint_gradients(model)
     video = plan.models.get("video")
     frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
-    collator = Collator(encoders, plan.samples, frames, size)
+    preparers = {name: encoder.preparer for name, encoder in encoders.items()}
+    collator = Collator(preparers, plan.samples, frames, size)
     stand_in = collator.stand_in().to(device)
     freeze_unused(model, stand_in.inputs, stand_in.present)
     return model, Loaders(collator, config.optim.batch_size, config.loader_workers)

@@ -12,7 +12,8 @@ from configs.command.progress import Progress
 from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import CARD_CONDITIONS, FeaturesConfig
-from extract.encoders.catalogue import Inputs, NetworkEncoder
+from extract.encoders.base import NetworkEncoder
+from extract.encoders.preparer import Inputs
 from extract.media.decode import decode
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import Tools, compute, load_tools
@@ -108,7 +109,7 @@ class Stage:
             media = decode(self.folder / "corpus" / clip.path, 16, 224)
             signals = {"audio": media.waveform_T, "video": media.frames_THWC, "text": clip.statement}
             encoders = self.tools.encoders.items()
-            self.prepared += [(encoder, encoder.inputs([signals[name]])) for name, encoder in encoders]
+            self.prepared += [(encoder, encoder.preparer.inputs([signals[name]])) for name, encoder in encoders]
 
     def decodes(self) -> int:
         """Clips decoded by the last run."""

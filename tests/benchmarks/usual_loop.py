@@ -12,7 +12,7 @@ import torch
 from cache.conditions import parse_condition
 from cache.corpus.clips import Clip, Corpus
 from extract.corrupt.apply import corrupt
-from extract.encoders.catalogue import NetworkEncoder
+from extract.encoders.base import NetworkEncoder
 from extract.media.decode import decode
 
 Rows = Callable[[Any], np.ndarray]
@@ -24,7 +24,7 @@ def plain_calls(encoders: Mapping[str, NetworkEncoder]) -> dict[str, Rows]:
     def call(encoder: NetworkEncoder) -> Rows:
         def rows(signal: Any) -> np.ndarray:
             with torch.inference_mode():
-                states = encoder.states(encoder.inputs([signal]))
+                states = encoder.states(encoder.preparer.inputs([signal]))
             return np.stack([state[0].mean(0).float().numpy() for state in states])
 
         return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,19 +21,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache.media import SAMPLE_RATE_HZ
-from extract.encoders.base import compute_dtype
-from extract.encoders.catalogue import (
-    ENCODERS,
-    EncoderOptions,
-    NetworkEncoder,
-    check_options,
-    deviation,
-    encoder_class,
-    rank_device,
-)
+from extract.encoders.base import NetworkEncoder, compute_dtype
+from extract.encoders.catalogue import ENCODERS, check_options, encoder_class
+from extract.encoders.deviation import deviation
+from extract.encoders.loading import rank_device
 from extract.encoders.models import Model, find_model
+from extract.encoders.options import EncoderOptions
 from tests.tiny.corpus import pictures, tone
 from tests.tiny.encoders import POSITIONS, WRITERS, write_encoders
+from tests.tiny.pickled import sent
 from tests.tiny.shared_inputs import SHARED, needs_audio, needs_whisper
 
 Array = npt.NDArray[Any]
@@ -178,7 +175,7 @@ def batches(case: Case, order: Sequence[int], size: int) -> list[list[int]]:
     """Clips of equal key, `size` at a time, in the order in which they come."""
     waiting: dict[Any, list[list[int]]] = {}
     for number in order:
-        groups = waiting.setdefault(case.encoder.batch_key(case.signals[number]), [[]])
+        groups = waiting.setdefault(case.encoder.preparer.batch_key(case.signals[number]), [[]])
         if len(groups[-1]) == size:
             groups.append([])
         groups[-1].append(number)
@@ -242,6 +239,53 @@ def test_networks_are_frozen_float32_and_in_evaluation_mode(cases: dict[str, Cas
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+# The half that is no network
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preparer_travels_without_the_network_and_prepares_the_same_elsewhere(
+    cases: dict[str, Case], name: str
+) -> None:
+    """Feature extractors and tokenizers were parts of the encoder: whoever prepared clips held its weights too."""
+    case = cases[name]
+    preparer = case.encoder.preparer
+    parcel = sent(preparer)
+    assert len(parcel) < 100_000
+    elsewhere = pickle.loads(parcel)
+    for batch in batches(case, range(3), 3):
+        signals = [case.signals[number] for number in batch]
+        assert [elsewhere.batch_key(one) for one in signals] == [preparer.batch_key(one) for one in signals]
+        ours, theirs = preparer.prepare(signals), elsewhere.inputs(signals)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_network_in_a_parcel_is_found(cases: dict[str, Case]) -> None:
+    with pytest.raises(AssertionError, match=r"would go along"):
+        sent({"anything": [cases["bert"].encoder]})
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper", "vit", "bert"])
+def test_beside_a_gpu_prepared_tensors_are_pinned_and_are_the_same(
+    cases: dict[str, Case], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of GPUs; pinning itself needs one."""
+    case = cases[name]
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    preparer = type(case.encoder.preparer)(case.model)
+    expected = preparer.prepare(case.signals[:1])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    preparer.pinned = True
+    prepared = preparer.prepare(case.signals[:1])
+    assert len(pinned) == len(prepared)
+    assert all(torch.equal(prepared[key], expected[key]) for key in expected)
+
+
 # Pooling and layers
 
 
@@ -296,7 +340,7 @@ def test_fine_tuning_gets_means_of_a_slice_of_layers_with_gradients(cases: dict[
     case = cases[name]
     encoder = case.run_with(EncoderOptions(pooling="mean_std", layers=(1,)))
     encoder.network.requires_grad_(True)
-    hidden_BLD = encoder.hidden(encoder.inputs(case.signals[:1]), slice(1, 3))
+    hidden_BLD = encoder.hidden(encoder.preparer.inputs(case.signals[:1]), slice(1, 3))
     assert_close(hidden_BLD[0].detach().numpy(), case.every[0][1:3])
     hidden_BLD[:, 0].sum().backward()  # type: ignore[no-untyped-call]
     assert any(weight.grad is not None for weight in encoder.blocks[0].parameters())
@@ -366,7 +410,12 @@ def test_whispers_window_may_end_with_the_clip(cases: dict[str, Case]) -> None:
         together = cut.encode([SOUNDS[0], SOUNDS[2]])
     assert all(row.shape == (3, 16) for row in alone)
     assert_close(together[1], alone[2])
-    assert cut.batch_key(SOUNDS[0]) == cut.batch_key(SOUNDS[2]) == 35 != cut.batch_key(SOUNDS[1])
+    assert (
+        cut.preparer.batch_key(SOUNDS[0])
+        == cut.preparer.batch_key(SOUNDS[2])
+        == 35
+        != cut.preparer.batch_key(SOUNDS[1])
+    )
     measured = deviation(cut, case.encoder, SOUNDS)
     assert 1e-4 < measured["max"] < 1
     assert cut.options.exact == EncoderOptions()
@@ -376,7 +425,7 @@ def test_whispers_window_may_end_with_the_clip(cases: dict[str, Case]) -> None:
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 479, 481])
 def test_a_cut_window_has_exactly_the_clips_own_tokens(cases: dict[str, Case], samples: int) -> None:
     cut = cases["whisper"].run_with(EncoderOptions(window="clip"))
-    inputs = cut.inputs([tone(1.0)[:samples]])
+    inputs = cut.preparer.inputs([tone(1.0)[:samples]])
     assert cut.states(inputs)[0].shape[1] == int(inputs["own_B"][0]) == -(-samples // 320)
 
 
@@ -386,15 +435,15 @@ def test_a_cut_window_has_exactly_the_clips_own_tokens(cases: dict[str, Case], s
 @pytest.mark.parametrize("name", WAVEFORM_NAMES)
 def test_sounds_of_other_lengths_share_no_batch(cases: dict[str, Case], name: str) -> None:
     encoder = cases[name].encoder
-    assert encoder.batch_key(tone(1.0)) == encoder.batch_key(tone(1.0, seed=3)) == 16_000
-    assert encoder.batch_key(tone(1.0)[:-1]) == 15_999
+    assert encoder.preparer.batch_key(tone(1.0)) == encoder.preparer.batch_key(tone(1.0, seed=3)) == 16_000
+    assert encoder.preparer.batch_key(tone(1.0)[:-1]) == 15_999
 
 
 @pytest.mark.parametrize("name", WAVEFORM_NAMES)
 def test_padding_changes_sound_though_config_and_mask_may_promise_otherwise(cases: dict[str, Case], name: str) -> None:
     """Why no waveform is ever padded: of the two that take a mask, one is changed by padding all the same."""
     case = cases[name]
-    network, extractor = case.encoder.network, case.encoder.extractor  # type: ignore[attr-defined]
+    network, extractor = case.encoder.network, case.encoder.preparer.extractor  # type: ignore[attr-defined]
     takes_a_mask = case.model.model_type == "data2vec-audio" or network.config.feat_extract_norm == "layer"
     short, long = SOUNDS[0], SOUNDS[6]
     inputs = extractor([short, long], sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt", padding=True)
@@ -414,17 +463,17 @@ def test_sounds_that_cannot_be_encoded_say_so(cases: dict[str, Case]) -> None:
     wav2vec2, whisper = cases["wav2vec2"].encoder, cases["whisper"].encoder
     spectrogram = cases["audio-spectrogram-transformer"].encoder
     for encoder in (wav2vec2, spectrogram):
-        encoder.batch_key(tone(1.0)[:400])
+        encoder.preparer.batch_key(tone(1.0)[:400])
         with pytest.raises(ValueError, match=r"399 samples of sound; the encoder needs 400"):
-            encoder.batch_key(tone(1.0)[:399])
-    whisper.batch_key(np.zeros(48_000, np.float32))
+            encoder.preparer.batch_key(tone(1.0)[:399])
+    whisper.preparer.batch_key(np.zeros(48_000, np.float32))
     for count in (0, 48_001):
         with pytest.raises(ValueError, match=r"s of sound; the window takes up to 3 s"):
-            whisper.batch_key(np.zeros(count, np.float32))
+            whisper.preparer.batch_key(np.zeros(count, np.float32))
     # 140 log-mel frames, 10 ms apart; one sample more would make a frame that its extractor cuts off.
-    spectrogram.batch_key(np.zeros(22_799, np.float32))
+    spectrogram.preparer.batch_key(np.zeros(22_799, np.float32))
     with pytest.raises(ValueError, match=r"1\.43 s of sound; the window takes up to 1\.425 s"):
-        spectrogram.batch_key(np.zeros(22_800, np.float32))
+        spectrogram.preparer.batch_key(np.zeros(22_800, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -476,8 +525,8 @@ def test_a_folder_without_an_image_processor_says_so(tmp_path: Path, cases: dict
 def test_long_texts_are_cut_where_the_model_ends(cases: dict[str, Case], name: str) -> None:
     """RoBERTa's kin lose two positions to padding; BERT's do not."""
     case = cases[name]
-    longest = case.encoder.batch_key("dogs " * 5000)
-    assert longest == case.encoder.longest == (64 if name == "random text" else POSITIONS)  # type: ignore[attr-defined]
+    longest = case.encoder.preparer.batch_key("dogs " * 5000)
+    assert longest == case.encoder.preparer.longest_N == (64 if name == "random text" else POSITIONS)  # type: ignore[attr-defined]
     with torch.inference_mode():
         row_LD = case.encoder.encode(["dogs " * 5000])[0]
         if name != "random text":
@@ -489,7 +538,7 @@ def test_a_tokenizer_may_end_before_the_model(tmp_path: Path, cases: dict[str, C
     file = tmp_path / "bert/tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 12}))
     model = find_model(str(tmp_path / "bert"))
-    assert encoder_class("text", model)(model, CPU).batch_key("dogs " * 50) == 12
+    assert encoder_class("text", model)(model, CPU).preparer.batch_key("dogs " * 50) == 12
 
 
 @pytest.mark.parametrize(
@@ -500,7 +549,7 @@ def test_padded_texts_are_the_plain_call_too(cases: dict[str, Case], name: str, 
     case = cases[name]
     for pooling in case.encoder.poolings:
         encoder = case.run_with(EncoderOptions(pooling=pooling))
-        encoder.tokenizer.padding_side = side  # type: ignore[attr-defined]
+        encoder.preparer.tokenizer.padding_side = side  # type: ignore[attr-defined]
         with torch.inference_mode():
             rows_BLD = encoder.encode(TEXTS)
         for row_LD, text in zip(rows_BLD, TEXTS, strict=True):

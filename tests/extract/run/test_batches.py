@@ -26,7 +26,7 @@ class Fake:
     device = torch.device("cpu")
 
     def __init__(self, refuse: Callable[[float], Exception | None] = lambda _: None) -> None:
-        self.refuse = refuse
+        self.refuse, self.preparer = refuse, self
         self.batches: list[tuple[float, ...]] = []
 
     def batch_key(self, signal: float) -> Hashable:

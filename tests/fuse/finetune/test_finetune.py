@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,6 +42,7 @@ from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.finetune.rank import EVALUATED, clips_of, load
 from fuse.runs.checkpoint import load_model
 from fuse.scores.predictions import read_predictions
+from tests.tiny.pickled import sent
 
 FILES = {
     "best_model.pth",
@@ -210,6 +212,19 @@ def test_evaluation_does_not_depend_on_batches_or_loader_processes(corpus: Path)
     together = logits_of(everything, model, replace(loaders, batch_size=8, workers=1), "test")
     assert one_by_one.shape == (8, 8)
     np.testing.assert_allclose(together, one_by_one, atol=1e-4)
+
+
+def test_loader_processes_are_sent_no_network(corpus: Path) -> None:
+    """They were sent the encoders whole: each carried three networks to run a tokenizer and two normalisations."""
+    plan = make_plan(config_of(corpus))
+    _, loaders = load(plan, CPU)
+    parcel = sent((clips_of(plan, "train"), loaders.collator))
+    assert len(parcel) < 100_000
+    clips, collator = pickle.loads(parcel)
+    ours, theirs = loaders.collator([clips_of(plan, "train")[1]]), collator([clips[1]])
+    for name, inputs in ours.inputs.items():
+        assert all(torch.equal(inputs[key], theirs.inputs[name][key]) for key in inputs)
+        assert torch.equal(ours.present[name], theirs.present[name])
 
 
 def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alone: World) -> None:
@@ -479,7 +494,7 @@ def test_bfloat16_stays_close_to_float32(corpus: Path) -> None:
 def test_a_whisper_encoder_pools_over_its_own_frames(tmp_path: Path) -> None:
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-    from extract.encoders.catalogue import WhisperEncoder
+    from extract.encoders.audio import WhisperEncoder
     from extract.encoders.models import find_model
 
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
@@ -489,7 +504,7 @@ def test_a_whisper_encoder_pools_over_its_own_frames(tmp_path: Path) -> None:
     WhisperFeatureExtractor().save_pretrained(tmp_path / "whisper")
     encoder = WhisperEncoder(find_model(str(tmp_path / "whisper")), CPU)
     waveforms = [signal(0.5, 0), signal(0.3, 1)]
-    inputs = encoder.inputs(waveforms)
+    inputs = encoder.preparer.inputs(waveforms)
     assert inputs["own_B"].tolist() == [25, 15]
     encoder.network.requires_grad_(True)
     hidden_BLD = encoder.hidden(inputs)
@@ -502,7 +517,7 @@ def test_a_whisper_encoder_pools_over_its_own_frames(tmp_path: Path) -> None:
 def test_a_collator_of_one_modality_needs_no_media(corpus: Path) -> None:
     plan = make_plan(config_of(corpus))
     _, loaders = load(plan, CPU)
-    text = {"text": loaders.collator.encoders["text"]}
+    text = {"text": loaders.collator.preparers["text"]}
     items = [replace(item, present=item.present & {"text"}) for item in plan.parts["train"]]
     clips = MediaClips(items, None, 0, samples=1)
     batch = Collator(text, 1, 0, 0)([clips[0], clips[2]])
