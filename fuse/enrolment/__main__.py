@@ -35,8 +35,9 @@ from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import raw_table
-from fuse.scores.intervals import speaker_interval
-from fuse.scores.metrics import speaker_scores, uar
+from fuse.scores.intervals import uar_interval
+from fuse.scores.jackknife import tallies
+from fuse.scores.metrics import uar
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
 
 ALL, NEUTRAL = "all", "neutral"
@@ -115,10 +116,9 @@ def points(predictions: Predictions, counts: Sequence[str]) -> Iterator[Point]:
     for condition in dict.fromkeys(name[0] for name in names):
         for count in counts:
             draws = [name for name in names if name[:2] == [condition, f"enrolled-{count}"]]
-            scores = [speaker_scores(predictions.select(condition="/".join(name)), uar) for name in draws]
-            mean = {speaker: float(np.mean([one[speaker] for one in scores])) for speaker in scores[0]}
-            each = [float(np.mean(list(one.values()))) for one in scores]
-            interval = speaker_interval(mean)
+            parts = [predictions.select(condition="/".join(name)) for name in draws]
+            each = [uar(part.label, part.predicted) for part in parts]
+            interval = uar_interval(tallies(*parts))
             yield Point(
                 condition,
                 count,
@@ -127,7 +127,7 @@ def points(predictions: Predictions, counts: Sequence[str]) -> Iterator[Point]:
                 interval.high if interval else None,
                 float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
                 len(each),
-                len(mean),
+                len(np.unique(parts[0].speaker)),
             )
 
 

@@ -22,7 +22,8 @@ from cache.features.store import open_store
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
 from fuse.report.projection import standardised
-from fuse.scores.intervals import speaker_interval
+from fuse.scores.intervals import uar_interval
+from fuse.scores.jackknife import Tally
 from fuse.scores.metrics import uar
 
 # The same for every layer: 0.01, 0.1 and 1 lie within 0.03 of each other on validation speakers, voices and faces.
@@ -128,9 +129,8 @@ def _rows(table: FeatureTable, fold: Fold, part: str, present_N: NDArray[np.bool
 def _score(
     what: StoredLayer, label_N: NDArray[np.int64], predicted_N: NDArray[np.int64], speaker_N: NDArray[np.str_]
 ) -> LayerScore:
-    speakers = np.unique(speaker_N).tolist()
-    scores = {name: uar(label_N[speaker_N == name], predicted_N[speaker_N == name]) for name in speakers}
-    interval = speaker_interval(scores)
+    tally = Tally.of(label_N, predicted_N, speaker_N)
+    interval = uar_interval([tally])
     return LayerScore(
         what.modality,
         what.encoder,
@@ -138,6 +138,6 @@ def _score(
         uar(label_N, predicted_N),
         interval.low if interval else None,
         interval.high if interval else None,
-        len(speakers),
+        len(tally.speakers),
         len(label_N),
     )

@@ -28,8 +28,10 @@ from fuse.runs.checkpoint import fold_of, load_model
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import table_under
-from fuse.scores.intervals import MINIMUM_SPEAKERS, speaker_differences, speaker_interval
+from fuse.scores.intervals import MINIMUM_SPEAKERS, uar_interval
+from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import speaker_scores, summarise, uar
+from fuse.scores.paired_test import difference
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
 
 
@@ -155,10 +157,9 @@ def _subsets(config: RobustnessConfig, name: str, own: Sequence[str]) -> list[tu
 
 def _row(name: str, subset: str, condition: str, rows: Predictions, clean: Predictions) -> Row:
     scores = speaker_scores(rows, uar)
-    summary, interval = summarise(rows), speaker_interval(scores)
-    drops = speaker_differences(clean, rows)
-    drop = speaker_interval(drops, (-1.0, 1.0)) if condition != CLEAN else None
-    mean_drop = sum(drops.values()) / len(drops)
+    summary, interval = summarise(rows), uar_interval(tallies(rows))
+    drop = difference(clean, rows) if condition != CLEAN else None
+    drop_interval = drop.interval if drop else None
     return Row(
         run=name,
         modalities=subset,
@@ -167,9 +168,9 @@ def _row(name: str, subset: str, condition: str, rows: Predictions, clean: Predi
         accuracy=summary["accuracy"],
         low=interval.low if interval else None,
         high=interval.high if interval else None,
-        drop=None if condition == CLEAN else mean_drop,
-        drop_low=drop.low if drop else None,
-        drop_high=drop.high if drop else None,
+        drop=drop.estimate if drop else None,
+        drop_low=drop_interval.low if drop_interval else None,
+        drop_high=drop_interval.high if drop_interval else None,
         clips=summary["clips"],
         speakers=summary["speakers"],
         seeds=summary.get("seeds", 1),

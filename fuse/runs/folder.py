@@ -14,7 +14,8 @@ import torch
 from cache.files.atomic import revealed, write_atomic
 from fuse.runs.confusion_figure import confusion_matrix_figure
 from fuse.runs.training_figure import training_curves_figure
-from fuse.scores.intervals import speaker_interval
+from fuse.scores.intervals import uar_interval
+from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import classification_text, speaker_scores, summarise, uar
 from fuse.scores.predictions import SPLITS, Predictions, write_predictions
 from fuse.scores.speakers import speaker_sexes, spread_of
@@ -115,7 +116,7 @@ def _metrics(predictions: Predictions, extra: Mapping[str, Any], note: str) -> d
 
 def _evaluation(predictions: Predictions) -> dict[str, Any]:
     scores = speaker_scores(predictions, uar)
-    interval = speaker_interval(scores)
+    interval = uar_interval(tallies(predictions))
     return {
         **summarise(predictions),
         "interval": asdict(interval) if interval else None,

@@ -1,4 +1,8 @@
-"""Whom does a run serve? Its scores speaker by speaker: how far apart, who is worst, women against men."""
+"""Whom does a run serve? Its scores speaker by speaker: how far apart, who is worst, women against men.
+
+Here every speaker counts alike, however many clips there are of whom: it is about people, not about the pooled score
+(for that, see `fuse.scores.jackknife`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fuse.scores.intervals import Interval, difference_interval
-from fuse.scores.metrics import Metric, speaker_scores, uar
 from fuse.scores.predictions import Predictions
 
 _SEXES = {"female": "female", "f": "female", "male": "male", "m": "male"}
@@ -36,15 +39,6 @@ class SpeakerSpread:
     males: int
     female_minus_male: float | None
     gap_interval: Interval | None
-
-
-def speaker_spread(predictions: Predictions, metric: Metric = uar) -> SpeakerSpread:
-    """The spread of one evaluation; a speaker's score is the mean over the seeds.
-
-    Raises:
-        ValueError: the predictions are not one evaluation (see `fuse.scores.metrics.seeds_of`).
-    """
-    return spread_of(speaker_scores(predictions, metric), speaker_sexes(predictions))
 
 
 def spread_of(scores: Mapping[str, float], sexes: Mapping[str, str]) -> SpeakerSpread:

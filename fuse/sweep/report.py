@@ -16,8 +16,9 @@ from cache.files.atomic import write_atomic
 from configs.loader import dump_config
 from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import PREDICTIONS
-from fuse.scores.intervals import Interval, speaker_interval
-from fuse.scores.metrics import described, speaker_scores, summarise, uar
+from fuse.scores.intervals import Interval, uar_interval
+from fuse.scores.jackknife import tallies
+from fuse.scores.metrics import described, summarise
 from fuse.scores.paired_test import Comparison, compare
 from fuse.scores.predictions import Predictions, concatenate, read_predictions, write_predictions
 from fuse.sweep.choice import Chosen, choose
@@ -81,10 +82,8 @@ def _cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
 
 def score_of(predictions: Predictions) -> tuple[float, Interval | None]:
     """Mean UAR over the conditions, folds pooled, and its interval over speakers."""
-    parts = by_condition(predictions)
-    per_speaker = [speaker_scores(part, uar) for part in parts.values()]
-    mean = {name: float(np.mean([scores[name] for scores in per_speaker])) for name in per_speaker[0]}
-    return float(np.mean([summarise(part)["uar"] for part in parts.values()])), speaker_interval(mean)
+    parts = by_condition(predictions).values()
+    return float(np.mean([summarise(part)["uar"] for part in parts])), uar_interval(tallies(*parts))
 
 
 def by_condition(predictions: Predictions) -> dict[str, Predictions]:
@@ -127,7 +126,7 @@ def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Ite
     compared = _compared(found, against)
     for value, one in found.items():
         for condition, part in by_condition(one.test).items():
-            interval = speaker_interval(speaker_scores(part, uar))
+            interval = uar_interval(tallies(part))
             comparison = compared.get((value, condition))
             yield (
                 f"| {value} | {condition} | {_percent(summarise(part)['uar'])} | {_range(interval)} "
