@@ -16,7 +16,7 @@ from configs.schema.fusion import Augment, Layers
 
 @dataclass(frozen=True, config=STRICT)
 class FinetuneOptim:
-    """AdamW with cosine annealing, as the card asks. `batch_size` is per rank.
+    """AdamW with cosine annealing, the default recipe. `batch_size` is per rank.
 
     Attributes:
         lr: of the head.
@@ -73,6 +73,11 @@ class FinetuneConfig:
     threads: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
-        """Refuse several seeds."""
+        """Refuse several seeds, and encoders that learn at a rate of nothing."""
         if self.seeds is not None and len(self.seeds) > 1:
             raise ValueError(f"seeds: a fine-tune has one seed, got {len(self.seeds)}; run it once per seed")
+        if not self.optim.encoder_lr_scale and self.unfreeze not in ("none", 0):
+            raise ValueError(
+                f"optim.encoder_lr_scale=0 and unfreeze={self.unfreeze}: no encoder would learn; "
+                "set unfreeze=none to train the head alone"
+            )

@@ -33,7 +33,7 @@ from configs.command.stop import StopRequest
 from configs.loader import dump_config
 from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from fuse.finetune.clips import Batch, Collator, MediaClips, Signals
-from fuse.finetune.network import EndToEndModel, restore, trained_state
+from fuse.finetune.network import Answers, EndToEndModel, loss_of, restore, trained_state
 from fuse.finetune.plan import FinetunePlan, make_plan
 from fuse.runs.caveats import RANDOM_NOTE, print_caveats
 from fuse.runs.folder import METRICS, is_complete
@@ -161,7 +161,8 @@ def evaluate(model: EndToEndModel, clips: MediaClips, loaders: Loaders, world: W
         for batch in loaders.over(Subset(clips, own)):
             assert isinstance(batch, Batch)
             on_device = batch.to(world.device)
-            parts.append(model(on_device.inputs, on_device.present).float().cpu().numpy())
+            answers: Answers = model(on_device.inputs, on_device.present)
+            parts.append(answers.logits_BC.float().cpu().numpy())
             watch.tick(len(batch.labels_B))
     gathered: list[list[Logits] | None] = [None] * world.size
     dist.all_gather_object(gathered, parts)
@@ -198,8 +199,8 @@ class Stepper:
     def step(self, batch: Batch) -> float:
         """One step; returns the loss of this rank's batch."""
         on_device = batch.to(self.device)
-        logits_BC = self.parallel(on_device.inputs, on_device.present)
-        loss = cross_entropy(logits_BC, on_device.labels_B, label_smoothing=self.smoothing)
+        answers: Answers = self.parallel(on_device.inputs, on_device.present)
+        loss = loss_of(answers.taught_BKC, on_device.labels_B, self.smoothing)
         self.adamw.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.adamw)

@@ -1,15 +1,16 @@
 """Encoders and fusion head as one network: from prepared media to logits.
 
-Shape letters: B clips, L layers, D width, C classes.
+Shape letters: B clips, L layers, D width, K logits that are taught side by side, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
 from extract.encoders.base import NetworkEncoder
@@ -18,6 +19,13 @@ from extract.encoders.preparer import Inputs
 from fuse.model.fusion import FusionModel
 
 Unfreeze = int | str
+
+
+class Answers(NamedTuple):
+    """Of a batch: the decision, and the logits that learn, as in `fuse.model.heads.base.Outputs`."""
+
+    logits_BC: Tensor
+    taught_BKC: Tensor
 
 
 class EndToEndModel(nn.Module):
@@ -70,8 +78,8 @@ class EndToEndModel(nn.Module):
                 module.train(mode)
         return self
 
-    def forward(self, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> Tensor:
-        """Logits_BC.
+    def forward(self, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> Answers:
+        """Decide on a batch.
 
         Args:
             inputs: by modality, what its `Preparer.inputs` returned; any finite stand-in for absent clips.
@@ -83,9 +91,10 @@ class EndToEndModel(nn.Module):
             broken_B = broken_B | (present_B & ~torch.isfinite(row_BD).all(dim=1))
             # `where` gives stand-ins a gradient of exactly zero, and every rank a gradient for every weight.
             rows[name] = torch.where(present_B[:, None], row_BD, torch.nan)
-        logits_BC: Tensor = self.fusion(rows)
+        outputs = self.fusion.outputs(rows)
         # The standardiser reads NaN as "absent"; an encoder that overflowed must not pass for that.
-        return logits_BC.masked_fill(broken_B[:, None], torch.nan)
+        logits_BC = outputs.logits_MBC[0].masked_fill(broken_B[:, None], torch.nan)
+        return Answers(logits_BC, outputs.taught_MBKC[0].masked_fill(broken_B[:, None, None], torch.nan))
 
     def _row(self, name: str, inputs: Inputs) -> Tensor:
         layers, first = self.layers[name], min(self.layers[name])
@@ -104,19 +113,45 @@ def checkpoint_gradients(model: EndToEndModel) -> None:
         encoder.network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
+def loss_of(taught_BKC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, averaged over clips and the logits that are taught: what stage two minimises.
+
+    In late fusion each modality's own logits are among these, and its encoder learns from them alone.
+    """
+    labels_n = labels_B.repeat_interleave(taught_BKC.shape[1])
+    return cross_entropy(taught_BKC.flatten(0, 1), labels_n, label_smoothing=smoothing)
+
+
 def freeze_unused(model: EndToEndModel, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> list[str]:
-    """Freeze weights that the logits do not depend on, found by one backward pass; returns their names.
+    """Freeze weights that the loss does not depend on, found by one backward pass; returns their names.
 
     Mask embeddings, poolers and blocks past the last layer in use: DistributedDataParallel would wait for
     their gradients for ever.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.nan_to_num(model(inputs, present)).sum().backward()  # type: ignore[no-untyped-call]
+        torch.nan_to_num(model(inputs, present).taught_BKC).sum().backward()  # type: ignore[no-untyped-call]
     unused = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     for name, weight in model.named_parameters():
         weight.requires_grad_(weight.requires_grad and name not in unused)
     model.zero_grad(set_to_none=True)
     return unused
+
+
+def refuse_idle_encoders(model: EndToEndModel, unfreeze: Unfreeze) -> None:
+    """Refuse a fine-tune that would leave an encoder as it is, though it was asked to train it.
+
+    Raises:
+        ValueError: no weight of an encoder learns; says why and what would do.
+    """
+    for name, network in model.networks.items():
+        if unfreeze in ("none", 0) or any(weight.requires_grad for weight in network.parameters()):
+            continue
+        last, blocks = max(model.layers[name]), len(model.encoders[name].blocks)
+        enough = f"unfreeze={blocks - last + 1} or more, " if last else ""
+        raise ValueError(
+            f"unfreeze={unfreeze}: nothing of the {name} encoder would learn, because the run uses no layer of it "
+            f"after layer {last} of {blocks}; set {enough}unfreeze=all, or unfreeze=none to train the head alone"
+        )
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from extract.encoders.catalogue import encoder_class
 from extract.encoders.loading import rank_device
 from fuse.finetune.__main__ import Diverged, Loaders, Logits, Watch, World, evaluate, fit
 from fuse.finetune.clips import Collator, MediaClips
-from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused
+from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused, refuse_idle_encoders
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.runs.caveats import RANDOM_NOTE
 from fuse.runs.folder import write_run
@@ -40,7 +40,7 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     """The model, ready to train on this device, and the loaders that feed it.
 
     Raises:
-        ValueError: an encoder cannot be loaded, or cannot take `audio_seconds` of sound.
+        ValueError: an encoder cannot be loaded, cannot take `audio_seconds` of sound, or would not learn.
     """
     config = plan.config
     encoders: dict[str, NetworkEncoder] = {
@@ -63,6 +63,7 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     collator = Collator(preparers, plan.samples, frames, size)
     stand_in = collator.stand_in().to(device)
     freeze_unused(model, stand_in.inputs, stand_in.present)
+    refuse_idle_encoders(model, config.unfreeze)
     return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
 
 

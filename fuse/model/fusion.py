@@ -184,13 +184,14 @@ class FusionModel(nn.Module):
 
     def forward(self, rows: Mapping[str, Tensor]) -> Tensor:
         """Modality to raw features (B, width), NaN where absent; returns logits_BC."""
-        return self._outputs(rows).logits_MBC[0]
+        return self.outputs(rows).logits_MBC[0]
 
     def fused(self, rows: Mapping[str, Tensor]) -> Tensor:
         """What the last layer sees of all modalities together, (B, hidden) for most heads."""
-        return self._outputs(rows).fused_MBH[0]
+        return self.outputs(rows).fused_MBH[0]
 
-    def _outputs(self, rows: Mapping[str, Tensor]) -> Outputs:
+    def outputs(self, rows: Mapping[str, Tensor]) -> Outputs:
+        """All that the head says, M = 1: the decision, and the logits that learn."""
         raw_BD = torch.cat([rows[name] for name in self.widths], dim=1)
         mean_D, scale_D = self.standardiser.side_by_side()
         absent_Bm = torch.stack([torch.isnan(rows[name]).any(1) for name in self.widths], dim=1)

@@ -35,13 +35,18 @@ from extract.run.plan import prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune import __main__ as finetune
-from fuse.finetune.__main__ import START, Loaders, Watch, World, evaluate, fit
+from fuse.finetune.__main__ import START, Loaders, Stepper, Watch, World, evaluate, fit
 from fuse.finetune.clips import ClipItem, Collator, MediaClips, drawn_conditions, of_length
-from fuse.finetune.network import EndToEndModel, freeze_unused
+from fuse.finetune.network import EndToEndModel, freeze_unused, loss_of
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.finetune.rank import EVALUATED, clips_of, load
+from fuse.model.fusion import FusionModel
+from fuse.model.heads.base import Rows
+from fuse.model.heads.catalogue import HEADS
 from fuse.runs.checkpoint import load_model
 from fuse.scores.predictions import read_predictions
+from fuse.stack.batches import Batch as StackBatch
+from fuse.stack.stack import losses
 from tests.tiny.pickled import sent
 
 FILES = {
@@ -300,6 +305,73 @@ def test_blocks_past_the_last_layer_in_use_are_frozen(corpus: Path) -> None:
     assert freeze_unused(model, stand_in.inputs, stand_in.present) == []
 
 
+def with_head(plan: FinetunePlan, head: str) -> FinetunePlan:
+    """The plan as it would be if the run it starts from had this head, untrained."""
+    settings = replace(plan.start.fusion.settings, head=head)
+    return replace(plan, start=replace(plan.start, fusion=FusionModel(settings)))
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("head", HEADS)
+def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, head: str) -> None:
+    """`late-learned` detaches its branches from its decision: from such a run only the joining layer learned."""
+    plan = with_head(make_plan(config_of(corpus, unfreeze=1)), head)
+    model, loaders = load(plan, CPU)
+    (batch, *_) = loaders.over(clips_of(plan, "train"))
+    first = {name: value.clone() for name, value in model.state_dict().items()}
+    # Decay changes weights that no gradient reaches.
+    stepper = Stepper(model, FinetuneOptim(lr=1e-2, weight_decay=0), 10, ALONE)
+    stepper.parallel.train()  # type: ignore[no-untyped-call]
+    stepper.step(batch)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(first[name], value)}
+    for modality in ("audio", "video", "text"):
+        own = {name for name in changed if name.startswith(f"networks.{modality}.")}
+        assert own
+        assert all(".1." in name for name in own)
+    learned = {name for name, weight in model.named_parameters() if name.startswith("fusion.") and weight.requires_grad}
+    assert learned == {f"fusion.weights.{name}" for name in model.fusion.weights}
+    assert learned <= changed
+
+
+def test_the_loss_is_that_of_stage_two_for_every_head(corpus: Path) -> None:
+    """The decision's own cross-entropy where it learns; in late fusion that of each modality's logits beside it."""
+    plan = make_plan(config_of(corpus))
+    for head in HEADS:
+        model, loaders = load(with_head(plan, head), CPU)
+        (batch, *_) = loaders.over(clips_of(plan, "train"))
+        answers = model.eval()(batch.inputs, batch.present)
+        stacked = StackBatch(Rows(torch.empty(0)), batch.labels_B[None], torch.ones(1, len(batch.labels_B)))
+        expected = losses(answers.taught_BKC[None], stacked, torch.tensor([0.1])).mean()
+        torch.testing.assert_close(loss_of(answers.taught_BKC, batch.labels_B, 0.1), expected)
+        if not head.startswith("late"):
+            plain = torch.nn.functional.cross_entropy(answers.logits_BC, batch.labels_B, label_smoothing=0.1)
+            assert torch.equal(loss_of(answers.taught_BKC, batch.labels_B, 0.1), plain)
+
+
+def test_a_fine_tune_in_which_an_encoder_would_learn_nothing_is_refused(corpus: Path) -> None:
+    """It ran to its end, and the scores were those of the head alone."""
+    plan = make_plan(config_of(corpus))
+
+    def load_with(unfreeze: Any, **layers: Any) -> EndToEndModel:
+        every = {"audio": 2, "video": 2, "text": 2, **layers}
+        return load(replace(plan, config=replace(plan.config, layers=every, unfreeze=unfreeze)), CPU)[0]
+
+    message = (
+        r"unfreeze=1: nothing of the video encoder would learn, because the run uses no layer of it "
+        r"after layer 1 of 2; set unfreeze=2 or more, unfreeze=all, or unfreeze=none to train the head alone"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_with(1, video=1)
+    with pytest.raises(ValueError, match=r"text encoder .* after layer 0 of 2; set unfreeze=all, or unfreeze=none"):
+        load_with(2, text=0)
+    for unfreeze in (2, "all"):
+        assert all(learning(load_with(unfreeze, video=1)).values())
+    assert not any(learning(load_with("none", video=1)).values())
+    with pytest.raises(ValueError, match=r"optim\.encoder_lr_scale=0 and unfreeze=all: no encoder would learn"):
+        config_of(corpus, optim=FinetuneOptim(encoder_lr_scale=0))
+    config_of(corpus, optim=FinetuneOptim(encoder_lr_scale=0), unfreeze="none")
+
+
 def test_frozen_blocks_keep_dropout_off_and_masking_is_off_everywhere(corpus: Path) -> None:
     model, _ = load(make_plan(config_of(corpus, unfreeze=1)), CPU)
     model.train()
@@ -320,7 +392,7 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(corpus: Path,
         (batch, *_) = loaders.over(clips_of(plan, "train"))
         model.train()
         torch.manual_seed(0)
-        loss = torch.nn.functional.cross_entropy(model(batch.inputs, batch.present), batch.labels_B)
+        loss = torch.nn.functional.cross_entropy(model(batch.inputs, batch.present).logits_BC, batch.labels_B)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         gradients.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
@@ -339,7 +411,7 @@ def test_absent_modalities_pass_no_gradient_and_break_nothing(corpus: Path) -> N
         batch = loaders.collator([clips[index]])
         assert batch.present[silent].tolist() == [False]
         model.zero_grad()
-        model(batch.inputs, batch.present).sum().backward()
+        model(batch.inputs, batch.present).taught_BKC.sum().backward()
         for name, network in model.networks.items():
             sizes = [one.grad.abs().max().item() for one in network.parameters() if one.grad is not None]
             assert np.isfinite(sizes).all()
