@@ -136,7 +136,8 @@ def logistic_regression_uar(features_dir: Path, corpus: Corpus) -> float:
     predicted = np.empty_like(table.labels)
     for fold in load_protocol("luna5").folds(table.clips):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        train, test = table.rows_of((*fold.train, *fold.validation)), table.rows_of(fold.test)
+        known = [clip_id for part in ("train", "validation") for clip_id in fold.clip_ids(part, table.clips)]
+        train, test = list(table.rows_of(known)), list(table.rows_of(fold.clip_ids("test", table.clips)))
         model.fit(table.features["audio"][train], table.labels[train])
         predicted[test] = model.predict(table.features["audio"][test])
     return float(balanced_accuracy_score(table.labels, predicted))

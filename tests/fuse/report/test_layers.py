@@ -51,11 +51,11 @@ def test_the_score_is_that_of_a_plain_pipeline(features: Path) -> None:
     table, folds = table_of(features, 1), load_protocol("luna5").folds(tiny_clips())
     labels, predicted = [], []
     for fold in folds:
-        train, validation = table.rows_of(fold.train), table.rows_of(fold.validation)
+        train, validation = (table.rows_of(fold.clip_ids(part, table.clips)) for part in ("train", "validation"))
         plain = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=500))
-        plain.fit(table.features["audio"][train].astype(np.float64), table.labels[train])
-        labels.append(table.labels[validation])
-        predicted.append(plain.predict(table.features["audio"][validation].astype(np.float64)))
+        plain.fit(table.features["audio"][list(train)].astype(np.float64), table.labels[list(train)])
+        labels.append(table.labels[list(validation)])
+        predicted.append(plain.predict(table.features["audio"][list(validation)].astype(np.float64)))
     expected = recall_score(np.concatenate(labels), np.concatenate(predicted), average="macro")
     score = probe_layer(table, folds, StoredLayer("audio", "tiny", 1))
     assert score.uar == pytest.approx(expected)
@@ -69,10 +69,10 @@ def test_test_speakers_are_never_looked_at(features: Path) -> None:
     """Whatever stands in their rows, the score is the same."""
     table, folds = table_of(features, 1), load_protocol("holdout").folds(tiny_clips())
     plain = probe_layer(table, folds, StoredLayer("audio", "tiny", 1))
-    table.features["audio"][table.rows_of(folds[0].test)] = 1e6
+    table.features["audio"][list(table.rows_of(folds[0].clip_ids("test", table.clips)))] = 1e6
     assert probe_layer(table, folds, StoredLayer("audio", "tiny", 1)) == plain
     assert (plain.low, plain.high, plain.speakers) == (None, None, 2)
-    table.features["audio"][table.rows_of(folds[0].validation)] = 0
+    table.features["audio"][list(table.rows_of(folds[0].clip_ids("validation", table.clips)))] = 0
     assert probe_layer(table, folds, StoredLayer("audio", "tiny", 1)) != plain
 
 
