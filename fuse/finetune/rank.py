@@ -23,8 +23,8 @@ from configs.schema.finetune import FinetuneConfig
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.loading import rank_device
-from fuse.finetune.__main__ import Diverged, Loaders, Logits, Watch, World, evaluate, fit
 from fuse.finetune.clips import Collator, MediaClips
+from fuse.finetune.fit import Diverged, Loaders, Logits, Watch, World, evaluate, fit
 from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused, refuse_idle_encoders
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.runs.caveats import RANDOM_NOTE

@@ -35,8 +35,8 @@ from extract.run.plan import prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune import __main__ as finetune
-from fuse.finetune.__main__ import START, Loaders, Stepper, Watch, World, evaluate, fit
 from fuse.finetune.clips import ClipItem, Collator, MediaClips, drawn_conditions, of_length
+from fuse.finetune.fit import START, Loaders, Stepper, Watch, World, evaluate, fit
 from fuse.finetune.network import EndToEndModel, freeze_unused, loss_of
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.finetune.rank import EVALUATED, clips_of, load
