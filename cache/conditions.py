@@ -10,12 +10,13 @@ noise-white-10db+occlude-block-50           joint: audio rows of the first, vide
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from cache.names import did_you_mean
 
 MODALITIES = ("audio", "video", "text")
 CLEAN = "clean"
@@ -155,5 +156,4 @@ def _nearest(name: str) -> str:
     known = [CLEAN]
     for name_of_kind, kind in KINDS.items():
         known += [name_of_kind + kind.level_name(level) for level in (*levels, kind.example) if kind.allows(level)]
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return did_you_mean(name, known)

@@ -6,7 +6,6 @@ Every message names the key's path, what is allowed and, for a misspelt key, wha
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from cache.names import nearest
 
 T = TypeVar("T")
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -128,9 +129,9 @@ def _short(value: Any) -> str:
 
 def _suggestion(kind: type[Any], location: Sequence[str]) -> str:
     keys = _keys_at(kind, location[:-1])
-    close = difflib.get_close_matches(location[-1], keys, n=1)
+    close = nearest(location[-1], keys)
     allowed = f"; allowed: {', '.join(keys)}" if keys else ""
-    return (f"; did you mean {close[0]}?" if close else "") + allowed
+    return (f"; did you mean {close}?" if close else "") + allowed
 
 
 def _keys_at(kind: Any, location: Sequence[str]) -> list[str]:

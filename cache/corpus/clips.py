@@ -6,10 +6,8 @@ any further column is ignored. Which labels there are is said in `cache.corpus.l
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from cache.corpus.labels import label_set, normal_label, unprintable
@@ -17,6 +15,7 @@ from cache.corpus.paths import meant_path
 from cache.corpus.ravdess import LABELS as LABELS
 from cache.corpus.sheet import read_rows
 from cache.files.atomic import write_atomic
+from cache.files.csv import csv_text
 
 REQUIRED = ("clip_id", "path", "label", "speaker")
 
@@ -84,11 +83,7 @@ def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:
 
 def write_metadata(clips: Iterable[Clip], path: Path) -> None:
     """Write a metadata.csv that `read_corpus` accepts."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Clip)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(clip) for clip in clips)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, csv_text([field.name for field in fields(Clip)], map(astuple, clips)))
 
 
 def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:

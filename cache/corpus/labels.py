@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from cache.corpus.ravdess import LABELS, is_ravdess_id
+from cache.names import did_you_mean
 
 TEXT_LIST, YAML_LIST = "labels.txt", "labels.yaml"
 FEWEST, MOST = 2, 1000
@@ -126,8 +127,7 @@ def _refuse_unknown(metadata: Path, label_at: Mapping[int, str], known: Sequence
     members = frozenset(known)
     for line, label in label_at.items():
         if label not in members:
-            close = difflib.get_close_matches(label, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(label, known)
             raise ValueError(f"{metadata} line {line}: unknown label {label!r}{hint}; known: {_shown(known)} ({why})")
 
 

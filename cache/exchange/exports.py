@@ -8,8 +8,6 @@ its row is NaN and `state` says why. A CSV holds one array: `clip_id` and a colu
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy.typing as npt
 from cache.conditions import CLEAN, parse_condition
 from cache.features.store import TRANSCRIPT_COLUMNS, FeatureStore, State, open_store
 from cache.files.atomic import revealed, write_atomic
+from cache.files.csv import csv_text
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,6 @@ def _write_csv(to: Path, chosen: _Chosen) -> None:
     if len(layers) > 1 or len(names) != width:
         names = [f"layer{layer}_{column}" for layer in layers for column in range(width)]
     values = np.concatenate([chosen.read(path, layer) for layer in layers], axis=1)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["clip_id", *names])
     # The shortest text that reads as the same float32.
-    writer.writerows([clip, *map(str, row)] for clip, row in zip(chosen.clip_ids, values, strict=True))
-    write_atomic(to, text.getvalue())
+    rows = ([clip, *map(str, row)] for clip, row in zip(chosen.clip_ids, values, strict=True))
+    write_atomic(to, csv_text(["clip_id", *names], rows))

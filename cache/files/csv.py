@@ -1,21 +1,26 @@
-"""Rows of a table as CSV: a column per field, nothing where there is no value."""
+"""Tables as CSV: a header, a line per row, nothing where there is no value, and lines that end in a line feed."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def csv_of(rows: Sequence[DataclassInstance]) -> str:
-    """A header and a line per row; all rows are of one dataclass, and there is at least one."""
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]] = ()) -> str:
+    """A header and a line per row of values; a float as the shortest text that reads back as the same float."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue()
+
+
+def csv_of(rows: Sequence[DataclassInstance]) -> str:
+    """A column per field and a line per row; all rows are of one dataclass, and there is at least one."""
+    return csv_text([field.name for field in fields(rows[0])], map(astuple, rows))

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cache.corpus.clips import Clip
-from cache.protocols.folds import CyclicGroups, Fold, Rule, cyclic_parts, ordered, speakers_of
+from cache.names import by_number
+from cache.protocols.folds import CyclicGroups, Fold, Rule, cyclic_parts, speakers_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class RandomClips(Rule):
         turns = cyclic_parts([[clip.clip_id for clip in order[hand :: self.folds]] for hand in range(self.folds)])
         speaker = {clip.clip_id: clip.speaker for clip in clips}
         return tuple(
-            Fold(number, *(ordered({speaker[i] for i in ids}) for ids in listed), listed=listed, leaks_speakers=True)
+            Fold(number, *(by_number({speaker[i] for i in ids}) for ids in listed), listed=listed, leaks_speakers=True)
             for number, listed in enumerate(turns, start=1)
         )
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 from typing import Protocol as Interface
 
 from cache.corpus.clips import Clip
+from cache.names import by_number
 
 PARTS = ("train", "validation", "test")
 # What every number of a protocol with `leaks_speakers` is marked with.
@@ -107,7 +108,7 @@ class CyclicGroups(Rule):
         """One fold per group."""
         speakers = speakers_of(clips)
         turns = cyclic_parts([_present(group, speakers) for group in self.groups])
-        return tuple(Fold(number, *map(ordered, parts)) for number, parts in enumerate(turns, start=1))
+        return tuple(Fold(number, *map(by_number, parts)) for number, parts in enumerate(turns, start=1))
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,12 @@ class LeaveOneSpeakerOut(Rule):
 
     def divide(self, clips: Sequence[Clip]) -> tuple[Fold, ...]:
         """One fold per speaker."""
-        order = ordered(speakers_of(clips))
+        order = by_number(speakers_of(clips))
         return tuple(self._fold(order[k:] + order[:k], k + 1) for k in range(len(order)))
 
     def _fold(self, turned: tuple[str, ...], number: int) -> Fold:
         first_train = 1 + self.validation_speakers
-        return Fold(number, ordered(turned[first_train:]), ordered(turned[1:first_train]), turned[:1])
+        return Fold(number, by_number(turned[first_train:]), by_number(turned[1:first_train]), turned[:1])
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Protocol:
     def left_out(self, clips: Iterable[Clip]) -> tuple[str, ...]:
         """Speakers of these clips that stand in no part of any fold, in numeric order."""
         clips = tuple(clips)
-        return ordered(speakers_of(clips) - self.rule.named(clips))
+        return by_number(speakers_of(clips) - self.rule.named(clips))
 
     def _refuse_empty(self, fold: Fold, clips: Sequence[Clip]) -> None:
         empty = [part for part in PARTS if not fold.clip_ids(part, clips)]
@@ -192,18 +193,13 @@ class Protocol:
             what = "clips" if fold.listed else "speakers"
             raise ValueError(
                 f"protocol {self.name}: fold {fold.number} has no {' and no '.join(empty)} {what} in this corpus"
-                f" (it has {len(clips)} clips of {', '.join(ordered(speakers_of(clips)))}); choose another protocol"
+                f" (it has {len(clips)} clips of {', '.join(by_number(speakers_of(clips)))}); choose another protocol"
             )
 
 
 def speakers_of(clips: Iterable[Clip]) -> frozenset[str]:
     """Who speaks in these clips."""
     return frozenset(clip.speaker for clip in clips)
-
-
-def ordered(speakers: Iterable[str]) -> tuple[str, ...]:
-    """Speakers by number, then those that are no number."""
-    return tuple(sorted(speakers, key=_order))
 
 
 def cyclic_parts(groups: Sequence[Sequence[str]]) -> tuple[tuple[tuple[str, ...], ...], ...]:
@@ -216,13 +212,8 @@ def cyclic_parts(groups: Sequence[Sequence[str]]) -> tuple[tuple[tuple[str, ...]
     return tuple(turns)
 
 
-def _order(speaker: str) -> tuple[int, int, str]:
-    number = speaker.isascii() and speaker.isdigit()
-    return (0, int(speaker), speaker) if number else (1, 0, speaker)
-
-
 def _present(named: Collection[str], speakers: Collection[str]) -> tuple[str, ...]:
-    return ordered(frozenset(named) & frozenset(speakers))
+    return by_number(frozenset(named) & frozenset(speakers))
 
 
 def _refuse_repeats(names: Iterable[str], where: str, what: str = "speaker") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from cache.corpus.clips import normal_speaker
+from cache.names import did_you_mean
 from cache.protocols.clip_rules import RandomClips, SentenceHeldOut
 from cache.protocols.folds import CyclicGroups, FixedFold, LeaveOneSpeakerOut, Protocol, Rule
 from configs.loader import STRICT, load_config
@@ -108,9 +108,7 @@ def load_protocol(name: str) -> Protocol:
     """
     known = protocol_names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"unknown protocol {name!r}{hint}; known: {', '.join(known)}")
+        raise ValueError(f"unknown protocol {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     path = FOLDER / f"{name}.yaml"
     config = load_config(ProtocolConfig, path)
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.corpus.clips import Clip, Corpus
 from cache.corpus.ravdess import parse_ravdess_name
+from cache.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,5 @@ def _no_such_clip(name: str, path: Path, corpus: Corpus | None) -> str:
         return f"clip={name} is a folder; name one media file"
     if corpus is None:
         return f"clip={name}: no such file; to name a clip by its id, give corpus=metadata.csv"
-    close = difflib.get_close_matches(name, [clip.clip_id for clip in corpus.clips], n=1)
-    guess = f" (did you mean {close[0]}?)" if close else ""
+    guess = did_you_mean(name, [clip.clip_id for clip in corpus.clips])
     return f"clip={name}: no such file, and no clip of that id in the corpus{guess}"

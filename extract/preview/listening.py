@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import wave
 from collections.abc import Iterable, Iterator
@@ -15,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from cache.files.atomic import revealed
+from cache.files.csv import csv_text
 from cache.media import SAMPLE_RATE_HZ, Media
 from configs.schema.features import Asr
 from extract.asr import Recogniser, Transcript
@@ -101,11 +100,7 @@ def write_wav(waveform_T: npt.NDArray[np.float32], path: Path) -> None:
 
 def transcript_table(heard: Iterable[Heard]) -> str:
     """preview.csv: a row for each sound; empty is what is not known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(sound.row for sound in heard)
-    return text.getvalue()
+    return csv_text(COLUMNS, (sound.row for sound in heard))
 
 
 def _spelt(value: float) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
 from cache.features.store import State
 from cache.features.units import unit_rows
 from cache.files.atomic import write_atomic
+from cache.files.csv import csv_text
 from extract.run.plan import Plan
 
 SHOWN = 5
@@ -34,11 +33,8 @@ def failed_clips(plan: Plan) -> list[FailedClip]:
 
 def write_failures(plan: Plan, failed: list[FailedClip]) -> None:
     """Write `<features_dir>/failures.csv`; a header alone when nothing failed."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["clip_id", "condition", "modality", "reason"])
-    writer.writerows(astuple(row) for row in failed)
-    write_atomic(plan.features_dir / "failures.csv", text.getvalue())
+    header = [field.name for field in fields(FailedClip)]
+    write_atomic(plan.features_dir / "failures.csv", csv_text(header, map(astuple, failed)))
 
 
 def pending_rows(plan: Plan) -> int:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cache.corpus.clips import LABELS
+from cache.names import by_number
 from fuse.runs.style import (
     BLACK,
     BLUE,
@@ -157,17 +158,13 @@ def _speaker_styles(speakers_N: NDArray[np.str_], sexes_N: NDArray[np.str_]) -> 
     sex_of = dict(zip(speakers_N.tolist(), sexes_N.tolist(), strict=True))
     styles: dict[str, Style] = {}
     for sex, free in SPEAKER_STYLES.items():
-        names = sorted((name for name, own in sex_of.items() if _known(own) == sex), key=_numerically)
+        names = by_number(name for name, own in sex_of.items() if _known(own) == sex)
         styles |= dict(zip(names, free, strict=False))
     return styles
 
 
 def _known(sex: str) -> str:
     return sex if sex in SPEAKER_STYLES else ""
-
-
-def _numerically(name: str) -> tuple[int, int, str]:
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
 def _emotion_key(styles: Mapping[str, Style]) -> list[Line2D]:

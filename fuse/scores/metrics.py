@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import classification_report
 
 from cache.corpus.clips import LABELS
+from cache.names import by_number
 from fuse.scores.calibration import BINS, area_under_risk_coverage, brier_score, expected_calibration_error
 from fuse.scores.predictions import Predictions
 
@@ -84,7 +85,7 @@ def speaker_scores(predictions: Predictions, metric: Metric) -> dict[str, float]
     """
     by_seed = seeds_of(predictions)
     scores: dict[str, float] = {}
-    for speaker in _speakers(predictions):
+    for speaker in by_number(set(predictions.speaker.tolist())):
         # Two columns, not all twelve: a table asks for every speaker of every seed.
         each = [(part, part.speaker == speaker) for part in by_seed]
         scores[speaker] = float(np.mean([metric(part.label[rows], part.predicted[rows]) for part, rows in each]))
@@ -167,11 +168,6 @@ def seeds_of(predictions: Predictions) -> list[Predictions]:
             sizes = f"seed {first} has {len(parts[0])} predictions, seed {other} has {len(part)}"
             raise ValueError(f"seeds rest on different clips ({sizes}); finish the missing runs first")
     return parts
-
-
-def _speakers(predictions: Predictions) -> list[str]:
-    names: list[str] = np.unique(predictions.speaker).tolist()
-    return sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
 
 
 def _sd(values: list[float]) -> float | None:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cache.corpus.clips import LABELS
 from cache.files.atomic import write_atomic
+from cache.files.csv import csv_text
 
 PROBABILITY_COLUMNS = tuple(f"p_{label}" for label in LABELS)
 COLUMNS = (
@@ -161,11 +162,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         ValueError: a clip stands twice under one fold, seed, condition and modality subset.
     """
     _refuse_duplicates(predictions, str(path))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(zip(*_text_columns(predictions), strict=True))
-    write_atomic(path, text.getvalue())
+    write_atomic(path, csv_text(COLUMNS, zip(*_text_columns(predictions), strict=True)))
 
 
 def read_predictions(path: Path) -> Predictions:

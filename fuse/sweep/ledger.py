@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache.files.atomic import write_atomic
+from cache.files.csv import csv_text
 from fuse.sweep.grid import Run
 
 ROWS = "sweep.csv"
@@ -34,7 +35,7 @@ def row_of(run: Run, uar: float | None, best_epoch: int, diverged: int | None) -
 def append(path: Path, row: Mapping[str, str]) -> None:
     """One row, on the disk when this returns."""
     with path.open("ab", buffering=0) as file:
-        file.write(_line(list(row.values())).encode())
+        file.write(csv_text(list(row.values())).encode())
         os.fsync(file.fileno())
 
 
@@ -58,11 +59,5 @@ def read(path: Path, factors: Sequence[str]) -> dict[int, dict[str, str]]:
 
 def rewrite(path: Path, factors: Sequence[str], rows: Mapping[int, Mapping[str, str]]) -> None:
     """All rows in the order of their runs: the same bytes whoever finished first."""
-    lines = [header(factors), *([row[name] for name in header(factors)] for _, row in sorted(rows.items()))]
-    write_atomic(path, "".join(map(_line, lines)))
-
-
-def _line(values: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    columns = header(factors)
+    write_atomic(path, csv_text(columns, ([row[name] for name in columns] for _, row in sorted(rows.items()))))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
+from cache.names import did_you_mean
 from fuse.model.heads.base import Head
 from fuse.model.heads.discriminant import solve_discriminant
 from fuse.model.heads.joint import draw_gated, draw_low_rank, draw_mlp, gated, low_rank, mlp
@@ -32,9 +31,7 @@ def find_head(name: str, hidden: int) -> Head:
         ValueError: no such head, with those there are; or a hidden width that it cannot have.
     """
     if name not in HEADS:
-        close = difflib.get_close_matches(name, HEADS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"head: unknown head {name!r}{hint}; known: {', '.join(HEADS)}")
+        raise ValueError(f"head: unknown head {name!r}{did_you_mean(name, HEADS)}; known: {', '.join(HEADS)}")
     head = HEADS[name]
     if hidden % head.divides:
         raise ValueError(f"hidden={hidden}: the head {name} needs a multiple of {head.divides}")
