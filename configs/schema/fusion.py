@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from cache.conditions import parse_joint
@@ -21,6 +21,16 @@ Layers = (
     | Annotated[str, Field(pattern=r"^[0-9]+(\+[0-9]+)+$")]
 )
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _checked(width: Any) -> Any:
+    if width != "auto" and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
+        raise ValueError(f"{width!r} is neither auto nor a whole number from 1: how many heads train at once")
+    return width
+
+
+# A union of its own would name only one of the two that are allowed.
+StackWidth = Annotated[Literal["auto"] | int, BeforeValidator(_checked)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -74,6 +84,8 @@ class FusionConfig:
             row of raw `zero`s, or one that is `learned` where clips lack it in training.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
         device: `auto` is a GPU where there is one.
+        stack_width: how many heads are trained at once; `auto`: the fastest here, which is timed. The last bits of a
+            score depend on it: a run and a sweep record theirs, and with that number they come out bit for bit again.
     """
 
     corpus: str
@@ -95,6 +107,7 @@ class FusionConfig:
     output_dir: str = "outputs/fusion"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    stack_width: StackWidth = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what is named twice."""

@@ -24,18 +24,19 @@ from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import Fitted, History, Job
 from fuse.stack.rows import cached_rows, torch_device
 from fuse.stack.stack import Schedule
-from fuse.stack.width import fit_jobs
+from fuse.stack.width import fit_jobs, width_of
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """One fold and seed."""
+    """One fold and seed; `stack_width`: how many heads were trained at once, which the last bits depend on."""
 
     fold: Fold
     seed: int
     model: FusionModel
     history: History
     predictions: Predictions
+    stack_width: int
 
 
 def train_all(config: FusionConfig, tables: Tables, folds: Sequence[Fold], progress: Progress) -> list[TrainedRun]:
@@ -47,8 +48,10 @@ def train_all(config: FusionConfig, tables: Tables, folds: Sequence[Fold], progr
     cached = cached_rows(tables.main, tables.variants, torch_device(config.device))
     pairs = [(fold, seed) for fold in folds for seed in config.seeds]
     jobs = [Job.of(config, tables.main, fold, seed) for fold, seed in pairs]
-    fitted = fit_jobs(ModelSettings.of(config, tables.main), cached, jobs, Schedule.of(config), progress.add)
-    return [_trained(config, tables.main, *pair, one) for pair, one in zip(pairs, fitted, strict=True)]
+    settings, schedule = ModelSettings.of(config, tables.main), Schedule.of(config)
+    width = width_of(settings, cached, jobs, schedule, config.stack_width)
+    fitted = fit_jobs(settings, cached, jobs, schedule, width, progress.add)
+    return [_trained(config, tables.main, *pair, one, width) for pair, one in zip(pairs, fitted, strict=True)]
 
 
 def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[TrainedRun], out: Path) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
     text = dump_config(config)
     speakers = _enrolled(config, table)
     metrics: dict[str, Any] = {}
+    shared = {"left_out": list(table.left_out), "stack_width": runs[0].stack_width}
     for one in runs:
         folder = out if len(runs) == 1 else out / f"fold-{one.fold.number}" / f"seed-{one.seed}"
         metrics = write_run(
@@ -65,7 +69,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             predictions=one.predictions,
             history=[_history(one)],
             checkpoint=checkpoint_of(config, one) | speakers,
-            extra={"best_epoch": one.history.best_epoch + 1, "left_out": list(table.left_out)},
+            extra={"best_epoch": one.history.best_epoch + 1, **shared},
             note=note,
         )
     if len(runs) > 1:
@@ -75,7 +79,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             predictions=concatenate([one.predictions for one in runs]),
             history=[_history(one) for one in runs],
             checkpoint=None,
-            extra={"runs": len(runs), "left_out": list(table.left_out)},
+            extra={"runs": len(runs), **shared},
             note=note,
         )
     return metrics
@@ -111,7 +115,9 @@ def _enrolled(config: FusionConfig, table: FeatureTable) -> dict[str, Any]:
     }
 
 
-def _trained(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int, fitted: Fitted) -> TrainedRun:
+def _trained(
+    config: FusionConfig, table: FeatureTable, fold: Fold, seed: int, fitted: Fitted, width: int
+) -> TrainedRun:
     if fitted.history.diverged is not None:
         raise ValueError(
             f"fold {fold.number}, seed {seed}: training diverged in epoch {fitted.history.diverged + 1}; "
@@ -128,7 +134,7 @@ def _trained(config: FusionConfig, table: FeatureTable, fold: Fold, seed: int, f
         )
         for split in ("validation", "test")
     ]
-    return TrainedRun(fold, seed, fitted.model, fitted.history, concatenate(parts))
+    return TrainedRun(fold, seed, fitted.model, fitted.history, concatenate(parts), width)
 
 
 def _history(one: TrainedRun) -> dict[str, Any]:

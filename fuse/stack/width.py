@@ -1,4 +1,8 @@
-"""How many heads to train at once: measured, for it depends on the head, the widths and the machine's caches."""
+"""How many heads to train at once: measured, for it depends on the head, the widths and the machine's caches.
+
+A timing depends on the load of the machine, and the last bits of a score on the width: whoever measures records what
+came out, and a width that is given is used untimed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from configs.schema.fusion import StackWidth
 from fuse.model.fusion import ModelSettings, draw_weights
 from fuse.model.heads.catalogue import find_head
 from fuse.stack.job import Fitted, Job
@@ -23,13 +28,24 @@ WORTH = 0.95
 LARGEST_BYTES, COPIES = 2**31, 5
 
 
+def width_of(
+    settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, wanted: StackWidth
+) -> int:
+    """How many of these jobs to train at once: as many as are wanted, or what `measure` finds."""
+    known = _known(settings, jobs, wanted)
+    return measure(settings, cached, jobs, schedule).width if known is None else known
+
+
 def fit_jobs(
-    settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, done: Callable[[int], None]
+    settings: ModelSettings,
+    cached: CachedRows,
+    jobs: Sequence[Job],
+    schedule: Schedule,
+    width: int,
+    done: Callable[[int], None],
 ) -> list[Fitted]:
-    """Train every job in stacks of a measured width; `done` is told how many heads each stack had."""
+    """Train every job in stacks of a width; `done` is told how many heads each stack had."""
     fitted: dict[int, Fitted] = {}
-    widest = min(len(jobs), _widest(settings))
-    width = widest if widest <= NARROWEST else measure(settings, cached, jobs, schedule).width
     for numbers in cut(jobs, width):
         stack = fit_stack(settings, cached, [jobs[number] for number in numbers], schedule)
         fitted |= dict(zip(numbers, stack, strict=True))
@@ -58,13 +74,19 @@ class Measured:
         return self.seconds_per_batch * schedule.epochs * batches
 
 
-def measure(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> Measured:
-    """The width with the least time per head among 8, 32, 128, ... over a few batches each; fewer than 8: all."""
+def measure(
+    settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, wanted: StackWidth = "auto"
+) -> Measured:
+    """The width with the least time per head among 8, 32, 128, ... over a few batches each; fewer than 8: all.
+
+    Where a number is `wanted`, that width alone is timed, to tell how long the jobs will take.
+    """
     if find_head(settings.head, settings.hidden).solve:
         return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
-    widest = min(len(jobs), _widest(settings))
-    width = min(NARROWEST, widest)
+    known = _known(settings, jobs, wanted)
+    width = known or NARROWEST
     best = Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule))
+    widest = known or min(len(jobs), _widest(settings))
     while width < widest:
         width = min(4 * width, widest)
         seconds = _seconds_per_head(settings, cached, jobs[:width], schedule)
@@ -72,6 +94,16 @@ def measure(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], sc
             break
         best = Measured(width, seconds)
     return best
+
+
+def _known(settings: ModelSettings, jobs: Sequence[Job], wanted: StackWidth) -> int | None:
+    """The width where there is nothing to time: one in closed form, else as wanted, or all of a few; else None."""
+    if find_head(settings.head, settings.hidden).solve:
+        return 1
+    if wanted != "auto":
+        return min(wanted, len(jobs))
+    widest = min(len(jobs), _widest(settings))
+    return widest if widest <= NARROWEST else None
 
 
 def _widest(settings: ModelSettings) -> int:

@@ -5,17 +5,14 @@ A run's row is in sweep.csv as soon as its stack ends, and the same command goes
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from cache.corpus.clips import read_corpus
+from cache.corpus.clips import Clip, read_corpus
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
@@ -23,71 +20,43 @@ from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
-from fuse.model.fusion import ModelSettings
-from fuse.runs.caveats import caveats
 from fuse.runs.folder import CONFIG
-from fuse.stack.stack import Schedule
-from fuse.stack.width import cut, measure
-from fuse.sweep.grid import Run, by_shape
-from fuse.sweep.ground import ground_of, jobs_of
+from fuse.sweep.grid import Run
 from fuse.sweep.ledger import ROWS, read, rewrite
-from fuse.sweep.rank import PLAN, every_run
+from fuse.sweep.plan import PLAN, SweepPlan, plan_sweep, read_plan, write_plan
+from fuse.sweep.rank import every_run
 from fuse.sweep.report import conclude
-
-
-@dataclass(frozen=True)
-class SweepPlan:
-    """What is left to do: stacks of run numbers, and how long one rank would take for them all."""
-
-    stacks: Sequence[Sequence[int]]
-    seconds: float
-    note: str
 
 
 def run(config: SweepConfig) -> int:
     """Plan, print the plan, train what is missing, write the tables; returns the exit code."""
     interruption, ranks = Interruption(), rank_count()
     runs = every_run(config)
-    out = Path(config.output_dir)
+    clips = _clips_without_leaks(runs)
+    out, factors = Path(config.output_dir), list(config.grid)
     if config.dry_run:
-        _print_plan(runs, runs, make_plan(config, runs, ranks), ranks)
+        _print_plan(runs, set(), plan_sweep(config, runs, clips, ranks), ranks)
         return 0
     with locked(out) as lock:
-        factors = list(config.grid)
         done = _resume(out, config, factors)
-        left = [one for one in runs if one.number not in done]
-        plan = make_plan(config, left, ranks)
-        _print_plan(runs, left, plan, ranks)
-        if left:
+        if not (out / PLAN).is_file():
+            write_plan(plan_sweep(config, runs, clips, ranks), out / PLAN)
+        plan = read_plan(out / PLAN)
+        _print_plan(runs, done, plan, ranks)
+        if plan.left(done):
             interruption.listen()
-            write_atomic(out / PLAN, json.dumps(plan.stacks))
             _launch(out, interruption, ranks, lock)
         return _finish(config, runs, factors, plan.note, interruption)
 
 
-def make_plan(config: SweepConfig, runs: Sequence[Run], ranks: int) -> SweepPlan:
-    """Check every shape of run against the stores, and measure how wide its stacks should be.
-
-    No wider than that every rank has one of each shape.
-    """
-    first = runs[0].configuration.config if runs else every_run(config)[0].configuration.config
-    torch.set_num_threads(first.threads)
+def _clips_without_leaks(runs: Sequence[Run]) -> tuple[Clip, ...]:
+    """The corpus, once it is sure that no clip stands on two sides of a fold."""
+    first = runs[0].configuration.config
     clips = read_corpus(Path(first.corpus)).clips
     folds = list(dict.fromkeys(one.fold for one in runs))
     for line in refuse_leaks(folds, clips, recorded_hashes(Path(first.features_dir), clips)):
         print(f"note: {line}")
-    stacks: list[list[int]] = []
-    seconds, notes = 0.0, {}
-    for same in by_shape(runs):
-        ground = ground_of(same[0].configuration.config, clips, config)
-        jobs = jobs_of(ground, same)
-        schedule = Schedule.of(ground.config)
-        measured = measure(ModelSettings.of(ground.config, ground.main), ground.cached, jobs, schedule)
-        width = min(measured.width, -(-len(jobs) // ranks))
-        stacks += [[same[place].number for place in part] for part in cut(jobs, width)]
-        seconds += measured.seconds(jobs, schedule)
-        notes[caveats(ground.config, ground.main)] = True
-    return SweepPlan(stacks, seconds, "; ".join(note for note in notes if note))
+    return clips
 
 
 def _resume(out: Path, config: SweepConfig, factors: Sequence[str]) -> set[int]:
@@ -128,20 +97,19 @@ def _finish(
     return 0
 
 
-def _print_plan(runs: Sequence[Run], left: Sequence[Run], plan: SweepPlan, ranks: int) -> None:
+def _print_plan(runs: Sequence[Run], done: Collection[int], plan: SweepPlan, ranks: int) -> None:
     cells, folds, seeds = (
         {one.configuration.number for one in runs},
         {one.fold.number for one in runs},
         {one.seed for one in runs},
     )
     print(f"{len(cells)} configurations x {len(folds)} folds x {len(seeds)} seeds = {len(runs)} runs")
-    if len(left) < len(runs):
-        print(f"{len(runs) - len(left)} are done, {len(left)} to go")
-    if left:
-        widest = max(map(len, plan.stacks))
-        print(
-            f"{len(plan.stacks)} stacks of up to {widest} heads on {ranks} ranks, about {_time(plan.seconds / ranks)}"
-        )
+    if done:
+        print(f"{len(done)} are done, {len(runs) - len(done)} to go")
+    if stacks := plan.left(done):
+        widest = max(len(stack.runs) for stack in stacks)
+        seconds = sum(stack.seconds for stack in stacks) / ranks
+        print(f"{len(stacks)} stacks of up to {widest} heads on {ranks} ranks, about {_time(seconds)}")
 
 
 def _time(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from fuse.runs.folder import CONFIG, PREDICTIONS
 from fuse.scores.predictions import write_predictions
 from fuse.sweep.grid import Run, configurations, runs_of
 from fuse.sweep.ground import Ground, Outcome, ground_of, train_stack, use_threads
-from fuse.sweep.ledger import ROWS, append, row_of
+from fuse.sweep.ledger import ROWS, append, read, row_of
+from fuse.sweep.plan import PLAN, read_plan
 
-PLAN = "plan.json"
 RUNS = "runs"
 
 
@@ -45,7 +44,10 @@ def work(out: Path, rank: int, world_size: int) -> None:
     """Train this rank's stacks; neighbours of one shape share their tables."""
     config = load_config(SweepConfig, out / CONFIG)
     runs = every_run(config)
-    stacks: list[list[int]] = json.loads((out / PLAN).read_text())[rank::world_size]
+    done = read(out / ROWS, list(config.grid))
+    # By number alone, and then without what is done: other ranks are adding rows by now.
+    own = read_plan(out / PLAN).stacks[rank::world_size]
+    stacks = [stack.runs for stack in own if not stack.is_done(done)]
     first = runs[0].configuration.config
     use_threads(first.threads)
     clips = read_corpus(Path(first.corpus)).clips
@@ -60,7 +62,8 @@ def work(out: Path, rank: int, world_size: int) -> None:
                 shape, ground = cell.shape, None  # the old tables go before the new ones come
                 ground = ground_of(cell.config, clips, config)
             for outcome in train_stack(ground, chosen):
-                _keep(out, outcome)
+                if outcome.run.number not in done:
+                    _keep(out, outcome)
             progress.add(len(stack))
 
 

@@ -26,7 +26,7 @@ from fuse.scores.predictions import Predictions, write_predictions
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, fit_stack
-from fuse.stack.width import fit_jobs, measure
+from fuse.stack.width import fit_jobs, measure, width_of
 from tests.benchmarks.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
 from tests.benchmarks.stopwatch import Times, interleaved
 from tests.tiny.features import tiny_clips, write_tiny_features
@@ -54,7 +54,9 @@ def run(folder: Path) -> list[str]:
 
 def train_stacked(widths: Mapping[str, int], hidden: int, heads: int) -> None:
     """Ours: all heads, in stacks of a measured width."""
-    fit_jobs(_settings(widths, hidden), _cached(widths), _jobs(heads), Schedule(EPOCHS, BATCH), lambda _: None)
+    settings, cached, jobs, schedule = _settings(widths, hidden), _cached(widths), _jobs(heads), Schedule(EPOCHS, BATCH)
+    width = width_of(settings, cached, jobs, schedule, "auto")
+    fit_jobs(settings, cached, jobs, schedule, width, lambda _: None)
 
 
 def train_one_by_one(name: str, widths: Mapping[str, int], hidden: int, heads: int) -> None:

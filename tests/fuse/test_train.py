@@ -81,6 +81,13 @@ def test_several_folds_and_seeds_each_have_a_folder_and_a_sum(features: Path, tm
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["seeds"] == 2
 
 
+def test_a_run_records_how_many_heads_were_trained_at_once(features: Path, tmp_path: Path) -> None:
+    """The last bits of its scores depend on it, and where it was timed nothing said what had come out."""
+    run(config(features, tmp_path, protocol="luna5", seeds=(0, 1), stack_width=4))
+    for folder in (tmp_path, tmp_path / "fold-2" / "seed-1"):
+        assert json.loads((folder / "metrics.json").read_text())["stack_width"] == 4
+
+
 def test_an_earlier_run_leaves_nothing_behind(features: Path, tmp_path: Path) -> None:
     run(config(features, tmp_path, protocol="luna5", optim={"epochs": 1}))
     run(config(features, tmp_path, optim={"epochs": 1}))
@@ -150,6 +157,8 @@ def test_failed_clips_are_left_out_and_counted(tmp_path: Path) -> None:
         ({"head": "mpl"}, "unknown head"),
         ({"encoders": {"audio": "hubert"}}, "set encoders.audio to one of tiny"),
         ({"optim": {"lr": 1e30}}, "diverged"),
+        ({"stack_width": 0}, "stack_width: 0 is neither auto nor a whole number from 1"),
+        ({"stack_width": "wide"}, "stack_width: 'wide' is neither auto nor a whole number from 1"),
     ],
 )
 def test_bad_input_ends_in_one_line(features: Path, tmp_path: Path, more: dict[str, object], message: str) -> None:

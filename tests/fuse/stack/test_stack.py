@@ -18,7 +18,7 @@ from fuse.stack.job import Fitted, Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, fit_stack
 from fuse.stack.streams import Streams
-from fuse.stack.width import cut, measure
+from fuse.stack.width import cut, measure, width_of
 
 WIDTHS = {"audio": 9, "video": 6, "face": 4}
 CLIPS = 120
@@ -195,6 +195,16 @@ def test_the_width_is_measured_and_fits_the_jobs() -> None:
     assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (8, 32, 40)
     assert measure(shape("mlp"), cached(), jobs[:6], Schedule(1, 16)).width == 6
     assert measure(shape("lda"), cached(), jobs, Schedule(1, 16)).width == 1
+
+
+def test_a_width_that_is_given_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing decided it always, so that the last bits of a score followed the load of the machine."""
+    monkeypatch.setattr("fuse.stack.width.measure", lambda *_: pytest.fail("timed"))
+    jobs, schedule = [job(number) for number in range(40)], Schedule(1, 16)
+    assert width_of(shape("mlp"), cached(), jobs, schedule, 11) == 11
+    assert width_of(shape("mlp"), cached(), jobs, schedule, 64) == 40
+    assert width_of(shape("mlp"), cached(), jobs[:8], schedule, "auto") == 8
+    assert width_of(shape("lda"), cached(), jobs, schedule, 11) == 1
 
 
 def test_a_stack_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
