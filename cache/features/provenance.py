@@ -27,18 +27,20 @@ class Origin:
     """Where one modality's rows come from, and how they were made.
 
     Attributes:
-        array: path of the array, to be named to a reader; it is not compared.
+        store: path of the store; it is named to readers and not compared.
+        encoder: what the store calls the array.
         made: keys of the provenance that count, nested ones as `asr.model`, and `layers`, those that are used.
     """
 
-    array: str
+    store: str
+    encoder: str
     made: Mapping[str, Any]
 
     @classmethod
-    def of(cls, array: str, provenance: Mapping[str, Any], layers: Sequence[int]) -> Origin:
+    def of(cls, store: str, encoder: str, provenance: Mapping[str, Any], layers: Sequence[int]) -> Origin:
         """Of an array's attributes."""
         flat = dict(_flat({**provenance, "layers": list(layers)}))
-        return cls(array, {key: value for key, value in flat.items() if not _is_free(key)})
+        return cls(store, encoder, {key: value for key, value in flat.items() if not _is_free(key)})
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -57,7 +59,7 @@ def refuse_mixing(modality: str, one: Origin, other: Origin, remedy: str) -> Non
     """
     if differs := difference(one.made, other.made):
         raise ValueError(
-            f"{one.array}: {modality} features were made otherwise than those of {other.array} ({differs}), "
+            f"{one.store}: its {modality} features were made otherwise than those of {other.store} ({differs}), "
             f"and cannot be mixed with them; {remedy}"
         )
 

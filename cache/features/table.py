@@ -111,6 +111,20 @@ def load_table(
     return table.take(kept) if table.left_out else table
 
 
+def origin_of(
+    features_dir: Path, modality: str, condition: str, layers: Layers | Mapping[str, Layers], encoder: str | None
+) -> Origin:
+    """How the rows would be made that `load_table` would load of a modality; none is read.
+
+    Raises:
+        ValueError: as `load_table`.
+    """
+    store = _store_of(features_dir, modality, condition)
+    path = f"{modality}/{_encoder_of(store, modality, encoder)}"
+    store.refuse_broken_metadata(path)
+    return _origin(store, path, layers_of(modality, layers))
+
+
 def load_transcripts(
     features_dir: Path, clips: Sequence[Clip], condition: str = CLEAN, encoder: str | None = None
 ) -> list[str]:
@@ -167,7 +181,8 @@ def _column(
 
 
 def _origin(store: FeatureStore, path: str, layers: Layers) -> Origin:
-    return Origin.of(f"{store.path} {path}", store.provenance(path), _used(layers, store.layers(path)))
+    encoder = path.partition("/")[2]
+    return Origin.of(str(store.path), encoder, store.provenance(path), _used(layers, store.layers(path)))
 
 
 def _refuse_other_than_clean(store: FeatureStore, path: str, layers: Layers, wanted: str | None) -> None:

@@ -31,7 +31,7 @@ from fuse.enrolment.figure import enrolment_figure
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
 from fuse.runs.caveats import caveats
-from fuse.runs.checkpoint import fold_of, load_model
+from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import raw_table
@@ -61,12 +61,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Trained:
-    """One fold's head (of the first seed) and what it was trained in."""
+    """One fold's run (of the first seed): its folder, what it kept, and its head."""
 
+    folder: Path
+    kept: Checkpoint
     model: FusionModel
-    fold: Fold
-    protocol: str
-    seed: int
+
+    @property
+    def fold(self) -> Fold:
+        """Who was trained on, and who was not."""
+        return self.kept.fold
 
 
 def run(config: EnrolmentConfig) -> int:
@@ -82,7 +86,11 @@ def run(config: EnrolmentConfig) -> int:
     clips = read_corpus(Path(config.corpus or trained.corpus)).clips
     heads = [_load(leaf) for leaf in leaves]
     tables = {name: raw_table(trained, clips, name) for name in config.all_conditions}
-    strengths = [_strength(config, head, tables[trained.condition]) for head in heads]
+    own = tables.get(trained.condition) or raw_table(trained, clips, trained.condition)
+    for head in heads:
+        for table in (own, *tables.values()):
+            head.kept.refuse_other_features(table.origins, head.folder)
+    strengths = [_strength(config, head, own) for head in heads]
     counts = [*map(str, config.clips), NEUTRAL, ALL]
     parts = []
     with Progress("enrolment", len(heads) * len(tables) * len(counts), "points") as progress:
@@ -91,7 +99,7 @@ def run(config: EnrolmentConfig) -> int:
                 for count in counts:
                     parts += list(_draws(head, table, head.fold.test, count, strength, config.draws, "test"))
                     progress.add(1)
-    note = caveats(trained, tables[trained.condition])
+    note = caveats(trained, own)
     _write(config, concatenate(parts), counts, strengths, note)
     return 0
 
@@ -152,7 +160,7 @@ def _draws(
     for draw in range(draws if count.isdecimal() and count != "0" else 1):
         known = {name: drawn_statistics(table, name, count, draw, prior, strength) for name in speakers}
         named = replace(adapted(some, known), condition=f"{table.condition}/enrolled-{count}/draw-{draw}")
-        yield predictions_of(head.model, named, head.protocol, head.fold.number, head.seed, split)
+        yield predictions_of(head.model, named, head.kept.protocol, head.fold.number, head.kept.seed, split)
 
 
 def _strength(config: EnrolmentConfig, head: Trained, table: FeatureTable) -> float:
@@ -172,8 +180,8 @@ def _strength(config: EnrolmentConfig, head: Trained, table: FeatureTable) -> fl
 
 
 def _load(leaf: Path) -> Trained:
-    model, checkpoint = load_model(leaf / CHECKPOINT)
-    return Trained(model, fold_of(checkpoint), checkpoint["protocol"], checkpoint["seed"])
+    kept = read_stage_two(leaf / CHECKPOINT)
+    return Trained(leaf, kept, kept.head())
 
 
 def _first_seeds(leaves: Sequence[Path]) -> list[Path]:

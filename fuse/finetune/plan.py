@@ -13,7 +13,15 @@ import torch
 from cache.conditions import CLEAN, MODALITIES, parse_joint
 from cache.corpus.clips import Clip, read_corpus
 from cache.features.store import open_store
-from cache.features.table import FeatureTable, layer_numbers, layers_of, load_table, load_transcripts, side_by_side
+from cache.features.table import (
+    FeatureTable,
+    layer_numbers,
+    layers_of,
+    load_table,
+    load_transcripts,
+    origin_of,
+    side_by_side,
+)
 from cache.features.units import unit_size
 from cache.media import SAMPLE_RATE_HZ, MediaStore
 from cache.protocols.folds import PARTS, Fold
@@ -23,7 +31,7 @@ from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import Model, find_model
 from fuse.finetune.clips import ClipItem
 from fuse.model.fusion import FusionModel
-from fuse.runs.checkpoint import fold_of, load_model
+from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, run_folders
 
 
@@ -33,25 +41,25 @@ class Start:
 
     folder: Path
     fusion: FusionModel
-    checkpoint: Mapping[str, Any]
+    checkpoint: Checkpoint
 
     @property
     def fold(self) -> Fold:
         """Its speakers: who was never seen there stays unseen."""
-        return fold_of(self.checkpoint)
+        return self.checkpoint.fold
 
     @property
     def fixed(self) -> dict[str, Any]:
         """The keys of the configuration that this run decides."""
-        settings = self.checkpoint["settings"]
+        kept = self.checkpoint
         return {
-            "modalities": tuple(self.fusion.widths),
-            "protocol": self.checkpoint["protocol"],
-            "head": settings["head"],
-            "hidden": settings["hidden"],
-            "dropout": settings["dropout"],
-            "layers": self.checkpoint["features"]["layers"],
-            "standardise": self.checkpoint["standardise"],
+            "modalities": kept.modalities,
+            "protocol": kept.protocol,
+            "head": kept.settings.head,
+            "hidden": kept.settings.hidden,
+            "dropout": kept.settings.dropout,
+            "layers": kept.layers,
+            "standardise": kept.standardise,
         }
 
 
@@ -103,7 +111,7 @@ def make_plan(config: FinetuneConfig) -> FinetunePlan:
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     corpus = read_corpus(Path(config.corpus))
     models = _models(config, start)
-    table = _table(config, corpus.clips, models)
+    table = _table(config, start, corpus.clips, models)
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     rows = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
     parts = {part: _items(config, start, table, rows, models, part) for part in PARTS}
@@ -120,8 +128,8 @@ def find_start(init: Path) -> Start:
     runs = run_folders(init)
     if len(runs) > 1:
         raise ValueError(f"init={init} holds {len(runs)} runs; name the one to continue, e.g. init={runs[0]}")
-    fusion, checkpoint = load_model(runs[0] / CHECKPOINT)
-    return Start(runs[0], fusion, checkpoint)
+    checkpoint = read_stage_two(runs[0] / CHECKPOINT)
+    return Start(runs[0], checkpoint.head(), checkpoint)
 
 
 def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
@@ -130,7 +138,7 @@ def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
     Raises:
         ValueError: the configuration says something else.
     """
-    if start.checkpoint["standardise"] == "speaker":
+    if start.checkpoint.standardise == "speaker":
         raise ValueError(
             f"{start.folder} is adapted to each speaker's cached features, which fine-tuning changes; "
             "start from a run with standardise=train"
@@ -143,7 +151,7 @@ def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
                 f"{name}={_shown(given)} contradicts the run it starts from ({start.folder}: {_shown(value)}); "
                 f"leave {name} out, or set init to another run"
             )
-    return replace(config, **start.fixed, seeds=config.seeds or (int(start.checkpoint["seed"]),))
+    return replace(config, **start.fixed, seeds=config.seeds or (start.checkpoint.seed,))
 
 
 def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -180,7 +188,6 @@ def _refuse_recorded_noise(config: FinetuneConfig) -> None:
 def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
     """The encoders, which must be those whose features the run was trained on."""
     models = {}
-    trained_on = start.checkpoint["features"]["encoders"]
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     for name, width in start.fusion.widths.items():
         if name not in MODALITIES:
@@ -194,10 +201,11 @@ def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
             )
         model = find_model(wanted)
         encoder_class(name, model)
-        chosen = layers_of(name, start.checkpoint["features"]["layers"])
+        chosen = layers_of(name, start.checkpoint.layers)
         joined = len(layer_numbers(chosen, model.layers)) if side_by_side(chosen) else 1
-        if trained_on.get(name, model.name) != model.name or model.width * joined != width:
-            named = trained_on.get(name, f"an encoder of width {width // joined}")
+        trained_on = start.checkpoint.encoders[name]
+        if trained_on != model.name or model.width * joined != width:
+            named = trained_on if trained_on != model.name else f"an encoder of width {width // joined}"
             raise ValueError(f"encoders.{name}={wanted} is not what {start.folder} was trained on: {named}")
         if model.name in store.encoders(name):
             stored = store.provenance(f"{name}/{model.name}")
@@ -221,10 +229,17 @@ def _refuse_other_pooling(modality: str, stored: Mapping[str, Any], model: Model
             )
 
 
-def _table(config: FinetuneConfig, clips: Sequence[Clip], models: Mapping[str, Model]) -> FeatureTable:
-    """Which clips stage one finished, and what they have; the features themselves are not used."""
+def _table(config: FinetuneConfig, start: Start, clips: Sequence[Clip], models: Mapping[str, Model]) -> FeatureTable:
+    """Which clips stage one finished, and what they have; the features themselves are not used.
+
+    Raises:
+        ValueError: the run was trained on features that were made otherwise.
+    """
     encoders = {name: model.name for name, model in models.items()}
-    return load_table(Path(config.features_dir), clips, tuple(models), config.condition, "last", encoders)
+    folder, layers = Path(config.features_dir), start.checkpoint.layers
+    origins = {name: origin_of(folder, name, config.condition, layers, one) for name, one in encoders.items()}
+    start.checkpoint.refuse_other_features(origins, start.folder)
+    return load_table(folder, clips, tuple(models), config.condition, "last", encoders)
 
 
 def _items(

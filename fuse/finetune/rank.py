@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from fuse.finetune.fit import Diverged, Loaders, Logits, Watch, World, evaluate,
 from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused, refuse_idle_encoders
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.runs.caveats import RANDOM_NOTE
+from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import write_run
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate
@@ -139,21 +140,20 @@ def predictions_of(plan: FinetunePlan, split: str, logits_NC: Logits) -> Predict
     )
 
 
-def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> dict[str, Any]:
+def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> Checkpoint:
     """As stage two's, and the encoders' weights by modality."""
-    state = {name: value.cpu() for name, value in model.fusion.state_dict().items()}
     networks = {
         name: {key: value.cpu() for key, value in network.state_dict().items()}
         for name, network in model.networks.items()
     }
-    kept = {key: plan.start.checkpoint[key] for key in ("settings", "protocol", "fold", "division", "standardise")}
-    features = {
-        "encoders": {name: one.name for name, one in plan.models.items()},
-        "layers": plan.config.layers,
-        "modalities": plan.config.modalities,
-        "audio_seconds": plan.config.audio_seconds,
-    }
-    return {**kept, "state": state, "encoders": networks, "features": features, "seed": plan.seed}
+    return replace(
+        plan.start.checkpoint,
+        state={name: value.cpu() for name, value in model.fusion.state_dict().items()},
+        condition=plan.config.condition,
+        seed=plan.seed,
+        networks=networks,
+        audio_seconds=plan.config.audio_seconds,
+    )
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from fuse.report.figures import features_figure, layers_figure
 from fuse.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.report.projection import METHODS, project
 from fuse.runs.caveats import caveats
-from fuse.runs.checkpoint import fold_of, load_model
+from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
 from fuse.runs.tables import table_under
 
@@ -52,13 +52,14 @@ def run(config: ReportConfig) -> int:
     folder = Path(config.run)
     leaf = run_folders(folder)[0]
     # First the checkpoint: a fine-tuned run says there what it is.
-    model, checkpoint = load_model(leaf / CHECKPOINT)
+    checkpoint = read_stage_two(leaf / CHECKPOINT)
     trained = load_config(FusionConfig, leaf / CONFIG)
     trained = replace(trained, corpus=config.corpus or trained.corpus)
     trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
     clips = read_corpus(Path(trained.corpus)).clips
     table = table_under(trained, clips, trained.condition)
-    fold, note = fold_of(checkpoint), caveats(trained, table)
+    checkpoint.refuse_other_features(table.origins, leaf)
+    fold, note = checkpoint.fold, caveats(trained, table)
     with threadpool_limits(config.threads):
         scores = probe_layers(trained, clips)
         write_atomic(folder / LAYERS_TABLE, csv_of(scores))
@@ -66,8 +67,9 @@ def run(config: ReportConfig) -> int:
         rows = [asdict(score) for score in scores]
         layers_figure(rows, folder / LAYERS, layers_title(trained, scores), note, scored_on)
         shown, whose = shown_clips(fold, table)
-        title = f"{whose}: fold {fold.number} of {trained.protocol}, seed {checkpoint['seed']}"
-        draw_features(model, table.take(fold.clip_ids("train", table.clips)), shown, folder / FEATURES, title, note)
+        title = f"{whose}: fold {fold.number} of {trained.protocol}, seed {checkpoint.seed}"
+        training = table.take(fold.clip_ids("train", table.clips))
+        draw_features(checkpoint.head(), training, shown, folder / FEATURES, title, note)
     _print(folder, scores, note)
     return 0
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cache.conditions import CLEAN, parse_joint
 from cache.corpus.clips import read_corpus
@@ -24,7 +23,7 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.figure import robustness_figure
 from fuse.runs.caveats import caveats
-from fuse.runs.checkpoint import fold_of, load_model
+from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import table_under
@@ -120,21 +119,23 @@ def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progr
     trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
     clips = read_corpus(Path(config.corpus or trained.corpus)).clips
     subsets = _subsets(config, name, trained.modalities)
+    checkpoints = [read_stage_two(leaf / CHECKPOINT) for leaf in leaves]
     parts, note = [], ""
     for condition in config.all_conditions:
         table = table_under(trained, clips, condition)
         note = note or caveats(trained, table)
         touched = subsets if condition == CLEAN else _touched(subsets, condition, table)
-        for leaf in leaves:
-            parts += _predict(leaf, table, touched)
+        for leaf, checkpoint in zip(leaves, checkpoints, strict=True):
+            checkpoint.refuse_other_features(table.origins, leaf)
+            parts += _predict(checkpoint, table, touched)
             progress.add(1)
     return Evaluated(name, concatenate(parts), note)
 
 
-def _predict(leaf: Path, table: Any, subsets: Sequence[tuple[str, ...]]) -> list[Predictions]:
-    model, checkpoint = load_model(leaf / CHECKPOINT)
-    test = table.take(fold_of(checkpoint).clip_ids("test", table.clips))
-    identity = (checkpoint["protocol"], checkpoint["fold"], checkpoint["seed"])
+def _predict(checkpoint: Checkpoint, table: FeatureTable, subsets: Sequence[tuple[str, ...]]) -> list[Predictions]:
+    model = checkpoint.head()
+    test = table.take(checkpoint.fold.clip_ids("test", table.clips))
+    identity = (checkpoint.protocol, checkpoint.fold.number, checkpoint.seed)
     return [predictions_of(model, test, *identity, "test", subset) for subset in subsets]
 
 

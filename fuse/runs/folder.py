@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cache.files.atomic import revealed, write_atomic
+from cache.files.atomic import write_atomic
+from fuse.runs.checkpoint import Checkpoint, write_checkpoint
 from fuse.runs.confusion_figure import confusion_matrix_figure
 from fuse.runs.training_figure import training_curves_figure
 from fuse.scores.intervals import uar_interval
@@ -35,7 +34,7 @@ def write_run(
     config_yaml: str,
     predictions: Predictions,
     history: Sequence[Mapping[str, Any]],
-    checkpoint: Mapping[str, Any] | None,
+    checkpoint: Checkpoint | None,
     extra: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> dict[str, Any]:
@@ -50,8 +49,7 @@ def write_run(
         predictions: the test split, and the validation split where there is one, of one condition and one
             modality subset; one seed and fold, or several.
         history: per run, what `training_curves_figure` draws.
-        checkpoint: tensors, numbers, text, lists and dicts, so that it loads with weights_only=True; None
-            where the folder only sums up the runs below it.
+        checkpoint: of its model; None where the folder only sums up the runs below it.
         extra: further keys of metrics.json, as JSON knows them.
         note: a caveat to stand in the figures, the report and metrics.json.
 
@@ -67,7 +65,11 @@ def write_run(
     (folder / METRICS).unlink(missing_ok=True)
     write_atomic(folder / CONFIG, config_yaml)
     write_predictions(predictions, folder / PREDICTIONS)
-    _write_checkpoint(checkpoint, folder / CHECKPOINT)
+    if checkpoint is None:
+        # What an earlier run left here would not belong to these numbers.
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    else:
+        write_checkpoint(checkpoint, folder / CHECKPOINT)
     confusion_matrix_figure(test, folder / CONFUSION_MATRIX, note)
     training_curves_figure(history, folder / TRAINING_CURVES, note)
     write_atomic(folder / REPORT, classification_text(test) + (f"\n{note}\n" if note else ""))
@@ -123,17 +125,6 @@ def _evaluation(predictions: Predictions) -> dict[str, Any]:
         "spread": asdict(spread_of(scores, speaker_sexes(predictions))),
         "speakers_uar": scores,
     }
-
-
-def _write_checkpoint(checkpoint: Mapping[str, Any] | None, path: Path) -> None:
-    if checkpoint is None:
-        # What an earlier run left here would not belong to these numbers.
-        path.unlink(missing_ok=True)
-        return
-    with revealed(path) as part:
-        torch.save(dict(checkpoint), part)
-        # Better no checkpoint than one that cannot be loaded again.
-        torch.load(part, weights_only=True, map_location="cpu", mmap=True)
 
 
 def _numbers(folder: Path, leaf: Path) -> tuple[int, ...]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from cache.corpus.clips import LABELS
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
 from configs.command.progress import Progress
 from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
-from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
-from fuse.runs.adaptation import speaker_statistics
+from fuse.model.fusion import FusionModel, ModelSettings
+from fuse.runs.adaptation import SpeakerStatistics, speaker_statistics
 from fuse.runs.caveats import caveats
+from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import write_run
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import Tables, raw_table
@@ -58,7 +58,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
     """A folder per run and, where there are several, one that sums them up; returns the latter's metrics."""
     note = caveats(config, table)
     text = dump_config(config)
-    speakers = _enrolled(config, table)
+    speakers = _known_speakers(config, table)
     metrics: dict[str, Any] = {}
     shared = {"left_out": list(table.left_out), "stack_width": runs[0].stack_width}
     for one in runs:
@@ -68,7 +68,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             config_yaml=text,
             predictions=one.predictions,
             history=[_history(one)],
-            checkpoint=checkpoint_of(config, one) | speakers,
+            checkpoint=_checkpoint(config, table, one, speakers),
             extra={"best_epoch": one.history.best_epoch + 1, **shared},
             note=note,
         )
@@ -85,34 +85,30 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
     return metrics
 
 
-def checkpoint_of(config: FusionConfig, one: TrainedRun) -> dict[str, Any]:
-    """Everything that is needed to use the head again; plain values and tensors only."""
-    return {
-        "settings": plain_settings(one.model.settings),
-        "state": one.model.state_dict(),
-        "features": {key: asdict(config)[key] for key in ("encoders", "layers", "modalities")},
-        "protocol": config.protocol,
-        "fold": one.fold.number,
-        "seed": one.seed,
-        "division": asdict(one.fold),
-        "standardise": config.standardise,
-    }
+def _checkpoint(
+    config: FusionConfig, table: FeatureTable, one: TrainedRun, speakers: Mapping[str, SpeakerStatistics]
+) -> Checkpoint:
+    return Checkpoint(
+        settings=one.model.settings,
+        state=one.model.state_dict(),
+        label_names=LABELS,
+        layers=config.layers,
+        standardise=config.standardise,
+        condition=config.condition,
+        protocol=config.protocol,
+        fold=one.fold,
+        seed=one.seed,
+        encoders={name: origin.encoder for name, origin in table.origins.items()},
+        features={name: origin.made for name, origin in table.origins.items()},
+        speakers=speakers,
+    )
 
 
-def _enrolled(config: FusionConfig, table: FeatureTable) -> dict[str, Any]:
+def _known_speakers(config: FusionConfig, table: FeatureTable) -> dict[str, SpeakerStatistics]:
     """What an adapted run keeps of every speaker, so that they are known when their clips are predicted again."""
     if config.standardise != "speaker":
         return {}
-    known = speaker_statistics(raw_table(config, table.clips, config.condition))
-    return {
-        "speakers": {
-            speaker: {
-                part: {name: torch.from_numpy(values) for name, values in getattr(one, part).items()}
-                for part in ("mean", "scale")
-            }
-            for speaker, one in known.items()
-        }
-    }
+    return speaker_statistics(raw_table(config, table.clips, config.condition))
 
 
 def _trained(

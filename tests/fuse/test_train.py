@@ -18,7 +18,7 @@ from configs.command.progress import Progress
 from configs.loader import check, load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
-from fuse.runs.checkpoint import fold_of, load_model
+from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.tables import Tables, load_tables
 from fuse.runs.training import TrainedRun, train_all
 from fuse.scores.predictions import read_predictions
@@ -123,8 +123,9 @@ def test_best_epoch_is_chosen_on_validation(features: Path, tmp_path: Path) -> N
 
 def test_checkpoint_loads_with_weights_only_and_predicts_the_same(features: Path, tmp_path: Path) -> None:
     run(config(features, tmp_path))
-    model, checkpoint = load_model(tmp_path / "best_model.pth")
-    assert fold_of(checkpoint).test == ("23", "24")
+    checkpoint = read_stage_two(tmp_path / "best_model.pth")
+    assert checkpoint.fold.test == ("23", "24")
+    model = checkpoint.head()
     table = load_table(features, read_corpus(features / "metadata.csv").clips, ("audio", "video", "text"))
     saved = read_predictions(tmp_path / "predictions.csv").select(split="test")
     test = table.take(saved.clip_id.tolist())

@@ -15,7 +15,7 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.__main__ import ALL, NEUTRAL, clips_for_half, drawn_statistics, points, run
 from fuse.runs.adaptation import ADAPTED, prior_of, speaker_statistics
-from fuse.runs.checkpoint import enrolled_statistics, load_model
+from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT
 from fuse.scores.metrics import speaker_scores, uar
 from fuse.scores.predictions import read_predictions
@@ -106,8 +106,7 @@ def test_half_of_the_gain_lies_between_points() -> None:
 
 
 def test_the_checkpoint_knows_every_speaker(folder: Path) -> None:
-    _, checkpoint = load_model(folder / "speaker" / "fold-1" / "seed-0" / CHECKPOINT)
-    known = enrolled_statistics(checkpoint)
+    known = read_stage_two(folder / "speaker" / "fold-1" / "seed-0" / CHECKPOINT).speakers
     table = load_table(folder, tiny_clips(), ["audio"])
     assert set(known) == {str(number) for number in range(1, 25)}
     for speaker, one in speaker_statistics(table).items():

@@ -43,7 +43,7 @@ from fuse.finetune.rank import EVALUATED, clips_of, load
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
 from fuse.model.heads.catalogue import HEADS
-from fuse.runs.checkpoint import load_model
+from fuse.runs.checkpoint import read_checkpoint, read_stage_two
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import Batch as StackBatch
 from fuse.stack.stack import losses
@@ -176,11 +176,14 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
     predictions = read_predictions(out / "predictions.csv")
     assert sorted(predictions.clip_id.tolist()) == ["clip-4", "clip-5", "clip-6", "clip-7"]
     assert set(predictions.modalities.tolist()) == {"audio+video+text"}
-    checkpoint = torch.load(out / "best_model.pth", weights_only=True)
+    checkpoint = read_checkpoint(out / "best_model.pth")
+    started = read_stage_two(corpus / "fusion" / "best_model.pth")
+    assert (checkpoint.fine_tuned, checkpoint.audio_seconds) == (True, 0.4)
+    assert (checkpoint.features, checkpoint.fold) == (started.features, started.fold)
     plan = make_plan(config)
     model, loaders = load(plan, CPU)
-    model.fusion.load_state_dict(checkpoint["state"])
-    for name, state in checkpoint["encoders"].items():
+    model.fusion.load_state_dict(checkpoint.state)
+    for name, state in checkpoint.networks.items():
         model.networks[name].load_state_dict(state)
     for split in EVALUATED:
         probabilities_NC = torch.from_numpy(logits_of(plan, model, loaders, split)).double().softmax(1).numpy()
@@ -188,7 +191,7 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
         assert written.clip_id.tolist() == [item.clip.clip_id for item in plan.parts[split]]
         np.testing.assert_allclose(written.probabilities_NC, probabilities_NC, atol=1e-5)
     with pytest.raises(ValueError, match="was fine-tuned with encoders of its own"):
-        load_model(out / "best_model.pth")
+        read_stage_two(out / "best_model.pth")
 
 
 def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path, alone: World) -> None:

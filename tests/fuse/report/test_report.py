@@ -17,7 +17,7 @@ from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
 from fuse.report.__main__ import CLIPS_SHOWN_AT_MOST, feature_spaces, run, shown_clips, space_name
 from fuse.runs.caveats import RANDOM_NOTE, caveats
-from fuse.runs.checkpoint import fold_of, load_model
+from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, run_folders
 from fuse.runs.tables import table_under
 from fuse.train import run as run_training
@@ -81,11 +81,11 @@ def test_a_run_gets_its_pictures_and_the_table(
 
 def test_features_are_of_the_first_fold_and_nobody_was_trained_on(trained: Path) -> None:
     first = run_folders(trained / "run")[0]
-    model, checkpoint = load_model(first / CHECKPOINT)
-    fold = fold_of(checkpoint)
+    checkpoint = read_stage_two(first / CHECKPOINT)
+    model, fold = checkpoint.head(), checkpoint.fold
     table = table_under(config_of(trained), tiny_clips(), "clean")
     shown, whose = shown_clips(fold, table)
-    assert (fold.number, checkpoint["seed"]) == (1, 0)
+    assert (fold.number, checkpoint.seed) == (1, 0)
     assert set(shown.speakers) == set(fold.test)
     assert whose == "80 clips of 5 test speakers"
     spaces = feature_spaces(model, shown)
