@@ -20,7 +20,7 @@ from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config
 from configs.schema.features import FeaturesConfig
 from extract.run.failures import failed_clips, pending_rows, summary, write_failures
-from extract.run.plan import Plan, lacks_media, make_plan, prepare_stores
+from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.sources import check_sources, look_for_files
 
 
@@ -57,7 +57,7 @@ def run(config: FeaturesConfig) -> int:
         if missing:
             print(f"note: {missing}")
         pending, decoded = pending_rows(plan), 0
-        if pending or any(lacks_media(plan, unit) for unit in plan.units):
+        if pending or any(map(plan.lacks_media, plan.units)):
             decoded = _launch(plan, interruption, ranks, lock)
             _clean(plan)
     return _conclude(plan, interruption, Work(pending, decoded, time.monotonic() - start))

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from cache.features.store import UnitRows
-from configs.command.progress import Progress
 from extract.encoders.base import Encoder
 from extract.encoders.preparer import Array
 from extract.run.blame import is_the_machines
@@ -79,10 +78,12 @@ class Remembering:
 class Batches:
     """Encodes units with one encoder, batch by batch."""
 
-    def __init__(self, encoder: Encoder, size: int, check: Callable[[], None], progress: Progress) -> None:
-        """`size`: clips per batch; `check` ends the work by raising."""
+    def __init__(
+        self, encoder: Encoder, size: int, check: Callable[[], None], encoded: Callable[[int], object]
+    ) -> None:
+        """`size`: clips per batch; `check` ends the work by raising; `encoded` is told how many rows are decided on."""
         self.encoder, self.preparer = encoder, encoder.preparer
-        self.size, self.check, self.progress = size, check, progress
+        self.size, self.check, self.encoded = size, check, encoded
 
     def fill(self, rows: UnitRows, read: Callable[[int], Any]) -> None:
         """Decide on every row of the unit: done, failed or absent.
@@ -121,7 +122,7 @@ class Batches:
             if is_the_machines(error):
                 raise
             rows.fail(row, _reason(error))
-        self.progress.add(1)
+        self.encoded(1)
         return None
 
     def _prepare(self, items: Sequence[tuple[int, Any]]) -> Batch:
@@ -153,7 +154,7 @@ class Batches:
             else:
                 for row, hidden_LD in zip(batch.rows, hidden_BLD, strict=True):
                     rows.done(row, hidden_LD)
-        self.progress.add(len(batch.rows))
+        self.encoded(len(batch.rows))
 
     def _encode_each(self, rows: UnitRows, batch: Batch) -> None:
         for row, signal in zip(batch.rows, batch.signals, strict=True):

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cache.conditions import Condition, stored_conditions
-from cache.corpus.clips import Corpus, read_corpus
+from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.store import ArraySpec, FeatureStore, fingerprint
-from cache.features.units import unit_count
+from cache.features.units import unit_count, unit_rows
 from cache.media import SAMPLE_RATE_HZ, MediaStore, sha256_of
 from configs.schema.features import FeaturesConfig
 from extract.corrupt.noise.sources import NoiseSources, noise_sources
@@ -68,9 +68,22 @@ class Plan:
         names = dict.fromkeys(job.condition.name for job in self.jobs)
         return {name: FeatureStore.create(self.features_dir / f"{name}.zarr", ids) for name in names}
 
+    def clips(self, unit: int) -> tuple[Clip, ...]:
+        """The clips of a unit, in the order of its rows."""
+        rows = unit_rows(len(self.corpus.clips), unit)
+        return self.corpus.clips[rows.start : rows.stop]
+
     def pending(self, unit: int) -> list[Job]:
         """The jobs that still lack this unit."""
         return [job for job in self.jobs if self.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
+
+    def lacks(self, unit: int) -> bool:
+        """Whether anything of a unit is to be computed or decoded."""
+        return bool(self.pending(unit)) or self.lacks_media(unit)
+
+    def lacks_media(self, unit: int) -> bool:
+        """Whether a unit is to be decoded for its own sake: fine-tuning reads what features no longer need."""
+        return self.config.restore_media and not self.media.has_unit(unit)
 
 
 def make_plan(config: FeaturesConfig) -> Plan:
@@ -100,11 +113,6 @@ def make_plan(config: FeaturesConfig) -> Plan:
         if modality in models and (modality != "text" or not condition.modality or config.asr.model)
     ]
     return Plan(config, corpus, models, tuple(jobs), noises)
-
-
-def lacks_media(plan: Plan, unit: int) -> bool:
-    """Whether a unit is to be decoded for its own sake: fine-tuning reads what features no longer need."""
-    return plan.config.restore_media and not plan.media.has_unit(unit)
 
 
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:

@@ -10,7 +10,7 @@ from cache.corpus.paths import missing_files
 from cache.features.store import State
 from cache.features.units import unit_rows
 from cache.media import Source
-from extract.run.plan import Job, Plan, lacks_media
+from extract.run.plan import Job, Plan
 
 
 def check_sources(plan: Plan) -> int:
@@ -42,8 +42,8 @@ def look_for_files(plan: Plan) -> str:
     paths = [
         clip.path
         for unit in plan.units
-        if (plan.pending(unit) and not plan.media.has_unit(unit)) or lacks_media(plan, unit)
-        for clip in _clips(plan, unit)
+        if (plan.pending(unit) and not plan.media.has_unit(unit)) or plan.lacks_media(unit)
+        for clip in plan.clips(unit)
     ]
     line = missing_files(plan.corpus.root, paths)
     if line and not any((plan.corpus.root / path).exists() for path in paths):
@@ -52,7 +52,7 @@ def look_for_files(plan: Plan) -> str:
 
 
 def _changed(plan: Plan, unit: int, rows: range) -> bool:
-    clips = _clips(plan, unit)
+    clips = plan.clips(unit)
     if plan.media.has_unit(unit):
         return _media_changed(plan, unit, clips)
     # The decoded media were deleted, or other ones are asked for: the stores themselves say what they hold.
@@ -60,11 +60,6 @@ def _changed(plan: Plan, unit: int, rows: range) -> bool:
     recorded = [_recorded_hashes(plan, job, rows) for job in finished]
     now = [Source.of(plan.corpus.source(clip)).sha256 for clip in clips] if finished else []
     return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
-
-
-def _clips(plan: Plan, unit: int) -> Sequence[Clip]:
-    rows = unit_rows(len(plan.corpus.clips), unit)
-    return plan.corpus.clips[rows.start : rows.stop]
 
 
 def _recorded_hashes(plan: Plan, job: Job, rows: range) -> list[str]:

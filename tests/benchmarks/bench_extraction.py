@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 
 from cache.corpus.clips import Clip, write_metadata
-from configs.command.progress import Progress
-from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import CARD_CONDITIONS, FeaturesConfig
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.preparer import Inputs
 from extract.media.decode import decode
 from extract.run.plan import make_plan, prepare_stores
-from extract.run.rank import Tools, compute, load_tools
+from extract.run.rank import compute
+from extract.run.unit import Tools, Watch, load_tools
 from tests.benchmarks.stopwatch import interleaved
 from tests.benchmarks.true_encoders import write_true_encoders
 from tests.benchmarks.usual_loop import usual_loop
@@ -77,19 +76,17 @@ class Stage:
             "bench",
         )
         plan = make_plan(self.config)
-        self.tools: Tools = load_tools(plan, {"audio", "video", "text"})
-        self.decoded = folder / f"decodes-{len(conditions)}"
+        self.tools: Tools = load_tools(plan, {"audio", "video", "text"}, torch.device("cpu"))
+        self.decoded: list[int] = []
         self.prepared: list[tuple[NetworkEncoder, Inputs]] = []
 
     def run(self) -> None:
         """Stage one from nothing."""
         shutil.rmtree(self.config.features_dir, ignore_errors=True)
-        self.decoded.unlink(missing_ok=True)
+        self.decoded.clear()
         plan = make_plan(self.config)
         prepare_stores(plan)
-        work = {unit: plan.pending(unit) for unit in plan.units}
-        with Progress("bench", 1, "clips", shown=False) as progress:
-            compute(plan, self.tools, work, StopRequest(), self.decoded, progress)
+        compute(plan, plan.units, self.tools, Watch(decoded=self.decoded.append))
 
     def usual(self, only_changed: bool) -> None:
         """The usual loop, same networks, threads and frames."""
@@ -113,7 +110,7 @@ class Stage:
 
     def decodes(self) -> int:
         """Clips decoded by the last run."""
-        return self.decoded.stat().st_size
+        return sum(self.decoded)
 
 
 def _write_corpus(folder: Path) -> Path:

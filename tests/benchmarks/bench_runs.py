@@ -25,8 +25,9 @@ from extract.run.plan import make_plan, prepare_stores
 from configs.command.stop import StopRequest
 from extract.run.rank import run_rank
 config = load_config(FeaturesConfig, Path(sys.argv[1]))
-prepare_stores(make_plan(config))
-run_rank(config, 0, 1, StopRequest(), Path(sys.argv[1]).with_suffix(".decodes"))
+plan = make_plan(config)
+prepare_stores(plan)
+run_rank(plan, 0, 1, StopRequest(), Path(sys.argv[1]).with_suffix(".decodes"))
 # Not getrusage: its maximum is inherited from the process that started this one.
 print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024)
 """

@@ -60,7 +60,7 @@ def fill(encoder: Any, signals: Sequence[Any], size: int = 4) -> tuple[UnitRows,
 
     rows = UnitRows.empty(len(signals), SPEC)
     with Progress("test", len(signals), "clips", shown=False) as progress:
-        Batches(encoder, size, nothing, progress).fill(rows, read)
+        Batches(encoder, size, nothing, progress.add).fill(rows, read)
     return rows, progress.count
 
 

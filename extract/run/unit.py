@@ -1,0 +1,178 @@
+"""The unit of work of stage one: a unit's clips decoded, corrupted, transcribed, encoded and stored, or nothing to do.
+
+`process_unit` may be called for any unit, by anybody, as often as one likes: what is complete is left alone, what is
+half done is done again, and equal work gives equal bytes. It knows neither ranks nor signals nor the environment.
+No two callers may work on one unit at the same time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache.features.store import State, UnitRows
+from cache.files.atomic import write_atomic
+from cache.media import Failure, Media, MediaUnit, Source, damaged_part
+from configs.schema.features import FeaturesConfig
+from extract.asr import Recogniser
+from extract.encoders.base import Encoder, NetworkEncoder
+from extract.encoders.catalogue import encoder_class
+from extract.encoders.deviation import DEVIATION_FILE, is_approximate, measure, readable
+from extract.encoders.models import Model
+from extract.encoders.options import EncoderOptions
+from extract.media.cut import Cut
+from extract.media.decode import decode_all
+from extract.run.batches import Batches, Remembering
+from extract.run.plan import Job, Plan, stored_layers
+from extract.run.reader import UnitReader
+
+DEVICE_BATCH = {"cuda": 8, "cpu": 1}
+OTHER_FILE = "the file is damaged or another one: its sha256 is not the corpus's"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The loaded models, all on one device."""
+
+    device: torch.device
+    encoders: Mapping[str, NetworkEncoder]
+    remembering: Remembering | None
+    recogniser: Recogniser | None
+
+    def encoder(self, modality: str) -> Encoder:
+        """What encodes the batches of a modality."""
+        return self.remembering if modality == "text" and self.remembering else self.encoders[modality]
+
+
+def _go_on() -> None:
+    """Nothing asks the work to stop."""
+
+
+def _ignore(_: int) -> None:
+    """Nobody counts."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on while units are computed.
+
+    Attributes:
+        check: called between two batches and between two clips; ends the work by raising.
+        encoded: told how many more rows have been decided on.
+        decoded: told how many more clips have been decoded.
+    """
+
+    check: Callable[[], None] = _go_on
+    encoded: Callable[[int], object] = _ignore
+    decoded: Callable[[int], object] = _ignore
+
+
+UNWATCHED = Watch()
+
+
+def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
+    """Load the encoders of these modalities, and the recogniser if text is among them.
+
+    Raises:
+        ValueError: a model cannot be loaded.
+    """
+    models = {name: model for name, model in plan.models.items() if name in modalities}
+    encoders = {
+        name: encoder_class(name, model)(model, device, encoder_options(plan.config, model))
+        for name, model in models.items()
+    }
+    asr = plan.config.asr
+    recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in models else None
+    return Tools(device, encoders, Remembering(encoders["text"]) if "text" in encoders else None, recogniser)
+
+
+def encoder_options(config: FeaturesConfig, model: Model) -> EncoderOptions:
+    """What the configuration asks of an encoder."""
+    layers = stored_layers(config.layers, model)
+    return EncoderOptions(config.pooling, layers, config.compute, config.whisper.window)
+
+
+def batch_size(config: FeaturesConfig, device: torch.device) -> int:
+    """Clips per batch: as configured, else what suits the device."""
+    return config.batch_size or DEVICE_BATCH[device.type]
+
+
+def process_unit(plan: Plan, unit: int, tools: Tools, watch: Watch = UNWATCHED, is_decoded: bool = False) -> None:
+    """Compute what a unit still lacks; does nothing where it lacks nothing.
+
+    Args:
+        plan: the run; its stores have been prepared.
+        unit: which one.
+        tools: the encoders of every modality that the unit lacks; others are not looked at.
+        watch: who looks on.
+        is_decoded: `decode_unit` has just been called for it, as by a caller that decodes ahead.
+
+    Raises:
+        ValueError: a batch does not fit, or a noise recording cannot be used.
+        Exception: what `watch.check` raises, and what the machine does (`extract.run.blame`). Whatever it is, arrays
+            that were not complete by then stay pending.
+    """
+    jobs = plan.pending(unit)
+    if not is_decoded:
+        decode_unit(plan, unit, watch)
+    if not jobs:
+        return
+    with plan.media.open_unit(unit) as media:
+        for job in jobs:
+            _fill_array(plan, unit, job, media, tools, watch)
+
+
+def decode_unit(plan: Plan, unit: int, watch: Watch = UNWATCHED) -> None:
+    """Decode the clips of a unit that needs them, unless that is done."""
+    # All of it is read, or a flipped bit would become a feature.
+    if plan.lacks(unit) and damaged_part(plan.media.part(unit)):
+        plan.media.write_unit(unit, _decoded(plan, unit, watch))
+
+
+def _decoded(plan: Plan, unit: int, watch: Watch) -> Iterator[tuple[Media | Failure, Source]]:
+    settings, clips = plan.config.media, plan.clips(unit)
+    decoded = decode_all(
+        [plan.corpus.source(clip) for clip in clips],
+        frames=int(plan.media.provenance["frames"]),
+        size=settings.size,
+        workers=settings.decode_workers,
+        timeout_seconds=settings.timeout_seconds,
+        check=watch.check,
+        cut=Cut.of(settings),
+    )
+    for clip, (media, source) in zip(clips, decoded, strict=True):
+        watch.decoded(1)
+        known = not clip.sha256 or source.sha256 in ("", clip.sha256)
+        yield (media if known else Failure(OTHER_FILE)), source
+
+
+def _fill_array(plan: Plan, unit: int, job: Job, media: MediaUnit, tools: Tools, watch: Watch) -> None:
+    modality, clips = job.spec.modality, plan.clips(unit)
+    rows = UnitRows.empty(len(clips), job.spec)
+    rows.source = [source.sha256 for source in media.sources]
+    reader = UnitReader(media, clips, job.condition, plan.noises)
+    read = reader.text(tools.recogniser, rows) if modality == "text" else reader.signal(modality)
+    batches = Batches(tools.encoder(modality), batch_size(plan.config, tools.device), watch.check, watch.encoded)
+    batches.fill(rows, read)
+    if unit == 0:
+        _record_deviation(plan, tools, job, rows, read)
+    plan.stores[job.condition.name].write_unit(job.spec, unit, rows)
+
+
+def _record_deviation(plan: Plan, tools: Tools, job: Job, rows: UnitRows, read: Callable[[int], Any]) -> None:
+    """Measure approximate features on the first clips of the corpus, which are those of unit 0."""
+    encoder = tools.encoders[job.spec.modality]
+    if not is_approximate(encoder.model, encoder.options):
+        return
+    if job.spec.modality == "text":
+        done = np.flatnonzero(rows.state == State.DONE)
+        signals: Iterable[Any] = (rows.columns["transcript"][row] for row in done)
+    else:
+        signals = readable(read, encoder.preparer, len(rows.state))
+    found = measure(encoder, job.spec.modality, signals)
+    write_atomic(plan.stores[job.condition.name].path / job.spec.path / DEVIATION_FILE, json.dumps(found))
