@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cache.conditions import Condition, stored_conditions
 from cache.corpus.clips import Clip, Corpus, read_corpus
-from cache.features.store import ArraySpec, FeatureStore, fingerprint
+from cache.features.store import ArraySpec, FeatureStore
 from cache.features.units import unit_count, unit_rows
-from cache.media import SAMPLE_RATE_HZ, MediaStore, sha256_of
+from cache.media import MediaStore
 from configs.schema.features import FeaturesConfig
 from extract.corrupt.noise.sources import NoiseSources, noise_sources
 from extract.encoders.models import Model, check_asr_model, check_video_media, find_model
 from extract.encoders.options import EncoderOptions
-from extract.media.cut import Cut
-
-# Libraries whose version can change a number in a row.
-LIBRARIES = {
-    "audio": ("torch", "torchaudio", "transformers", "numpy", "scipy", "decord", "av"),
-    "video": ("torch", "transformers", "numpy", "decord"),
-    "text": ("torch", "transformers", "tokenizers"),
-}
+from extract.run.provenance import array_spec, media_provenance, stored_layers, text_provenance
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Plan:
     @cached_property
     def media(self) -> MediaStore:
         """The decoded clips."""
-        return MediaStore(self.features_dir, _media_provenance(self.config))
+        return MediaStore(self.features_dir, media_provenance(self.config))
 
     @cached_property
     def stores(self) -> dict[str, FeatureStore]:
@@ -101,13 +92,13 @@ def make_plan(config: FeaturesConfig) -> Plan:
         check_video_media(models["video"], config.media)
     if config.asr.model is not None and "text" in models:
         check_asr_model(config.asr.model)
-    text = _text_provenance(config, corpus) if "text" in models else {}
+    text = text_provenance(config, corpus) if "text" in models else {}
     conditions = stored_conditions(config.conditions)
     noises = noise_sources(config.noise, corpus, [condition.kind for condition in conditions])
     # Once per kind: recordings are read through for their hashes.
     drawn = {kind: noises.provenance(kind) for kind in noises.by_kind}
     jobs = [
-        Job(condition, _spec(config, modality, models[modality], condition, drawn, text))
+        Job(condition, array_spec(config, modality, models[modality], condition, drawn, text))
         for condition in conditions
         for modality in condition.changes
         if modality in models and (modality != "text" or not condition.modality or config.asr.model)
@@ -130,86 +121,3 @@ def prepare_stores(plan: Plan) -> None:
     plan.features_dir.mkdir(parents=True, exist_ok=True)
     for job in plan.jobs:
         plan.stores[job.condition.name].require(job.spec)
-
-
-def _spec(
-    config: FeaturesConfig,
-    modality: str,
-    model: Model,
-    condition: Condition,
-    drawn: Mapping[str, Mapping[str, Any]],
-    text: Mapping[str, Any],
-) -> ArraySpec:
-    stored = stored_layers(config.layers, model)
-    provenance: dict[str, Any] = {
-        "encoder": model.name,
-        "model_type": model.model_type,
-        "random_weights": model.random_weights,
-        "weights_sha256": model.weights_sha256,
-        "settings_sha256": model.settings_sha256,
-        "pooling": config.pooling,
-        "layers": list(stored),
-        "dtype": config.compute,
-        "condition": asdict(condition),
-        "libraries": {name: version(name) for name in _libraries(config, modality, condition)},
-    }
-    if condition.kind in drawn:
-        provenance["noise"] = dict(drawn[condition.kind])
-    if model.model_type == "whisper":
-        provenance["window"] = config.whisper.window
-    if modality == "video":
-        media = config.media
-        provenance["media"] = {"frames": media.frames, "size": media.size, **Cut.of(media).provenance}
-    if modality == "text":
-        provenance["asr"] = dict(text)
-    width = model.width * (2 if config.pooling == "mean_std" else 1)
-    return ArraySpec(modality, model.name, len(stored), width, provenance)
-
-
-def _libraries(config: FeaturesConfig, modality: str, condition: Condition) -> tuple[str, ...]:
-    """Faces are found and pictures spoilt by OpenCV and PyAV; clean frames need neither."""
-    pictures = modality == "video" and (condition.modality == "video" or config.media.face_crop)
-    return LIBRARIES[modality] + (("opencv-python-headless", "av") if pictures else ())
-
-
-def stored_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...]:
-    """Numbers of the hidden states of `model` that are kept.
-
-    Raises:
-        ValueError: it has no such layer.
-    """
-    every = tuple(range(model.layers))
-    if isinstance(layers, str):
-        return every if layers == "all" else every[-1:]
-    if max(layers) >= model.layers or sorted(set(layers)) != list(layers):
-        raise ValueError(
-            f"layers={list(layers)}: name layers of {model.name}, 0 to {model.layers - 1}, each once, rising"
-        )
-    return layers
-
-
-def _text_provenance(config: FeaturesConfig, corpus: Corpus) -> dict[str, Any]:
-    # Statements are the text itself or, with a recogniser, what its word error rate is counted against.
-    statements = fingerprint([clip.statement for clip in corpus.clips])
-    if config.asr.model is None:
-        return {"model": None, "statements_sha256": statements}
-    path = Path(config.asr.model).expanduser()
-    return {
-        "model": path.name,
-        "statements_sha256": statements,
-        "weights_sha256": sha256_of(path) if path.is_file() else "by name",
-        "language": config.asr.language,
-        "libraries": {name: version(name) for name in (*LIBRARIES["audio"], "whisper-timestamped", "openai-whisper")},
-    }
-
-
-def _media_provenance(config: FeaturesConfig) -> dict[str, Any]:
-    cut = Cut.of(config.media)
-    return {
-        "frames": config.media.frames if config.encoders.video else 0,
-        "size": config.media.size,
-        **cut.provenance,
-        **({"opencv": version("opencv-python-headless")} if cut.face else {}),
-        "sample_rate_hz": SAMPLE_RATE_HZ,
-        "libraries": {name: version(name) for name in ("decord", "torch", "torchaudio")},
-    }

@@ -28,7 +28,8 @@ from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.run.batches import Batches, Remembering
-from extract.run.plan import Job, Plan, stored_layers
+from extract.run.plan import Job, Plan
+from extract.run.provenance import stored_layers
 from extract.run.reader import UnitReader
 
 DEVICE_BATCH = {"cuda": 8, "cpu": 1}

@@ -1,0 +1,116 @@
+"""What changes the numbers of a row, written down: the provenance of arrays and of decoded media. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cache.conditions import Condition
+from cache.corpus.clips import Corpus
+from cache.features.store import ArraySpec, fingerprint
+from cache.media import SAMPLE_RATE_HZ, sha256_of
+from configs.schema.features import FeaturesConfig
+from extract.encoders.models import Model
+from extract.media.cut import Cut
+
+# Libraries whose version can change a number in a row.
+LIBRARIES = {
+    "audio": ("torch", "torchaudio", "transformers", "numpy", "scipy", "decord", "av"),
+    "video": ("torch", "transformers", "numpy", "decord"),
+    "text": ("torch", "transformers", "tokenizers"),
+}
+
+
+def array_spec(
+    config: FeaturesConfig,
+    modality: str,
+    model: Model,
+    condition: Condition,
+    drawn: Mapping[str, Mapping[str, Any]],
+    text: Mapping[str, Any],
+) -> ArraySpec:
+    """The array of a modality under a condition.
+
+    Args:
+        config, modality, model, condition: what is encoded, by what.
+        drawn: by kind of condition, what recordings it draws from.
+        text: `text_provenance`, for the text.
+    """
+    stored = stored_layers(config.layers, model)
+    provenance: dict[str, Any] = {
+        "encoder": model.name,
+        "model_type": model.model_type,
+        "random_weights": model.random_weights,
+        "weights_sha256": model.weights_sha256,
+        "settings_sha256": model.settings_sha256,
+        "pooling": config.pooling,
+        "layers": list(stored),
+        "dtype": config.compute,
+        "condition": asdict(condition),
+        "libraries": {name: version(name) for name in _libraries(config, modality, condition)},
+    }
+    if condition.kind in drawn:
+        provenance["noise"] = dict(drawn[condition.kind])
+    if model.model_type == "whisper":
+        provenance["window"] = config.whisper.window
+    if modality == "video":
+        media = config.media
+        provenance["media"] = {"frames": media.frames, "size": media.size, **Cut.of(media).provenance}
+    if modality == "text":
+        provenance["asr"] = dict(text)
+    width = model.width * (2 if config.pooling == "mean_std" else 1)
+    return ArraySpec(modality, model.name, len(stored), width, provenance)
+
+
+def _libraries(config: FeaturesConfig, modality: str, condition: Condition) -> tuple[str, ...]:
+    """Faces are found and pictures spoilt by OpenCV and PyAV; clean frames need neither."""
+    pictures = modality == "video" and (condition.modality == "video" or config.media.face_crop)
+    return LIBRARIES[modality] + (("opencv-python-headless", "av") if pictures else ())
+
+
+def stored_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...]:
+    """Numbers of the hidden states of `model` that are kept.
+
+    Raises:
+        ValueError: it has no such layer.
+    """
+    every = tuple(range(model.layers))
+    if isinstance(layers, str):
+        return every if layers == "all" else every[-1:]
+    if max(layers) >= model.layers or sorted(set(layers)) != list(layers):
+        raise ValueError(
+            f"layers={list(layers)}: name layers of {model.name}, 0 to {model.layers - 1}, each once, rising"
+        )
+    return layers
+
+
+def text_provenance(config: FeaturesConfig, corpus: Corpus) -> dict[str, Any]:
+    """Where the text comes from: the corpus's statements, or a recogniser."""
+    # Statements are the text itself or, with a recogniser, what its word error rate is counted against.
+    statements = fingerprint([clip.statement for clip in corpus.clips])
+    if config.asr.model is None:
+        return {"model": None, "statements_sha256": statements}
+    path = Path(config.asr.model).expanduser()
+    return {
+        "model": path.name,
+        "statements_sha256": statements,
+        "weights_sha256": sha256_of(path) if path.is_file() else "by name",
+        "language": config.asr.language,
+        "libraries": {name: version(name) for name in (*LIBRARIES["audio"], "whisper-timestamped", "openai-whisper")},
+    }
+
+
+def media_provenance(config: FeaturesConfig) -> dict[str, Any]:
+    """What changes the samples and pixels of decoded media."""
+    cut = Cut.of(config.media)
+    return {
+        "frames": config.media.frames if config.encoders.video else 0,
+        "size": config.media.size,
+        **cut.provenance,
+        **({"opencv": version("opencv-python-headless")} if cut.face else {}),
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "libraries": {name: version(name) for name in ("decord", "torch", "torchaudio")},
+    }
