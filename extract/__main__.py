@@ -20,7 +20,7 @@ from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config
 from configs.schema.features import FeaturesConfig
 from extract.run.failures import failed_clips, pending_rows, summary, write_failures
-from extract.run.plan import Plan, make_plan, prepare_stores
+from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, write_plan
 from extract.run.sources import check_sources, look_for_files
 
 
@@ -66,10 +66,9 @@ def run(config: FeaturesConfig) -> int:
 def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> int:
     """Run the ranks to their end; returns how many clips they decoded."""
     with tempfile.TemporaryDirectory() as folder:
-        config_file, error_file = Path(folder, "config.yaml"), Path(folder, ERROR_FILE)
-        write_atomic(config_file, dump_config(plan.config))
-        arguments = ["extract.run.rank", str(config_file), folder]
-        interruption.torchrun(arguments, ranks, plan.config.max_restarts, keep_open=[lock])
+        error_file = Path(folder, ERROR_FILE)
+        write_plan(plan, Path(folder, PLAN_FILE))
+        interruption.torchrun(["extract.run.rank", folder], ranks, plan.config.max_restarts, keep_open=[lock])
         if error_file.exists():
             raise ValueError(error_file.read_text())
         return sum(counts.stat().st_size for counts in Path(folder).glob("decodes-*"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from extract.encoders.models import WEIGHTS, Model
+from extract.encoders.models import Model, weight_files
 
 # Parts that hidden states do not pass through, as components of a weight's name. A checkpoint may lack them, and
 # what it has of them is not compared: heads, the other half of a model, masks of pretraining, counters.
@@ -123,19 +122,12 @@ def rank_device() -> torch.device:
 
 def _backbone_tensors(folder: Path, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     """What the hidden states depend on; one tensor in memory at a time where the format allows it."""
-    files = [_open(path) for path in _weight_files(folder)]
+    files = [_open(path) for path in weight_files(str(folder), folder)]
     prefixed = any(name.startswith(prefix) for file in files for name in file)
     for file in files:
         for name in file:
             if (name.startswith(prefix) or not prefixed) and not is_unused(name):
                 yield name, file[name]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    main = next(folder / name for name in WEIGHTS if (folder / name).exists())
-    if main.suffix != ".json":
-        return [main]
-    return [folder / name for name in sorted(set(json.loads(main.read_text())["weight_map"].values()))]
 
 
 class _Safetensors(Mapping[str, torch.Tensor]):

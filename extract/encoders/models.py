@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.media import sha256_of
+from cache.media import Source, sha256_of
 from configs.schema.features import MediaSettings
 
 WEIGHTS = (
@@ -46,6 +46,7 @@ class Model:
         short_side, resample: how that processor resizes before it cuts; 0 and "" where it does not say.
         random_weights: it was never trained; results from it say so.
         weights_sha256, settings_sha256: of the weights, and of preprocessor and tokenizer files.
+        files: all of these as they were when they were hashed; without hashes of their own.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Model:
     random_weights: bool
     weights_sha256: str
     settings_sha256: str
+    files: Mapping[Path, Source]
 
 
 def find_model(name: str) -> Model:
@@ -78,6 +80,8 @@ def find_model(name: str) -> Model:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
     picture = _picture_settings(folder) if sizes.get("image_size") else {}
+    # Looked at before they are hashed: a change in between shows later.
+    files = {path: Source.of(path, "") for path in [*weight_files(name, folder), *_settings_files(folder)]}
     return Model(
         name=Path(name).name,
         folder=folder,
@@ -89,8 +93,9 @@ def find_model(name: str) -> Model:
         short_side=_short_side(picture),
         resample=RESAMPLE.get(picture.get("resample", 0), ""),
         random_weights=bool(config.get("random_weights", False)),
-        weights_sha256=_weights_sha256(name, folder),
+        weights_sha256=_weights_sha256(weight_files(name, folder)),
         settings_sha256=_settings_sha256(folder),
+        files=files,
     )
 
 
@@ -197,19 +202,44 @@ def _hub_error(name: str) -> Exception | None:
     return None
 
 
-def _weights_sha256(name: str, folder: Path) -> str:
+def weight_files(name: str, folder: Path) -> list[Path]:
+    """The files that hold the weights: one, or the shards that an index names.
+
+    Raises:
+        ValueError: there are none.
+    """
     main = next((folder / weights for weights in WEIGHTS if (folder / weights).exists()), None)
     if main is None:
         raise ValueError(f"{name}: {folder} has no weights; expected {' or '.join(WEIGHTS[::2])}")
     if main.suffix != ".json":
-        return sha256_of(main)
-    shards = sorted(set(json.loads(main.read_text())["weight_map"].values()))
-    return hashlib.sha256("".join(sha256_of(folder / shard) for shard in shards).encode()).hexdigest()
+        return [main]
+    return [folder / shard for shard in sorted(set(json.loads(main.read_text())["weight_map"].values()))]
+
+
+def refuse_changed(files: Mapping[Path, Source]) -> None:
+    """Check, without hashing, that files are those that were hashed: their size, times and inode are as they were.
+
+    Raises:
+        ValueError: one is not; its name.
+    """
+    for path, known in files.items():
+        if not known.looks_unchanged(path):
+            raise ValueError(f"{path} was changed after this run had been planned; start it again")
+
+
+def _weights_sha256(files: Sequence[Path]) -> str:
+    if files[0].name in WEIGHTS:
+        return sha256_of(files[0])
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+
+
+def _settings_files(folder: Path) -> list[Path]:
+    """Everything small that steers preprocessing and architecture."""
+    return sorted(p for pattern in SETTINGS for p in folder.glob(pattern) if not p.name.endswith("index.json"))
 
 
 def _settings_sha256(folder: Path) -> str:
-    """One hash over everything small that steers preprocessing and architecture."""
     digest = hashlib.sha256()
-    for path in sorted(p for pattern in SETTINGS for p in folder.glob(pattern) if not p.name.endswith("index.json")):
+    for path in _settings_files(folder):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

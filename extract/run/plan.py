@@ -1,4 +1,7 @@
-"""What a run has to compute: jobs (condition x modality) over units. No torch; launcher and ranks agree on it."""
+"""What a run has to compute: jobs (condition x modality) over units. No torch.
+
+The launcher makes the plan, and hands it over whole, as JSON: whoever computes units hashes and looks for nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,22 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from cache.conditions import Condition, stored_conditions
 from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.store import ArraySpec, FeatureStore
 from cache.features.units import unit_count, unit_rows
-from cache.media import MediaStore
+from cache.files.atomic import write_atomic
+from cache.media import MediaStore, Source
 from configs.schema.features import FeaturesConfig
-from extract.corrupt.noise.sources import NoiseSources, noise_sources
-from extract.encoders.models import Model, check_asr_model, check_video_media, find_model
+from extract.corrupt.noise.sources import NoiseSources, known_sources, noise_sources
+from extract.encoders.models import Model, check_asr_model, check_video_media, find_model, refuse_changed
 from extract.encoders.options import EncoderOptions
 from extract.run.provenance import array_spec, media_provenance, stored_layers, text_provenance
+
+# In the folder where launcher and ranks leave word for each other.
+PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,37 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: the corpus, the models, where things are kept and which arrays are wanted."""
+    """A run: the corpus, the models, where things are kept and which arrays are wanted.
+
+    Attributes:
+        config: what was asked for.
+        corpus: the clips.
+        models: by modality, the encoder.
+        jobs: the arrays.
+        recordings: by kind of noise, the names of what it draws from (`NoiseSource.names`).
+        checkpoint: the recogniser's file as it was when it was hashed; empty where there is none, or it goes by name.
+    """
 
     config: FeaturesConfig
     corpus: Corpus
     models: Mapping[str, Model]
     jobs: tuple[Job, ...]
-    noises: NoiseSources
+    recordings: Mapping[str, tuple[str, ...]]
+    checkpoint: Mapping[Path, Source]
+
+    def refuse_changed_models(self) -> None:
+        """Check that the files of all models are still those whose hashes are in the provenance; they are not read.
+
+        Raises:
+            ValueError: one is not; its name.
+        """
+        for files in (*(model.files for model in self.models.values()), self.checkpoint):
+            refuse_changed(files)
+
+    @cached_property
+    def noises(self) -> NoiseSources:
+        """The recordings to mix in."""
+        return known_sources(self.config.noise, self.corpus, self.recordings)
 
     @property
     def features_dir(self) -> Path:
@@ -92,6 +125,7 @@ def make_plan(config: FeaturesConfig) -> Plan:
         check_video_media(models["video"], config.media)
     if config.asr.model is not None and "text" in models:
         check_asr_model(config.asr.model)
+    checkpoint = _checkpoint(config) if "text" in models else {}
     text = text_provenance(config, corpus) if "text" in models else {}
     conditions = stored_conditions(config.conditions)
     noises = noise_sources(config.noise, corpus, [condition.kind for condition in conditions])
@@ -103,7 +137,23 @@ def make_plan(config: FeaturesConfig) -> Plan:
         for modality in condition.changes
         if modality in models and (modality != "text" or not condition.modality or config.asr.model)
     ]
-    return Plan(config, corpus, models, tuple(jobs), noises)
+    recordings = {kind: source.names for kind, source in noises.by_kind.items()}
+    return Plan(config, corpus, models, tuple(jobs), recordings, checkpoint)
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write a plan for `read_plan`."""
+    write_atomic(path, TypeAdapter(Plan).dump_json(plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan that was written there; stores and media are opened when they are asked for."""
+    return TypeAdapter(Plan).validate_json(path.read_bytes())
+
+
+def _checkpoint(config: FeaturesConfig) -> dict[Path, Source]:
+    path = Path(config.asr.model).expanduser() if config.asr.model else None
+    return {path: Source.of(path, "")} if path and path.is_file() else {}
 
 
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:

@@ -19,10 +19,8 @@ from cache.files.atomic import write_atomic
 from configs.command.launch import ERROR_FILE
 from configs.command.progress import Progress
 from configs.command.stop import Stopped, StopRequest
-from configs.loader import load_config
-from configs.schema.features import FeaturesConfig
 from extract.encoders.loading import rank_device
-from extract.run.plan import Plan, make_plan
+from extract.run.plan import PLAN_FILE, Plan, read_plan
 from extract.run.prefetch import Ahead
 from extract.run.unit import Tools, Watch, decode_unit, load_tools, process_unit
 
@@ -72,15 +70,14 @@ def _decoded_units(plan: Plan, units: Sequence[int], watch: Watch) -> Generator[
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes.
 
-    Arguments: the configuration, and a folder where ranks leave word for the launcher.
+    Argument: a folder that holds the plan, and where ranks leave word for the launcher.
     """
-    config_file, exchange = map(Path, sys.argv[1:] if arguments is None else arguments)
+    (exchange,) = map(Path, sys.argv[1:] if arguments is None else arguments)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     stop = StopRequest()
     stop.listen()
     try:
-        plan = make_plan(load_config(FeaturesConfig, config_file))
-        run_rank(plan, rank, world_size, stop, exchange / f"decodes-{rank}")
+        run_rank(read_plan(exchange / PLAN_FILE), rank, world_size, stop, exchange / f"decodes-{rank}")
     except Stopped:
         return 0
     except (ValueError, OSError) as error:

@@ -80,7 +80,7 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
     """Load the encoders of these modalities, and the recogniser if text is among them.
 
     Raises:
-        ValueError: a model cannot be loaded.
+        ValueError: a model cannot be loaded, or is no longer the one that the plan speaks of.
     """
     models = {name: model for name, model in plan.models.items() if name in modalities}
     encoders = {
@@ -89,6 +89,8 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
     }
     asr = plan.config.asr
     recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in models else None
+    # After they were loaded: what was hashed is what was read.
+    plan.refuse_changed_models()
     return Tools(device, encoders, Remembering(encoders["text"]) if "text" in encoders else None, recogniser)
 
 

@@ -22,7 +22,7 @@ from configs.command.stop import StopRequest
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from extract.__main__ import run
-from extract.run.plan import make_plan, prepare_stores
+from extract.run.plan import PLAN_FILE, make_plan, prepare_stores, write_plan
 from tests.tiny.corpus import tone, write_tiny_encoders
 from tests.tiny.stage_one import Done, Site, ranks_of, wait_for, write_site
 
@@ -121,11 +121,13 @@ def test_torchrun_recovers_a_killed_rank_twenty_times_out_of_twenty(site: Site, 
 def rank_main(site: Site, features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """One rank in this process; returns what it left for the launcher."""
     config = load_config(FeaturesConfig, site.config(features))
-    prepare_stores(make_plan(config))
+    plan = make_plan(config)
+    prepare_stores(plan)
+    write_plan(plan, tmp_path / PLAN_FILE)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setattr(StopRequest, "listen", lambda _: None)
-    assert extract.run.rank.main([str(site.config(features)), str(tmp_path)]) == 0
+    assert extract.run.rank.main([str(tmp_path)]) == 0
     error = tmp_path / ERROR_FILE
     return error.read_text() if error.exists() else ""
 

@@ -50,6 +50,11 @@ class Babble:
         self.pool, self.corpus = tuple(pool), corpus
         self.speakers = {clip.clip_id: clip.speaker for clip in corpus.clips}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the pool's clips."""
+        return tuple(clip.clip_id for clip in self.pool)
+
     def draw(self, length: int, rng: np.random.Generator, clip_id: str) -> Waveform:
         """Eight voices at the same level, (length,): of as many speakers as there are, from random places on.
 

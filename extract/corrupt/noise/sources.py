@@ -6,8 +6,9 @@ Shape letter: T samples at 16 kHz.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,11 @@ DRAWS = 20
 
 class NoiseSource(Protocol):
     """Something that noise can be taken from."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its recordings: clip ids, or paths inside the folder."""
+        ...
 
     def draw(self, length: int, rng: np.random.Generator, clip_id: str) -> Waveform:
         """Noise (length,) for a clip, at any level; silence where the recording has some. Raises `ValueError`."""
@@ -66,18 +72,41 @@ def noise_sources(settings: NoiseSettings, corpus: Corpus, kinds: Iterable[str])
     Raises:
         ValueError: one line naming the key of the configuration to set.
     """
-    return NoiseSources({kind: RECORDED[kind](settings, corpus) for kind in sorted(set(kinds) & set(RECORDED))})
+    return NoiseSources({kind: RECORDED[kind].find(settings, corpus) for kind in sorted(set(kinds) & set(RECORDED))})
 
 
-def _babble(settings: NoiseSettings, corpus: Corpus) -> NoiseSource:
+def known_sources(settings: NoiseSettings, corpus: Corpus, names: Mapping[str, Sequence[str]]) -> NoiseSources:
+    """The same sources again from the names of their recordings, by kind; nothing is looked for."""
+    return NoiseSources({kind: RECORDED[kind].of_names(settings, corpus, known) for kind, known in names.items()})
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A kind of noise that is recorded: how its recordings are found, and how it is made of those that were found."""
+
+    find: Callable[[NoiseSettings, Corpus], NoiseSource]
+    of_names: Callable[[NoiseSettings, Corpus, Sequence[str]], NoiseSource]
+
+
+def _find_babble(settings: NoiseSettings, corpus: Corpus) -> NoiseSource:
     return Babble(babble_pool(corpus, training_speakers(corpus, settings.babble_speakers)), corpus)
 
 
-def _files(settings: NoiseSettings, _corpus: Corpus) -> NoiseSource:
+def _babble_of(_settings: NoiseSettings, corpus: Corpus, names: Sequence[str]) -> NoiseSource:
+    clips = {clip.clip_id: clip for clip in corpus.clips}
+    return Babble([clips[name] for name in names], corpus)
+
+
+def _find_files(settings: NoiseSettings, _corpus: Corpus) -> NoiseSource:
     return NoiseFiles.of_folder(settings.folder)
 
 
-RECORDED: dict[str, Callable[[NoiseSettings, Corpus], NoiseSource]] = {
-    "noise-babble": _babble,
-    "noise-file": _files,
+def _files_of(settings: NoiseSettings, _corpus: Corpus, names: Sequence[str]) -> NoiseSource:
+    assert settings.folder, "files were found in a folder"
+    return NoiseFiles(Path(settings.folder).expanduser(), names)
+
+
+RECORDED = {
+    "noise-babble": Recorded(_find_babble, _babble_of),
+    "noise-file": Recorded(_find_files, _files_of),
 }

@@ -24,6 +24,8 @@ EVERY = [kind + rule.level_name(rule.example) for kind, rule in KINDS.items()]
 class Hiss:
     """Recordings that are white noise."""
 
+    names = ("hiss",)
+
     def draw(self, length: int, rng: np.random.Generator, _clip_id: str) -> Waveform:
         return rng.standard_normal(length).astype(np.float32)
 

@@ -44,6 +44,8 @@ gains = st.sampled_from([1e-4, 0.006, 0.1, 1.0, 2.0])
 class Hiss:
     """Recordings that are white noise."""
 
+    names = ("hiss",)
+
     def draw(self, length: int, rng: np.random.Generator, _clip_id: str) -> Waveform:
         return (0.01 * rng.standard_normal(length)).astype(np.float32)
 

@@ -1,0 +1,108 @@
+"""The plan of a run: handed over whole, so that a rank looks for nothing and hashes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import extract.run.rank
+from cache.features.store import open_store
+from configs.command.launch import ERROR_FILE
+from configs.command.stop import StopRequest
+from configs.loader import check
+from configs.schema.features import FeaturesConfig
+from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, read_plan, write_plan
+from tests.tiny.corpus import tone, write_tiny_corpus, write_tiny_encoders
+
+soundfile = pytest.importorskip("soundfile")
+AUDIO = "audio/wav2vec2"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plan")
+    write_tiny_corpus(root / "corpus", ["1", "2"], ["calm", "angry"])
+    write_tiny_encoders(root / "encoders")
+    (root / "noise").mkdir()
+    soundfile.write(root / "noise/hum.wav", tone(2.0), 16_000)
+    return root
+
+
+def plan_of(site: Path, features: str, **settings: Any) -> Plan:
+    tree = {
+        "corpus": f"{site}/corpus/metadata.csv",
+        "features_dir": f"{site}/{features}",
+        "encoders": {"audio": f"{site}/encoders/wav2vec2", "video": f"{site}/encoders/videomae", "text": None},
+        "conditions": ["noise-file-0db", "noise-babble-0db", "occlude-block-50"],
+        "noise": {"folder": f"{site}/noise", "babble_speakers": ["1", "2"]},
+        "media": {"size": 32},
+    }
+    return make_plan(check(FeaturesConfig, {**tree, **settings}, "test"))
+
+
+def rank(plan: Plan, exchange: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One rank in this process, from the plan in the folder alone; returns the error that it left."""
+    exchange.mkdir()
+    prepare_stores(plan)
+    write_plan(plan, exchange / PLAN_FILE)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(StopRequest, "listen", lambda _: None)
+    assert extract.run.rank.main([str(exchange)]) == 0
+    error = exchange / ERROR_FILE
+    return error.read_text() if error.exists() else ""
+
+
+def test_a_plan_arrives_as_it_was_made(site: Path, tmp_path: Path) -> None:
+    plan = plan_of(site, "written")
+    write_plan(plan, tmp_path / PLAN_FILE)
+    read = read_plan(tmp_path / PLAN_FILE)
+    assert read == plan
+    assert [dict(job.spec.provenance) for job in read.jobs] == [dict(job.spec.provenance) for job in plan.jobs]
+    for kind in ("noise-file", "noise-babble"):
+        drawn = [one.noises.draw(kind, 800, np.random.default_rng(3), "elsewhere") for one in (plan, read)]
+        np.testing.assert_array_equal(drawn[0], drawn[1])
+
+
+def test_a_rank_hashes_no_model_and_no_recording(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once every rank made the plan again: a read of all weights, of all noise files and of the voices' clips."""
+    plan, hashed = plan_of(site, "unhashed"), list[str]()
+    digest = hashlib.file_digest
+
+    def listening(file: Any, name: Any) -> Any:
+        hashed.append(file.name)
+        return digest(file, name)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a rank looks for nothing")
+
+    monkeypatch.setattr(hashlib, "file_digest", listening)
+    for name in ("models.find_model", "models._settings_sha256"):
+        monkeypatch.setattr(f"extract.encoders.{name}", refuse)
+    for name in ("babble.babble_pool", "files.os.walk"):
+        monkeypatch.setattr(f"extract.corrupt.noise.{name}", refuse)
+    assert rank(plan, tmp_path / "exchange", monkeypatch) == ""
+    assert not any(plan.lacks(unit) for unit in plan.units)
+    folders = {Path(name).relative_to(site).parts[0] for name in hashed}
+    # What is decoded is hashed as it is decoded, by processes of their own; the decoded part, when it is written.
+    assert folders <= {"unhashed"}
+    assert folders
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json"])
+def test_a_model_that_changed_since_it_was_hashed_is_refused(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(site / "encoders/wav2vec2", tmp_path / "wav2vec2")
+    encoders = {"audio": f"{tmp_path}/wav2vec2", "video": None, "text": None}
+    plan = plan_of(site, f"changed-{name}", encoders=encoders, conditions=["clean"])
+    file = tmp_path / "wav2vec2" / name
+    file.write_bytes(file.read_bytes())
+    error = rank(plan, tmp_path / "exchange", monkeypatch)
+    assert error == f"{file} was changed after this run had been planned; start it again"
+    assert (open_store(plan.features_dir / "clean.zarr").states(AUDIO) == 0).all()
