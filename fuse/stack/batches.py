@@ -20,7 +20,7 @@ from fuse.stack.streams import Streams
 
 
 @dataclass(frozen=True)
-class Batch:
+class StackBatch:
     """A batch for each of the first so many heads.
 
     Attributes:
@@ -36,7 +36,7 @@ class Batch:
     share_M: Tensor | None = None
 
 
-class StackBatches:
+class StackLoader:
     """Draws batches. Heads with more training clips come first: those still at work are always the first so many."""
 
     def __init__(
@@ -51,7 +51,7 @@ class StackBatches:
         self.streams = Streams([job.seed for job in jobs], self.device)
         self._train = [torch.tensor(job.train) for job in jobs]
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int) -> Iterator[StackBatch]:
         """The batches of an epoch; later ones may be of fewer heads."""
         self.streams.begin(number)
         index_MN, weight_MN = self._order()
@@ -78,7 +78,7 @@ class StackBatches:
             weight_MN[head, : len(train)] = 1
         return index_MN.to(self.device), weight_MN.to(self.device)
 
-    def _batch(self, index_MB: Tensor, weight_MB: Tensor) -> Batch:
+    def _batch(self, index_MB: Tensor, weight_MB: Tensor) -> StackBatch:
         heads = len(index_MB)
         raw_MBD, absent_MBm = self.cached.take(index_MB)
         for signal in self.cached.variants:
@@ -86,7 +86,7 @@ class StackBatches:
             self.cached.put_variants(signal, raw_MBD, absent_MBm, index_MB, which_MB)
         absent_MBm = self._withhold(absent_MBm, heads, index_MB.shape[1])
         values_MBD = standardise(raw_MBD, self.mean_M1D[:heads], self.scale_M1D[:heads])
-        batch = Batch(Rows(values_MBD, absent_MBm), self.cached.labels_N[index_MB], weight_MB)
+        batch = StackBatch(Rows(values_MBD, absent_MBm), self.cached.labels_N[index_MB], weight_MB)
         return self._mixed(batch) if any(job.mixup for job in self.jobs) else batch
 
     def _which(self, signal: str, heads: int, clips: int) -> Tensor:
@@ -105,7 +105,7 @@ class StackBatches:
         last_MBm = one_hot(drawn_MBm.masked_fill(~given_MBm, -1).argmax(2), len(self.cached.widths)).bool()
         return ~(kept_MBm | (~kept_MBm.any(2, keepdim=True) & last_MBm & given_MBm))
 
-    def _mixed(self, batch: Batch) -> Batch:
+    def _mixed(self, batch: StackBatch) -> StackBatch:
         values_MBD = batch.rows.values_MBD
         heads, clips, width = values_MBD.shape
         share_M = self.streams.beta([job.mixup for job in self.jobs], heads)
@@ -118,7 +118,7 @@ class StackBatches:
         absent_MBm = batch.rows.absent_MBm
         if absent_MBm is not None:
             absent_MBm = absent_MBm | absent_MBm.gather(1, partner_MB[..., None].expand(absent_MBm.shape))
-        return Batch(
+        return StackBatch(
             Rows(share_M11 * values_MBD + (1 - share_M11) * other_MBD, absent_MBm),
             batch.labels_MB,
             batch.weight_MB,

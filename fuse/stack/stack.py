@@ -24,7 +24,7 @@ from fuse.model.fusion import FusionModel, ModelSettings, draw_weights, forward,
 from fuse.model.heads.catalogue import find_head
 from fuse.model.heads.layer import StackWeights, Weights
 from fuse.stack.adamw import Pace, StackedAdamW
-from fuse.stack.batches import Batch, StackBatches
+from fuse.stack.batches import StackBatch, StackLoader
 from fuse.stack.job import Fitted, History, Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.validation import HeldOut
@@ -86,7 +86,7 @@ class Stack:
         self.mean_MD, self.scale_MD = (torch.stack(parts).to(self.device) for parts in statistics)
         self.zero_MD = standardise(torch.zeros_like(self.mean_MD), self.mean_MD, self.scale_MD)
         self.held_out = HeldOut(cached, jobs, self.mean_MD, self.scale_MD)
-        self.batches = StackBatches(cached, jobs, self.mean_MD, self.scale_MD, schedule.batch_size)
+        self.batches = StackLoader(cached, jobs, self.mean_MD, self.scale_MD, schedule.batch_size)
         updates_M = [schedule.epochs * steps for steps in self.batches.steps_M]
         paces = [Pace(job.lr, job.weight_decay, updates) for job, updates in zip(jobs, updates_M, strict=True)]
         self.adamw = StackedAdamW(self.weights, paces)
@@ -131,7 +131,7 @@ class Stack:
         for head, job in enumerate(self.jobs):
             draws = self.schedule.epochs if job.augment and self.cached.variants else 1
             one = [replace(job, mixup=0.0)]
-            batches = StackBatches(self.cached, one, self.mean_MD[[head]], self.scale_MD[[head]], len(job.train))
+            batches = StackLoader(self.cached, one, self.mean_MD[[head]], self.scale_MD[[head]], len(job.train))
             drawn = [batch for epoch in range(draws) for batch in batches.epoch(epoch)]
             own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
             rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]).values_MBD[0] for batch in drawn]
@@ -168,7 +168,7 @@ class Stack:
             elif history.diverged is None:
                 history.diverged = epoch
 
-    def _training_loss(self, weights: Weights, drawn: Sequence[Batch], head: int) -> float:
+    def _training_loss(self, weights: Weights, drawn: Sequence[StackBatch], head: int) -> float:
         total, clips = 0.0, 0
         for batch in drawn:
             outputs = forward(self.settings, weights, batch.rows, self.zero_MD[[head]], lambda values: values)
@@ -177,7 +177,7 @@ class Stack:
         return total / clips
 
 
-def losses(taught_MBKC: Tensor, batch: Batch, smoothing_M: Tensor) -> Tensor:
+def losses(taught_MBKC: Tensor, batch: StackBatch, smoothing_M: Tensor) -> Tensor:
     """Cross-entropy of each clip, (M, B), averaged over the logits that are taught; of mixtures, mixed as they are."""
     classes = taught_MBKC.shape[-1]
     target_MBC = one_hot(batch.labels_MB, classes).to(taught_MBKC.dtype)

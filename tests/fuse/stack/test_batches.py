@@ -6,7 +6,7 @@ import torch
 
 from cache.corpus.clips import LABELS, Clip
 from cache.features.table import FeatureTable
-from fuse.stack.batches import Batch, StackBatches
+from fuse.stack.batches import StackBatch, StackLoader
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows, cached_rows
 
@@ -15,9 +15,9 @@ ALL = tuple(range(CLIPS))
 SPREAD = 0.08  # three standard deviations of a share of 400
 
 
-def batches(rows: CachedRows, jobs: list[Job], size: int = CLIPS) -> list[Batch]:
+def batches(rows: CachedRows, jobs: list[Job], size: int = CLIPS) -> list[StackBatch]:
     width = rows.rows_ND.shape[1]
-    return list(StackBatches(rows, jobs, torch.zeros(len(jobs), width), torch.ones(len(jobs), width), size).epoch(0))
+    return list(StackLoader(rows, jobs, torch.zeros(len(jobs), width), torch.ones(len(jobs), width), size).epoch(0))
 
 
 def cached(absent: bool = False) -> CachedRows:
