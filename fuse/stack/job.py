@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
 from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Penalty
+
+
+def _set_by(key: str, default: float) -> Any:
+    """A field that a configuration sets by this key (`Job.of`)."""
+    return field(default=default, metadata={"key": key})
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,13 @@ class Job:
     train: tuple[int, ...] = field(repr=False)
     validation: tuple[int, ...] = field(repr=False)
     seed: int = 0
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    dropout: float = 0.1
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    augment: float = 0.0
-    modality_dropout: float = 0.0
+    lr: float = _set_by("optim.lr", 1e-4)
+    weight_decay: float = _set_by("optim.weight_decay", 0.01)
+    dropout: float = _set_by("dropout", 0.1)
+    label_smoothing: float = _set_by("optim.label_smoothing", 0.0)
+    mixup: float = _set_by("optim.mixup", 0.0)
+    augment: float = _set_by("augment.probability", 0.0)
+    modality_dropout: float = _set_by("modality_dropout", 0.0)
     penalty: Penalty = field(default_factory=Penalty)
     standardise: bool = True
 
@@ -58,6 +64,13 @@ class Job:
             penalty=Penalty(optim.shrinkage, optim.regularisation),
             standardise=config.standardise != "none",
         )
+
+
+# The keys of a configuration that heads of one stack may differ in.
+FREE = (
+    *(one.metadata["key"] for one in fields(Job) if "key" in one.metadata),
+    *(f"optim.{one.name}" for one in fields(Penalty)),
+)
 
 
 @dataclass

@@ -13,13 +13,7 @@ from cache.protocols.folds import Fold
 from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
-
-# What heads of one stack may differ in; everything else is shared.
-FREE = (
-    *("optim.lr", "optim.weight_decay", "optim.label_smoothing", "optim.mixup", "optim.shrinkage"),
-    "optim.regularisation",
-    *("dropout", "modality_dropout", "augment.probability"),
-)
+from fuse.stack.job import FREE
 
 
 @dataclass(frozen=True)

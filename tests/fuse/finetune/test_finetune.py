@@ -45,7 +45,7 @@ from fuse.model.heads.base import Rows
 from fuse.model.heads.catalogue import HEADS
 from fuse.runs.checkpoint import read_checkpoint, read_stage_two
 from fuse.scores.predictions import read_predictions
-from fuse.stack.batches import Batch as StackBatch
+from fuse.stack.batches import StackBatch
 from fuse.stack.stack import losses
 from tests.tiny.pickled import sent
 
