@@ -5,8 +5,8 @@
     <features_dir>/media/frames16-size224-face/...                  the same, cut around the face
 
 Inside a part, group `<row>` holds `waveform` (float32, mono, 16 kHz) and `frames` (uint8, T H W C) as far
-as the clip has them, and the attributes `failure` where decoding failed and `face` (found, not found)
-where one was looked for.
+as the clip has them, and the attributes `failure` where decoding failed, `face` (found, not found)
+where one was looked for, and `overruled` where decord gave other frames than the strict reader.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ SAMPLE_RATE_HZ = 16_000
 
 @dataclass(frozen=True)
 class Media:
-    """One decoded clip. None: the clip has no such stream, or no face was looked for."""
+    """One decoded clip. None: the clip has no such stream, or no face was looked for.
+
+    `overruled`: decord was asked and gave other frames; these are the strict reader's.
+    """
 
     waveform_T: npt.NDArray[np.float32] | None
     frames_THWC: npt.NDArray[np.uint8] | None
     face_found: bool | None = None
+    overruled: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ class MediaUnit:
         face = self._file[str(row)].attrs.get("face")
         return None if face is None else bool(face == "found")
 
+    def overruled(self, row: int) -> bool:
+        """Whether decord gave other frames than the strict reader, whose frames these are."""
+        return bool(self._file[str(row)].attrs.get("overruled", False))
+
     def read(self, row: int, *modalities: str) -> Media:
         """The clip's waveform (`audio`) and frames (`video`); only what is asked for is read."""
         waveform_T = self.waveform(row) if "audio" in modalities else None
@@ -120,6 +128,7 @@ class MediaStore:
         name = f"frames{provenance['frames']}-size{provenance['size']}"
         name += f"-short{short}" if short else ""
         name += f"-{resample}" if resample and resample != "bilinear" else ""
+        name += f"-{provenance['reader']}" if "reader" in provenance else ""
         self.folder = features_dir / "media" / (name + ("-face" if provenance.get("face_crop") else ""))
         self.provenance = dict(provenance)
 
@@ -237,3 +246,5 @@ def _write_clip(group: h5py.Group, media: Media | Failure) -> None:
         group["frames"] = media.frames_THWC
     if media.face_found is not None:
         group.attrs["face"] = "found" if media.face_found else "not found"
+    if media.overruled:
+        group.attrs["overruled"] = True

@@ -74,6 +74,8 @@ class MediaSettings:
         face_crop: cut a square around the face, not the centre.
         short_side: pixels of the short side before the cut; 0: `size`. DINOv2 and ViViT want 256.
         resample: filter of the resize; CLIP and DINOv2 want bicubic.
+        reader: av: one strict pass by PyAV. decord: its frames where they are those of the strict pass, which is run
+            as well. auto: the faster of the two, av (`make bench` measures it).
         decode_workers: processes that decode, per rank.
         timeout_seconds: a clip that takes longer to decode is a failed clip.
     """
@@ -83,6 +85,7 @@ class MediaSettings:
     face_crop: bool = False
     short_side: Annotated[int, Field(ge=0, le=2048)] = 0
     resample: Literal["bilinear", "bicubic"] = "bilinear"
+    reader: Literal["auto", "av", "decord"] = "auto"
     decode_workers: Annotated[int, Field(ge=1, le=64)] = 1
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
 

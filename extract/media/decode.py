@@ -2,103 +2,93 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as DecodeTimeoutError
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import numpy.typing as npt
 from pebble import ProcessExpired, ProcessPool
 
-from cache.media import SAMPLE_RATE_HZ, Failure, Media, Source
+from cache.media import Failure, Media, Source
+from extract.media.by_decord import are_alike, frames_by_decord
 from extract.media.cut import PLAIN, Cut
-from extract.media.damage import refuse_damaged
-
-# A container counts in packets, some of which a decoder keeps to itself: this much may be missing.
-TOLERATED_SECONDS = 0.1
-# Written by programs that cannot go back to fill in the size.
-UNKNOWN_RIFF_SIZE = 0xFFFF_FFFF
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What a container says of itself. 0 where it has no such stream or does not say."""
-
-    sample_rate_hz: int
-    channels: int
-    sound_seconds: float
-    has_picture: bool
-    picture_frames: int
+from extract.media.frames import Frames, resize_and_crop
+from extract.media.length import refuse_cut
+from extract.media.picture import Picture, frame_numbers
+from extract.media.sound import Sound
+from extract.media.strict import strict_pass
+from extract.media.tracks import Tracks, survey
 
 
-def probe(path: Path) -> Streams:
-    """Read a container's header.
-
-    Raises:
-        ValueError: it is not a media file.
-    """
-    _refuse_incomplete(path)
-    try:
-        with av.open(str(path)) as container:
-            sound, picture = container.streams.best("audio"), container.streams.best("video")
-            # The cover of a sound file is no picture of the speaker.
-            if picture and picture.disposition & av.stream.Disposition.attached_pic:
-                picture = None
-            return Streams(
-                sound.rate if sound else 0,
-                sound.channels if sound else 0,
-                float(sound.duration * sound.time_base) if sound and sound.duration else 0.0,
-                picture is not None,
-                picture.frames if picture else 0,
-            )
-    except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"not a readable media file: {getattr(error, 'strerror', error)}") from error
-
-
-def _refuse_incomplete(path: Path) -> None:
-    size = path.stat().st_size
-    if not size:
-        raise ValueError("the file is empty (0 bytes)")
-    with path.open("rb") as file:
-        head = file.read(12)
-    # FFmpeg takes the end of a WAV file for the end of the sound, whatever the header says.
-    declared = int.from_bytes(head[4:8], "little") + 8
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE" and size < declared < UNKNOWN_RIFF_SIZE:
-        raise ValueError(f"only {size} of {declared} bytes are there")
-
-
-def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN) -> Media:
-    """Decode one clip.
+def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "auto") -> Media:
+    """Decode one clip: what a player would show and play of it, or nothing.
 
     Args:
         path: any container that FFmpeg reads.
         frames: number of evenly spaced frames to keep; 0 skips the picture.
         size: side of the square they are brought to, in pixels.
         cut: how they are brought there.
+        reader: whose frames are kept, as in `MediaSettings`.
 
     Returns:
         waveform (samples,) float32, mono, 16 kHz, and frames (frames, size, size, 3) uint8; None for
-        a stream that the container does not have. `face_found` is None where no face was looked for.
+        a track that the file does not have or that is empty. `face_found` is None where no face was looked for.
 
     Raises:
         ValueError: the file is damaged; one line.
     """
-    streams = probe(path)
-    if not streams.sample_rate_hz and not streams.has_picture:
+    refuse_cut(path)
+    tracks = survey(path)
+    if tracks.sound is None and tracks.picture is None:
         raise ValueError("neither sound nor picture in the file")
-    waveform_T = _waveform(path, streams) if streams.sample_rate_hz else None
-    wanted = streams.has_picture and frames
-    frames_THWC, face_found = _frames(path, streams, frames, size, cut) if wanted else (None, None)
-    # Last: what is simply missing has been named by then.
-    refuse_damaged(path, picture=bool(frames))
-    return Media(waveform_T, frames_THWC, face_found)
+    if tracks.picture is None or not frames:
+        return Media(_waveform(strict_pass(path, tracks, None)), None)
+    # A face is looked for in whole frames; else memory is bounded by the small ones.
+    reduce = _whole if cut.face else lambda frame_HWC: resize_and_crop(frame_HWC[None], size, cut)[0]
+    numbers, picture, sound = _sampled(path, tracks, frames, reduce)
+    kept = [picture.kept[number] for number in numbers]
+    others = frames_by_decord(path, numbers, reduce) if reader == "decord" and not tracks.repeats else None
+    alike = others is not None and are_alike(kept, others)
+    frames_THWC, face_found = _finished(others if others and alike else kept, size, cut)
+    return Media(_waveform(sound), frames_THWC, face_found, overruled=reader == "decord" and not alike)
+
+
+def _sampled(
+    path: Path, tracks: Tracks, frames: int, reduce: Callable[[Frames], Frames]
+) -> tuple[list[int], Picture, Sound | None]:
+    """Numbers of the frames that are wanted, and a picture that has them."""
+    picture = Picture(frame_numbers(tracks.frames, tracks.repeats, frames), reduce)
+    sound = strict_pass(path, tracks, picture)
+    numbers = frame_numbers(picture.count, tracks.repeats, frames)
+    if not picture.kept.keys() >= set(numbers):
+        # Packets and frames are not the same everywhere. Now it is known how many frames there are.
+        picture = Picture(numbers, reduce)
+        strict_pass(path, replace(tracks, sound=None), picture)
+    return numbers, picture, sound
+
+
+def _whole(frame_HWC: Frames) -> Frames:
+    return frame_HWC
+
+
+def _finished(kept: Sequence[Frames], size: int, cut: Cut) -> tuple[Frames, bool | None]:
+    if not cut.face:
+        return np.stack(kept), None
+    from extract.media.face import crop_to_face
+
+    if len({frame_HWC.shape for frame_HWC in kept}) > 1:
+        raise ValueError("the picture changes its size on the way: no face can be followed")
+    square_THWC, face_found = crop_to_face(np.stack(kept))
+    return resize_and_crop(square_THWC, size, cut), face_found
+
+
+def _waveform(sound: Sound | None) -> Any:
+    return None if sound is None else sound.waveform()
 
 
 def decode_all(
@@ -110,6 +100,7 @@ def decode_all(
     timeout_seconds: float,
     check: Callable[[], None],
     cut: Cut = PLAIN,
+    reader: str = "auto",
 ) -> Iterator[tuple[Media | Failure, Source]]:
     """Decode clips in order, `workers` at a time; yields each clip with the file it came from.
 
@@ -117,9 +108,10 @@ def decode_all(
     """
     # Each pool's workers are forked from a server that has imported these once; nothing runs there.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchaudio.functional", "decord", *(["cv2"] if cut.face else [])])
+    wanted = [*(["decord"] if reader == "decord" else []), *(["cv2"] if cut.face else [])]
+    context.set_forkserver_preload(["torch", "torchaudio.functional", "av", *wanted])
     with ProcessPool(max_workers=workers, context=context) as pool:
-        tasks = [(path, frames, size, cut) for path in paths]
+        tasks = [(path, frames, size, cut, reader) for path in paths]
         futures = [pool.schedule(_decode_source, task, timeout=timeout_seconds) for task in tasks]
         try:
             for path, future in zip(paths, futures, strict=True):
@@ -142,7 +134,7 @@ def _outcome(path: Path, future: Any, timeout_seconds: float) -> tuple[Media | F
         return Failure(f"the decoder crashed (exit code {error.exitcode})"), Source.of(path)
 
 
-def _decode_source(path: Path, frames: int, size: int, cut: Cut) -> tuple[Media | Failure, Source]:
+def _decode_source(path: Path, frames: int, size: int, cut: Cut, reader: str) -> tuple[Media | Failure, Source]:
     import torch
 
     torch.set_num_threads(1)
@@ -150,7 +142,7 @@ def _decode_source(path: Path, frames: int, size: int, cut: Cut) -> tuple[Media 
     if not path.is_file():
         return Failure("no such file"), source
     try:
-        return decode(path, frames, size, cut), source
+        return decode(path, frames, size, cut, reader), source
     # Whatever a decoder raises on a damaged file is that clip's failure.
     except Exception as error:
         return Failure(_reason(error, path)), source
@@ -161,56 +153,3 @@ def _reason(error: Exception, path: Path) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = re.sub(r"^\[[\d:]+\] \S+\.(cc|h):\d+: ", "", lines[0]).replace(str(path), path.name)
     return " ".join(line.split())[:300]
-
-
-def _waveform(path: Path, streams: Streams) -> npt.NDArray[np.float32]:
-    import torch
-    import torchaudio.functional
-
-    samples_CT = _one_channel(path) if streams.channels == 1 else _several_channels(path)
-    decoded_seconds = samples_CT.shape[1] / streams.sample_rate_hz
-    if decoded_seconds + TOLERATED_SECONDS < streams.sound_seconds:
-        raise ValueError(f"only {decoded_seconds:.2f} of {streams.sound_seconds:.2f} s of sound could be decoded")
-    if not np.isfinite(samples_CT).all():
-        raise ValueError("the sound contains values that are not finite")
-    waveform_T = torch.from_numpy(samples_CT.mean(axis=0))
-    resampled_T: npt.NDArray[np.float32] = torchaudio.functional.resample(
-        waveform_T, streams.sample_rate_hz, SAMPLE_RATE_HZ
-    ).numpy()
-    return resampled_T
-
-
-def _one_channel(path: Path) -> npt.NDArray[np.float32]:
-    import decord
-
-    samples_CT: npt.NDArray[np.float32] = decord.AudioReader(str(path), sample_rate=-1, mono=True)[:].asnumpy()
-    return samples_CT
-
-
-def _several_channels(path: Path) -> npt.NDArray[np.float32]:
-    """By PyAV: decord 0.6 returns memory that it does not own, or a sum beyond full scale."""
-    with av.open(str(path)) as container:
-        planar = av.AudioResampler(format="fltp")
-        frames = itertools.chain(container.decode(container.streams.best("audio")), [None])
-        blocks = [block.to_ndarray() for frame in frames for block in planar.resample(frame)]
-    return np.concatenate(blocks, axis=1)
-
-
-def _frames(
-    path: Path, streams: Streams, frames: int, size: int, cut: Cut
-) -> tuple[npt.NDArray[np.uint8], bool | None]:
-    import decord
-
-    from extract.media.frames import even_indices, resize_and_crop
-
-    reader = decord.VideoReader(str(path), num_threads=1)
-    available = len(reader)
-    if not available or available < streams.picture_frames:
-        raise ValueError(f"only {available} of {streams.picture_frames} frames could be decoded")
-    frames_THWC = reader.get_batch(even_indices(available, frames)).asnumpy()
-    if not cut.face:
-        return resize_and_crop(frames_THWC, size, cut), None
-    from extract.media.face import crop_to_face
-
-    square_THWC, face_found = crop_to_face(frames_THWC)
-    return resize_and_crop(square_THWC, size, cut), face_found

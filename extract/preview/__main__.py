@@ -128,6 +128,7 @@ def _decoded(config: PreviewConfig, path: Path) -> Media:
         timeout_seconds=timeout,
         check=lambda: None,
         cut=Cut.of(config.media),
+        reader=config.media.reader,
     )
     if isinstance(media, Failure):
         raise ValueError(f"{path}: {media.reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
@@ -11,6 +11,7 @@ from cache.features.store import State
 from cache.features.units import unit_rows
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text
+from cache.media import MediaUnit
 from extract.run.plan import Plan
 
 SHOWN = 5
@@ -52,6 +53,8 @@ def summary(plan: Plan, failed: list[FailedClip]) -> str:
         lines.append(f"  {job.condition.name:24} {job.spec.path:36} {counts}{random}")
     if plan.config.media.face_crop:
         lines.append(f"  no face was found in {faces_not_found(plan)} clips: their centre was cut out")
+    if plan.config.media.reader == "decord":
+        lines.append(f"  decord gave other frames of {overruled(plan)} clips: theirs are the strict reader's")
     clips = list(dict.fromkeys(row.clip_id for row in failed))
     if clips:
         lines.append(f"{len(clips)} clips failed, listed in {plan.features_dir / 'failures.csv'}; the first:")
@@ -64,13 +67,22 @@ def summary(plan: Plan, failed: list[FailedClip]) -> str:
 
 def faces_not_found(plan: Plan) -> int:
     """Clips whose face was looked for in vain: their centre was cut out."""
-    missed = 0
+    return _clips_where(plan, lambda media, row: media.face_found(row) is False) if plan.config.media.face_crop else 0
+
+
+def overruled(plan: Plan) -> int:
+    """Clips of which decord gave other frames than the strict reader."""
+    return _clips_where(plan, lambda media, row: media.overruled(row))
+
+
+def _clips_where(plan: Plan, holds: Callable[[MediaUnit, int], bool]) -> int:
+    found = 0
     for unit in plan.units:
-        if plan.config.media.face_crop and plan.media.has_unit(unit):
+        if plan.media.has_unit(unit):
             rows = len(unit_rows(len(plan.corpus.clips), unit))
             with plan.media.open_unit(unit) as media:
-                missed += sum(media.face_found(row) is False for row in range(rows))
-    return missed
+                found += sum(holds(media, row) for row in range(rows))
+    return found
 
 
 def _failed(plan: Plan) -> Iterator[FailedClip]:

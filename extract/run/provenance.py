@@ -57,8 +57,8 @@ def array_spec(
     if model.model_type == "whisper":
         provenance["window"] = config.whisper.window
     if modality == "video":
-        media = config.media
-        provenance["media"] = {"frames": media.frames, "size": media.size, **Cut.of(media).provenance}
+        kept = {"frames": config.media.frames, "size": config.media.size}
+        provenance["media"] = {**kept, **Cut.of(config.media).provenance, **_reader(config)}
     if modality == "text":
         provenance["asr"] = dict(text)
     width = model.width * (2 if config.pooling == "mean_std" else 1)
@@ -110,7 +110,13 @@ def media_provenance(config: FeaturesConfig) -> dict[str, Any]:
         "frames": config.media.frames if config.encoders.video else 0,
         "size": config.media.size,
         **cut.provenance,
+        **_reader(config),
         **({"opencv": version("opencv-python-headless")} if cut.face else {}),
         "sample_rate_hz": SAMPLE_RATE_HZ,
-        "libraries": {name: version(name) for name in ("decord", "torch", "torchaudio")},
+        "libraries": {name: version(name) for name in ("av", *_reader(config).values(), "torch", "torchaudio")},
     }
+
+
+def _reader(config: FeaturesConfig) -> dict[str, str]:
+    """What the pixels were read by, where that may change them."""
+    return {"reader": "decord"} if config.media.reader == "decord" else {}

@@ -147,6 +147,7 @@ def _decoded(plan: Plan, unit: int, watch: Watch) -> Iterator[tuple[Media | Fail
         timeout_seconds=settings.timeout_seconds,
         check=watch.check,
         cut=Cut.of(settings),
+        reader=settings.reader,
     )
     for clip, (media, source) in zip(clips, decoded, strict=True):
         watch.decoded(1)

@@ -22,7 +22,8 @@ from cache.media import Failure, Media, sha256_of
 from configs.schema.protocols import load_protocol
 from extract.corrupt.noise.excerpt import excerpt
 from extract.corrupt.sound.level import Waveform, active_speech_power
-from extract.media.decode import decode_all, probe
+from extract.media.decode import decode_all
+from extract.media.tracks import declares_sound
 
 # Babble of 6 to 128 talkers masks speech most, and about equally: S. A. Simpson and M. Cooke, Consonant identification
 # in N-talker babble is a nonmonotonic function of N, JASA 118(5), 2775-2778, 2005.
@@ -145,7 +146,7 @@ def babble_pool(corpus: Corpus, speakers: Collection[str]) -> tuple[Clip, ...]:
 def _has_sound(path: Path) -> bool:
     # Only what the header says: this runs at every start, also when nothing is left to do.
     try:
-        return path.is_file() and probe(path).sample_rate_hz > 0
+        return path.is_file() and declares_sound(path)
     except (ValueError, OSError):
         return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,7 +42,7 @@ class NoiseFiles:
         if not root.is_dir():
             raise ValueError(f"noise.folder {folder} is not a folder")
         try:
-            found = [Path(parent, name) for parent, _, names in os.walk(root, onerror=_raise) for name in names]
+            found = list(_files(root))
         except OSError as error:
             raise ValueError(f"noise.folder {folder} cannot be read: {error}") from error
         names = sorted(path.relative_to(root).as_posix() for path in found if path.suffix.lower() in SUFFIXES)
@@ -72,6 +72,17 @@ class NoiseFiles:
         if waveform_T is None or not waveform_T.size:
             raise ValueError(f"noise.folder: {name} has no sound; take it out")
         return waveform_T
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Files of a folder and those in it. macOS leaves `._name` files and `__MACOSX` folders that hold no sound."""
+    for parent, folders, names in os.walk(root, onerror=_raise):
+        folders[:] = [name for name in folders if _counts(name)]
+        yield from (Path(parent, name) for name in names if _counts(name))
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith("._") and name != "__MACOSX"
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import extract.media.decode
 from cache.media import SAMPLE_RATE_HZ, Failure, Media, Source, sha256_of
 from extract.media.cut import Cut
-from extract.media.decode import decode, decode_all, probe
+from extract.media.decode import decode, decode_all
 from extract.media.frames import even_indices, resize_and_crop
 from tests.tiny.corpus import pictures, tone, write_mp4
 from tests.tiny.shared_inputs import SHARED, needs_audio, needs_video
@@ -79,8 +79,8 @@ def test_mp4_sound_is_pyavs_resampled(path: Path) -> None:
     import torchaudio.functional
 
     samples_T = torch.from_numpy(sound_by_pyav(path)[0])
-    expected = torchaudio.functional.resample(samples_T, probe(path).sample_rate_hz, SAMPLE_RATE_HZ).numpy()
-    np.testing.assert_allclose(waveform_of(path), expected, atol=1e-6)
+    expected = torchaudio.functional.resample(samples_T, 48_000, SAMPLE_RATE_HZ).numpy()
+    np.testing.assert_array_equal(waveform_of(path), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
@@ -301,7 +301,7 @@ def test_damage_reads_the_same_twice(outcomes: list[Media | Failure], damaged: l
 
 def test_lost_packets_at_the_end_of_a_flac_are_noticed(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.flac", tone(3.0), SAMPLE_RATE_HZ)
-    with pytest.raises(ValueError, match=r"only 2\.82 of 3\.00 s of sound"):
+    with pytest.raises(ValueError, match=r"damaged inside|only 2\.82 of 3\.00 s of sound"):
         decode(cut(tmp_path / "x.flac", 0.99), 16, 32)
 
 
@@ -315,7 +315,7 @@ def test_unknown_length_of_a_streamed_wav_is_no_damage(tmp_path: Path) -> None:
 # Workers
 
 
-def hang(path: Path, frames: int, size: int, _cut: Cut) -> tuple[Media, Source]:
+def hang(path: Path, frames: int, size: int, _cut: Cut, _reader: str) -> tuple[Media, Source]:
     """Stands in for a decoder that never returns on files named hang*, and that dies on crash*."""
     if path.name.startswith("hang"):
         time.sleep(600)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.media import Failure
-from extract.media.damage import refuse_damaged
-from extract.media.decode import decode_all
+from extract.media.decode import decode, decode_all
 from tests.tiny.corpus import pictures, tone, write_mp4
 from tests.tiny.shared_inputs import SHARED, needs_audio, needs_video
 
@@ -29,12 +28,12 @@ def damaged(source: Path, target: Path, seed: int, count: int = 400) -> Path:
 
 
 def test_whole_files_pass(tmp_path: Path) -> None:
-    refuse_damaged(write_mp4(tmp_path / "x.mp4", tone(1.0), pictures(15)), picture=True)
+    decode(write_mp4(tmp_path / "x.mp4", tone(1.0), pictures(15)), 16, 32)
     for subtype in ("PCM_16", "PCM_24"):
         soundfile.write(tmp_path / "x.flac", tone(1.0), 16_000, subtype=subtype)
-        refuse_damaged(tmp_path / "x.flac", picture=True)
+        decode(tmp_path / "x.flac", 16, 32)
     soundfile.write(tmp_path / "x.wav", tone(1.0), 16_000)
-    refuse_damaged(tmp_path / "x.wav", picture=True)
+    decode(tmp_path / "x.wav", 16, 32)
 
 
 @given(st.integers(0, 10_000))
@@ -43,7 +42,7 @@ def test_flipped_bytes_in_a_flac_are_noticed(tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("flac")
     soundfile.write(folder / "x.flac", tone(1.0), 16_000)
     with pytest.raises(ValueError, match=r"damaged inside"):
-        refuse_damaged(damaged(folder / "x.flac", folder / "y.flac", seed, count=40), picture=False)
+        decode(damaged(folder / "x.flac", folder / "y.flac", seed, count=40), 0, 32)
 
 
 @pytest.mark.skipif(not PERFORMANCE.is_file(), reason="no RAVDESS performance in $SHARED")
@@ -60,4 +59,4 @@ def test_400_flipped_bytes_in_a_real_performance_are_a_failed_clip(tmp_path: Pat
 def test_real_files_are_whole() -> None:
     videos, sounds = (sorted((SHARED / f"ravdess/{kind}").rglob("*.*")) for kind in ("video", "audio"))
     for path in [*videos[::40], *sounds[::100]]:
-        refuse_damaged(path, picture=True)
+        decode(path, 16, 32)

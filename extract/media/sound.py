@@ -1,0 +1,156 @@
+"""Sound as it comes out of a decoder, brought to 16 kHz a piece at a time.
+
+Samples at the rate of the track are held for a minute at most, so that memory grows with what is kept of a clip.
+
+Shape letters: C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from cache.media import SAMPLE_RATE_HZ
+
+Waveform = npt.NDArray[np.float32]
+# A clip of up to this length is resampled in one piece, as torchaudio resamples a whole waveform.
+PIECE_SECONDS = 60
+# torchaudio keeps a filter for every phase between the two rates: 160 for 44.1 kHz, 16 000 for 47 999 Hz.
+LARGEST_FILTERS = 4_000_000
+ZERO_CROSSINGS = 6  # of the filter, on each side: torchaudio's default
+
+
+class Sound:
+    """Collects the frames of one track as mono samples at 16 kHz."""
+
+    def __init__(self) -> None:
+        """The rate is that of the first frame: headers of HE-AAC name half of it."""
+        self.samples = 0
+        self._rate_hz = 0
+        self._resampler: _Filters | _Swr | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Length of what came so far."""
+        return self.samples / self._rate_hz if self._rate_hz else 0.0
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Take the next decoded frame; the mean over its channels is kept.
+
+        Raises:
+            ValueError: a sample that is no number, or another rate than before.
+        """
+        mono_T = channels_of(frame).mean(axis=0)
+        if not np.isfinite(mono_T).all():
+            raise ValueError("the sound contains values that are not finite")
+        if self._resampler is None:
+            self._rate_hz = frame.sample_rate
+            self._resampler = resampler(self._rate_hz)
+        if frame.sample_rate != self._rate_hz:
+            raise ValueError(f"the sound changes from {self._rate_hz} to {frame.sample_rate} Hz on the way")
+        self.samples += len(mono_T)
+        self._resampler.add(mono_T)
+
+    def waveform(self) -> Waveform:
+        """All of it, (samples,) float32 at 16 kHz. To be called once, at the end."""
+        return self._resampler.end() if self._resampler else np.zeros(0, np.float32)
+
+
+def channels_of(frame: av.AudioFrame) -> npt.NDArray[np.float32]:
+    """The samples of a frame (C, T); whole numbers are scaled so that full scale is 1."""
+    values: npt.NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    samples_CT: Waveform = values.astype(np.float32)
+    if values.dtype == np.uint8:
+        samples_CT = (samples_CT - np.float32(128)) / np.float32(128)
+    elif values.dtype.kind == "i":
+        samples_CT *= np.float32(0.5 ** (8 * values.itemsize - 1))
+    return samples_CT
+
+
+def resampler(rate_hz: int) -> _Filters | _Swr:
+    """What brings sound of this rate to 16 kHz."""
+    shared = math.gcd(rate_hz, SAMPLE_RATE_HZ)
+    phases, step = SAMPLE_RATE_HZ // shared, rate_hz // shared
+    return _Filters(rate_hz) if phases * (step + 2 * _reach(rate_hz)) <= LARGEST_FILTERS else _Swr(rate_hz)
+
+
+def _reach(rate_hz: int) -> int:
+    """Samples that a filter sees on each side of its place."""
+    shared = math.gcd(rate_hz, SAMPLE_RATE_HZ)
+    step = rate_hz // shared
+    return math.ceil(ZERO_CROSSINGS * step / (0.99 * min(step, SAMPLE_RATE_HZ // shared)))
+
+
+class _Filters:
+    """torchaudio's windowed sinc, in pieces that overlap by what a filter sees."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        shared = math.gcd(rate_hz, SAMPLE_RATE_HZ)
+        self.step, self.phases = rate_hz // shared, SAMPLE_RATE_HZ // shared
+        self.steps_seen = math.ceil(_reach(rate_hz) / self.step) + 1
+        self.steps_a_piece = max(1, PIECE_SECONDS * rate_hz // self.step)
+        self._blocks: list[Waveform] = []
+        self._waiting = 0
+        self._steps_before = 0
+        self._done: list[Waveform] = []
+
+    def add(self, mono_T: Waveform) -> None:
+        self._blocks.append(mono_T)
+        self._waiting += len(mono_T)
+        # What follows the piece must be there as well.
+        if self._waiting > (self._steps_before + self.steps_a_piece + self.steps_seen) * self.step:
+            self._resample_pieces()
+
+    def end(self) -> Waveform:
+        self._done.append(self._resampled(np.concatenate(self._blocks))[self._steps_before * self.phases :])
+        return np.concatenate(self._done)
+
+    def _resample_pieces(self) -> None:
+        waiting_T = np.concatenate(self._blocks)
+        before, piece, after = self._steps_before, self.steps_a_piece, self.steps_seen
+        while len(waiting_T) > (before + piece + after) * self.step:
+            resampled_T = self._resampled(waiting_T[: (before + piece + after) * self.step])
+            self._done.append(resampled_T[before * self.phases : (before + piece) * self.phases])
+            kept = max(0, before + piece - self.steps_seen)
+            waiting_T, before = waiting_T[kept * self.step :].copy(), before + piece - kept
+        self._blocks, self._waiting, self._steps_before = [waiting_T], len(waiting_T), before
+
+    def _resampled(self, piece_T: Waveform) -> Waveform:
+        import torch
+        import torchaudio.functional
+
+        resampled_T: Waveform = torchaudio.functional.resample(
+            torch.from_numpy(piece_T), self.rate_hz, SAMPLE_RATE_HZ
+        ).numpy()
+        return resampled_T
+
+
+class _Swr:
+    """FFmpeg's resampler, for rates that share next to nothing with 16 kHz."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+        self._done: list[Waveform] = []
+        self._taken = 0
+
+    def add(self, mono_T: Waveform) -> None:
+        frame = av.AudioFrame.from_ndarray(mono_T[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = self.rate_hz, self._taken, Fraction(1, self.rate_hz)
+        self._taken += len(mono_T)
+        self._keep(frame)
+
+    def end(self) -> Waveform:
+        self._keep(None)
+        return np.concatenate(self._done)
+
+    def _keep(self, frame: av.AudioFrame | None) -> None:
+        self._done += [block.to_ndarray()[0] for block in self._resampler.resample(frame)]

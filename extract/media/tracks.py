@@ -1,0 +1,133 @@
+"""Which tracks of a file are read, and what is in them: seen by reading its packets, before any is decoded.
+
+Headers are not asked: they count frames that an edit list hides, promise tracks that are empty, and often say nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+
+# What an index at the front or end of the file lists is there, or the file is damaged.
+INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
+# Their last block is marked as damaged where it is merely shorter than the others.
+BLOCKS_OF_ANY_LENGTH = ("wav", "w64", "aiff", "au", "caf")
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The tracks of a file that are read.
+
+    Attributes:
+        sound: index of the sound track; None: none has a packet.
+        picture: index of the picture track, never a cover.
+        frames: packets of the picture track that are to be shown.
+        repeats: of these, by number, how many more times each is shown: capture programs write an empty packet into an
+            AVI for a frame that is like the one before.
+        format: FFmpeg's name of the container.
+        sound_seconds: length of the sound track as the container has it; 0 where it does not say.
+    """
+
+    format: str
+    sound: int | None = None
+    picture: int | None = None
+    frames: int = 0
+    repeats: dict[int, int] = field(default_factory=dict)
+    sound_seconds: float = 0.0
+
+
+def open_media(path: Path) -> Any:
+    """Open a media file for reading, and no other: a container may not lead FFmpeg to one or into the network.
+
+    Without `file:` FFmpeg would take what stands before a colon for a protocol.
+    """
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+
+
+def declares_sound(path: Path) -> bool:
+    """Whether the header says that there is sound: cheap, and not always true.
+
+    Raises:
+        ValueError: it is not a media file.
+    """
+    try:
+        with open_media(path) as container:
+            return bool(container.streams.audio)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise _unreadable(error) from error
+
+
+def survey(path: Path) -> Tracks:
+    """Read all packets of a file and choose the tracks: the default one of each kind, else the first with packets.
+
+    Raises:
+        ValueError: it is not a media file, or its packets are damaged.
+    """
+    try:
+        with open_media(path) as container:
+            return _survey(container)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ValueError:
+    return ValueError(f"not a readable media file: {getattr(error, 'strerror', error)}")
+
+
+def _survey(container: Any) -> Tracks:
+    packets: Counter[int] = Counter()
+    shown: Counter[int] = Counter()
+    times: dict[int, list[int | None]] = {}
+    for packet in container.demux() if len(container.streams) else ():
+        if not packet.size:
+            continue
+        if packet.is_corrupt and container.format.name not in BLOCKS_OF_ANY_LENGTH:
+            raise ValueError("damaged inside: a packet is not whole")
+        index = packet.stream_index
+        packets[index] += 1
+        shown[index] += not packet.is_discard
+        if container.format.name == "avi":
+            times.setdefault(index, []).append(packet.dts)
+    sound = _chosen(container.streams.audio, packets)
+    picture = _chosen([stream for stream in container.streams.video if not _is_cover(stream)], packets)
+    for stream in (sound, picture):
+        _refuse_fewer_packets(container.format.name, stream, packets)
+    return Tracks(
+        container.format.name,
+        None if sound is None else sound.index,
+        None if picture is None else picture.index,
+        0 if picture is None else shown[picture.index],
+        {} if picture is None else _repeats(times.get(picture.index, [])),
+        float(sound.duration * sound.time_base) if sound is not None and sound.duration else 0.0,
+    )
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _chosen(streams: Any, packets: Counter[int]) -> Any:
+    filled = [stream for stream in streams if packets[stream.index]]
+    default = (stream for stream in filled if stream.disposition & av.stream.Disposition.default)
+    return next(default, filled[0] if filled else None)
+
+
+def _refuse_fewer_packets(container: str, stream: Any, packets: Counter[int]) -> None:
+    listed = len(stream.index_entries) if stream is not None and container == INDEXED else 0
+    if stream is not None and packets[stream.index] < listed:
+        kind = "frames" if stream.type == "video" else "packets of sound"
+        raise ValueError(f"only {packets[stream.index]} of {listed} {kind} are there")
+
+
+def _repeats(times: list[int | None]) -> dict[int, int]:
+    """In an AVI time is the number of the packet, the empty ones counted: a gap is as many of those."""
+    return {
+        number: after - before - 1
+        for number, (before, after) in enumerate(itertools.pairwise(times))
+        if before is not None and after is not None and after - before > 1
+    }
