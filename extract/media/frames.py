@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from extract.media.cut import PLAIN, Cut
 
@@ -35,6 +34,8 @@ def resize_and_crop(frames_THWC: Frames, size: int, cut: Cut = PLAIN) -> Frames:
 
 
 def _resize(frame_HWC: Frames, scaled: tuple[int, int], resample: str) -> Frames:
+    import torch  # the launcher reads this module and needs none
+
     # uint8 input takes torch's fixed-point path, the same arithmetic as Pillow's.
     frame_1CHW = torch.from_numpy(frame_HWC).permute(2, 0, 1)[None]
     small_1CHW = torch.nn.functional.interpolate(frame_1CHW, scaled, mode=resample, antialias=True)
