@@ -64,6 +64,26 @@ def refuse_mixing(modality: str, one: Origin, other: Origin, remedy: str) -> Non
         )
 
 
+def refuse_others(made: Mapping[str, Mapping[str, Any]], origins: Mapping[str, Origin], who: str, remedy: str) -> None:
+    """Refuse features that were made otherwise than those that something rests on.
+
+    Args:
+        made: by modality, how those were made (`Origin.made`).
+        origins: of the features at hand; they may have further modalities.
+        who: what rests on them, to be named.
+        remedy: what the reader can do.
+
+    Raises:
+        ValueError: one line with the store, the modality, the first key that differs, both values and the remedy.
+    """
+    for modality, how in made.items():
+        origin = origins[modality]
+        if differs := difference(origin.made, how):
+            raise ValueError(
+                f"{origin.store}: its {modality} features were made otherwise than those of {who} ({differs}); {remedy}"
+            )
+
+
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in NOT_COMPARED)
 

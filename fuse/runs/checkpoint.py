@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cache.features.provenance import Origin, difference
+from cache.features.provenance import Origin, refuse_others
 from cache.features.table import Layers
 from cache.files.atomic import revealed
 from cache.protocols.folds import Fold
@@ -89,12 +89,8 @@ class Checkpoint:
         Raises:
             ValueError: one line with the array, the first key that differs, both values and what to do.
         """
-        for modality, made in self.features.items():
-            if differs := difference(origins[modality].made, made):
-                raise ValueError(
-                    f"{origins[modality].store}: {run} was trained on {modality} features that were made otherwise "
-                    f"({differs}); set features_dir to the folder that it was trained on, or train it on these"
-                )
+        remedy = "set features_dir to the folder that it was trained on, or train it on these"
+        refuse_others(self.features, origins, f"the run {run}", remedy)
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cache.corpus.clips import Clip
+from cache.features.provenance import refuse_mixing
 from cache.features.table import FeatureTable, load_table
 from configs.schema.fusion import FusionConfig
 from fuse.runs.adaptation import adapted
@@ -27,7 +29,23 @@ def load_tables(config: FusionConfig, clips: Sequence[Clip]) -> Tables:
         changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
         names = getattr(config.augment, signal) if signal in config.modalities else ()
         variants[signal] = [table_under(config, clips, name, changed) for name in names]
-    return Tables(table_under(config, clips, config.condition), variants)
+    main = table_under(config, clips, config.condition)
+    for table in chain.from_iterable(variants.values()):
+        refuse_mixed(main, table)
+    return Tables(main, variants)
+
+
+def refuse_mixed(main: FeatureTable, other: FeatureTable) -> None:
+    """Refuse to use rows of both with one head where they were made differently.
+
+    Raises:
+        ValueError: one line with the difference and the remedy.
+    """
+    remedy = (
+        f'make both in a new features_dir with: make features SET="conditions=[{main.condition},{other.condition}]"'
+    )
+    for name, origin in other.origins.items():
+        refuse_mixing(name, origin, main.origins[name], remedy)
 
 
 def table_under(

@@ -14,7 +14,7 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
 from fuse.model.fusion import ModelSettings
 from fuse.runs.predict import predictions_of
-from fuse.runs.tables import load_tables, table_under
+from fuse.runs.tables import load_tables, refuse_mixed, table_under
 from fuse.scores.metrics import uar
 from fuse.scores.predictions import SPLITS, Predictions, concatenate
 from fuse.stack.job import Fitted, Job
@@ -56,6 +56,8 @@ def ground_of(config: FusionConfig, clips: Sequence[Clip], sweep: SweepConfig) -
         name: tables.main if name == config.condition else table_under(config, clips, name)
         for name in sweep.conditions or (config.condition,)
     }
+    for table in scored.values():
+        refuse_mixed(tables.main, table)
     cached = cached_rows(tables.main, tables.variants, torch_device(config.device))
     return Ground(config, tables.main, cached, scored, SPLITS if sweep.test else ("validation",))
 

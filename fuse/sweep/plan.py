@@ -7,9 +7,10 @@ kept, and a stack that was cut off is trained again as a whole: its scores are t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,11 +33,13 @@ class PlannedStack:
 
     Attributes:
         runs: their numbers.
+        shape: number of the shape that they share.
         width: how many runs of this shape a stack may hold: `stack_width`, or what was timed.
         seconds: what one rank would take for them.
     """
 
     runs: tuple[int, ...]
+    shape: int
     width: int
     seconds: float
 
@@ -47,9 +50,16 @@ class PlannedStack:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """All stacks of a sweep, those of one shape side by side, and what must stand beside its numbers."""
+    """All stacks of a sweep, those of one shape side by side, and what must stand beside its numbers.
+
+    Attributes:
+        features: by number of the shape, then by modality, how the features were made that its runs are trained on
+            (`cache.features.provenance.Origin.made`).
+        note: caveats.
+    """
 
     stacks: tuple[PlannedStack, ...]
+    features: tuple[Mapping[str, Mapping[str, Any]], ...]
     note: str
 
     def left(self, done: Collection[int]) -> list[PlannedStack]:
@@ -68,7 +78,8 @@ def plan_sweep(config: SweepConfig, runs: Sequence[Run], clips: Sequence[Clip], 
     torch.set_num_threads(runs[0].configuration.config.threads)
     stacks: list[PlannedStack] = []
     notes: dict[str, bool] = {}
-    for same in by_shape(runs):
+    features: list[Mapping[str, Mapping[str, Any]]] = []
+    for shape, same in enumerate(by_shape(runs)):
         ground = ground_of(same[0].configuration.config, clips, config)
         jobs, schedule = jobs_of(ground, same), Schedule.of(ground.config)
         settings, wanted = ModelSettings.of(ground.config, ground.main), ground.config.stack_width
@@ -76,9 +87,10 @@ def plan_sweep(config: SweepConfig, runs: Sequence[Run], clips: Sequence[Clip], 
         width = measured.width if wanted != "auto" else min(measured.width, -(-len(jobs) // ranks))
         for places in cut(jobs, width):
             seconds = measured.seconds([jobs[place] for place in places], schedule)
-            stacks.append(PlannedStack(tuple(same[place].number for place in places), width, seconds))
+            stacks.append(PlannedStack(tuple(same[place].number for place in places), shape, width, seconds))
+        features.append({name: origin.made for name, origin in ground.main.origins.items()})
         notes[caveats(ground.config, ground.main)] = True
-    return SweepPlan(tuple(stacks), "; ".join(note for note in notes if note))
+    return SweepPlan(tuple(stacks), tuple(features), "; ".join(note for note in notes if note))
 
 
 def write_plan(plan: SweepPlan, path: Path) -> None:
@@ -94,7 +106,7 @@ def read_plan(path: Path) -> SweepPlan:
     """
     try:
         tree = json.loads(path.read_text())
-        stacks = tuple(PlannedStack(tuple(one["runs"]), one["width"], one["seconds"]) for one in tree["stacks"])
-        return SweepPlan(stacks, tree["note"])
+        stacks = tuple(PlannedStack(**{**one, "runs": tuple(one["runs"])}) for one in tree["stacks"])
+        return SweepPlan(stacks, tuple(tree["features"]), tree["note"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no plan of a sweep; delete it: what is left is then planned anew") from error

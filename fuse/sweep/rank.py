@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.corpus.clips import read_corpus
+from cache.features.provenance import refuse_others
 from cache.files.atomic import write_atomic
 from configs.command.progress import Progress
 from configs.loader import load_config
@@ -21,6 +22,7 @@ from fuse.sweep.ledger import ROWS, append, read, row_of
 from fuse.sweep.plan import PLAN, read_plan
 
 RUNS = "runs"
+REMEDY = "put back the features that it began with, or choose another output_dir"
 
 
 def run_folder(out: Path, number: int) -> Path:
@@ -46,25 +48,26 @@ def work(out: Path, rank: int, world_size: int) -> None:
     runs = every_run(config)
     done = read(out / ROWS, list(config.grid))
     # By number alone, and then without what is done: other ranks are adding rows by now.
-    own = read_plan(out / PLAN).stacks[rank::world_size]
-    stacks = [stack.runs for stack in own if not stack.is_done(done)]
+    plan = read_plan(out / PLAN)
+    stacks = [stack for stack in plan.stacks[rank::world_size] if not stack.is_done(done)]
     first = runs[0].configuration.config
     use_threads(first.threads)
     clips = read_corpus(Path(first.corpus)).clips
     ground: Ground | None = None
     shape = ""
     title = f"sweep, rank {rank} of {world_size}"
-    with Progress(title, sum(map(len, stacks)), "runs", shown=rank == 0) as progress:
+    with Progress(title, sum(len(stack.runs) for stack in stacks), "runs", shown=rank == 0) as progress:
         for stack in stacks:
-            chosen = [runs[number] for number in stack]
+            chosen = [runs[number] for number in stack.runs]
             cell = chosen[0].configuration
             if ground is None or shape != cell.shape:
                 shape, ground = cell.shape, None  # the old tables go before the new ones come
                 ground = ground_of(cell.config, clips, config)
+                refuse_others(plan.features[stack.shape], ground.main.origins, f"the sweep {out}", REMEDY)
             for outcome in train_stack(ground, chosen):
                 if outcome.run.number not in done:
                     _keep(out, outcome)
-            progress.add(len(stack))
+            progress.add(len(chosen))
 
 
 def _keep(out: Path, outcome: Outcome) -> None:

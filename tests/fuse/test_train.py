@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,27 @@ def test_bad_input_ends_in_one_line(features: Path, tmp_path: Path, more: dict[s
         run(config(features, tmp_path, **more))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_variants_that_were_made_otherwise_are_not_drawn_from(tmp_path: Path) -> None:
+    """Where clean clips have no such features, nothing compared the two conditions that one head was trained on."""
+    clips = tiny_clips()
+    noises = {"noise-white-10db": 3.0, "noise-white-0db": 6.0}
+    write_tiny_features(tmp_path, clips, noises)
+    shutil.rmtree(tmp_path / "clean.zarr" / "audio")
+    shutil.rmtree(tmp_path / "noise-white-0db.zarr")
+    write_tiny_features(tmp_path / "other", clips, noises, made={"dtype": "bfloat16"})
+    shutil.move(tmp_path / "other" / "noise-white-0db.zarr", tmp_path)
+    settings = config(
+        tmp_path,
+        tmp_path / "out",
+        modalities=["audio"],
+        condition="noise-white-10db",
+        augment={"audio": ["noise-white-0db"]},
+    )
+    told = r"noise-white-0db\.zarr: its audio features .*noise-white-10db\.zarr \(dtype bfloat16, not unset\)"
+    with pytest.raises(ValueError, match=told):
+        run(settings)
 
 
 def test_closed_form_head_needs_no_epochs_and_learns(features: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def write_tiny_features(
     asr: str | None = None,
     widths: Mapping[str, int] = WIDTHS,
     offset: float = 0.0,
+    made: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write metadata.csv and stores in which class means differ; returns the metadata's path.
 
@@ -42,6 +44,7 @@ def write_tiny_features(
         asr: name of a recogniser, so that noise reaches text.
         widths: modality to width.
         offset: SD of what tells one speaker's rows from another's, whatever the emotion.
+        made: further keys of the provenance.
     """
     write_metadata(clips, folder / "metadata.csv")
     centres = {name: np.random.default_rng(7).normal(size=(len(LABELS), width)) for name, width in widths.items()}
@@ -49,7 +52,8 @@ def write_tiny_features(
         changed = [name for name in widths if condition == "clean" or _changes(condition, name, asr)]
         store = FeatureStore.create(folder / f"{condition}.zarr", [clip.clip_id for clip in clips])
         for name in changed:
-            spec = ArraySpec(name, "tiny", LAYERS, widths[name], {"random_weights": False, "asr": {"model": asr}})
+            provenance = {"random_weights": False, "asr": {"model": asr}, **(made or {})}
+            spec = ArraySpec(name, "tiny", LAYERS, widths[name], provenance)
             store.require(spec)
             for unit in range(unit_count(len(clips))):
                 rows = [clips[row] for row in unit_rows(len(clips), unit)]

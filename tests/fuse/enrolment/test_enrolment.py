@@ -119,6 +119,15 @@ def test_a_run_that_is_not_adapted_is_refused(folder: Path, tmp_path: Path) -> N
         run(check(EnrolmentConfig, tree, "test"))
 
 
+def test_features_that_the_run_was_not_trained_on_are_refused(folder: Path, tmp_path: Path) -> None:
+    write_tiny_features(tmp_path, tiny_clips(), offset=4.0, made={"weights_sha256": "b" * 64})
+    tree = {"run": str(folder / "speaker"), "features_dir": str(tmp_path), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(
+        ValueError, match=r"clean\.zarr: its audio features .* \(weights_sha256 bbbbbbbbbbbb, not unset\)"
+    ):
+        run(check(EnrolmentConfig, tree, "test"))
+
+
 def test_points_come_condition_by_condition(curve: Path) -> None:
     found = list(points(read_predictions(curve / "predictions.csv"), ["0", "2", "4", NEUTRAL, ALL]))
     assert [point.condition for point in found] == ["clean"] * 5 + ["noise-white-10db"] * 5

@@ -43,7 +43,7 @@ from fuse.finetune.rank import EVALUATED, clips_of, load
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
 from fuse.model.heads.catalogue import HEADS
-from fuse.runs.checkpoint import read_checkpoint, read_stage_two
+from fuse.runs.checkpoint import read_checkpoint, read_stage_two, write_checkpoint
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
 from fuse.stack.stack import losses
@@ -537,6 +537,16 @@ def test_missing_media_and_other_weights_name_the_way_out(corpus: Path, tmp_path
     encoders = replace(encoders_of(corpus), audio=str(others["audio"]))
     with pytest.raises(ValueError, match=r"encoders\.audio=.* has other weights than the features"):
         make_plan(config_of(corpus, encoders=encoders))
+
+
+def test_a_run_on_features_of_other_weights_is_not_continued(corpus: Path, tmp_path: Path) -> None:
+    """Only the encoder and the store were compared: a head trained on another encoder's features went unnoticed."""
+    init = shutil.copytree(corpus / "fusion", tmp_path / "fusion")
+    kept = read_stage_two(init / "best_model.pth")
+    audio = {**kept.features["audio"], "weights_sha256": "b" * 64}
+    write_checkpoint(replace(kept, features={**kept.features, "audio": audio}), init / "best_model.pth")
+    with pytest.raises(ValueError, match=r"its audio features .* \(weights_sha256 \w{12}, not bbbbbbbbbbbb\)"):
+        make_plan(config_of(corpus, init=str(init)))
 
 
 def test_an_encoder_that_cannot_take_the_length_says_so(corpus: Path) -> None:

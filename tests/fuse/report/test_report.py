@@ -79,6 +79,12 @@ def test_a_run_gets_its_pictures_and_the_table(
     assert f"audio      best layer {max(rows[:3], key=lambda row: float(row['uar']))['layer']} of 3" in printed
 
 
+def test_features_that_the_run_was_not_trained_on_are_refused(trained: Path, tmp_path: Path) -> None:
+    write_tiny_features(tmp_path, tiny_clips(), made={"pooling": "mean_std"})
+    with pytest.raises(ValueError, match=r"its audio features .* \(pooling mean_std, not unset\)"):
+        run(ReportConfig(str(trained / "run"), features_dir=str(tmp_path)))
+
+
 def test_features_are_of_the_first_fold_and_nobody_was_trained_on(trained: Path) -> None:
     first = run_folders(trained / "run")[0]
     checkpoint = read_stage_two(first / CHECKPOINT)

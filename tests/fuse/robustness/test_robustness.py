@@ -108,6 +108,15 @@ def test_bad_input_ends_in_one_line(trained: Path, tmp_path: Path, more: dict[st
     assert not list(tmp_path.iterdir())
 
 
+def test_features_that_a_run_was_not_trained_on_are_refused(trained: Path, tmp_path: Path) -> None:
+    """Equal widths were enough: a run on float32 features was scored on those of bfloat16, or of another encoder."""
+    write_tiny_features(tmp_path, tiny_clips(), {"noise-white-0db": 6.0}, made={"dtype": "bfloat16"})
+    told = r"clean\.zarr: its audio features .* the run .*holdout \(dtype bfloat16, not unset\); set features_dir"
+    with pytest.raises(ValueError, match=told):
+        table(trained, tmp_path / "out", runs=[str(trained / "holdout")], features_dir=str(tmp_path), conditions=[])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_modality_imported_for_a_condition_has_rows_of_its_own(tmp_path: Path) -> None:
     clips = tiny_clips()
     write_tiny_features(tmp_path, clips, {"drop-frames-30": 3.0})

@@ -99,6 +99,6 @@ def test_other_features_than_it_was_trained_on_are_refused_with_the_difference()
     same = {name: Origin(f"{name}.zarr", "any", made) for name, made in kept.features.items()}
     kept.refuse_other_features(same, Path("runs/one"))
     other = {**same, "audio": Origin("noise.zarr", "any", {**kept.features["audio"], "dtype": "bfloat16"})}
-    told = r"noise\.zarr: runs/one was trained on audio features .* \(dtype bfloat16, not float32\); set features_dir"
+    told = r"noise\.zarr: its audio features .* of the run runs/one \(dtype bfloat16, not float32\); set features_dir"
     with pytest.raises(ValueError, match=told):
         kept.refuse_other_features(other, Path("runs/one"))

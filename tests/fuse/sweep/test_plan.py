@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,22 @@ def test_a_sweep_that_is_done_keeps_its_caveat_when_it_is_written_again(features
     assert written(tmp_path) == first
     assert read_plan(tmp_path / PLAN).note in first["sweep.md"].decode()
     assert read_plan(tmp_path / PLAN).note
+
+
+def test_a_sweep_is_not_resumed_on_features_that_were_made_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One half of its runs stood on the features of one encoder, the other on another's, and were compared."""
+    write_tiny_features(tmp_path / "features", tiny_clips())
+    settings = config(tmp_path / "features", tmp_path / "sweep", stack_width=20)
+    revive = cut_off_after(monkeypatch, 5)
+    with pytest.raises(InterruptedError):
+        run(settings)
+    revive()
+    shutil.rmtree(tmp_path / "features")
+    write_tiny_features(tmp_path / "features", tiny_clips(), made={"dtype": "bfloat16"})
+    with pytest.raises(ValueError, match=r"its audio features .* the sweep .* \(dtype bfloat16, not unset\); put back"):
+        run(settings)
 
 
 def test_a_plan_that_cannot_be_read_names_the_way_out(features: Path, tmp_path: Path) -> None:
