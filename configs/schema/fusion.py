@@ -35,7 +35,7 @@ StackWidth = Annotated[Literal["auto"] | int, BeforeValidator(_checked)]
 
 @dataclass(frozen=True, config=STRICT)
 class Optim:
-    """AdamW with cosine annealing, as the card asks. `batch_size` 32 is the card's 2 x 16.
+    """AdamW with cosine annealing. `batch_size` 32 is the 2 x 16 of two ranks.
 
     `keep` is the epoch whose weights are used: the `best` by validation UAR, which flatters validation, or the `last`,
     which leaves validation untouched. `shrinkage` is of the covariance of the head `lda`, `regularisation` the L2

@@ -5,7 +5,7 @@ Shape letters: M heads, B clips of a batch, D width, m modalities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,9 +60,9 @@ class StackLoader:
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)
             yield self._batch(index_MN[:heads, part], weight_MN[:heads, part])
 
-    def column(self, name: str, *trailing: int) -> Tensor:
+    def column(self, setting: Callable[[Job], float], *trailing: int) -> Tensor:
         """One setting of every job, (M, *trailing)."""
-        values = torch.tensor([getattr(job, name) for job in self.jobs], dtype=torch.float32, device=self.device)
+        values = torch.tensor([setting(job) for job in self.jobs], dtype=torch.float32, device=self.device)
         return values.reshape(-1, *trailing)
 
     def _order(self) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class StackLoader:
 
     def _which(self, signal: str, heads: int, clips: int) -> Tensor:
         """Which variant of a signal each clip is drawn from; -1: none."""
-        taken_MB = self.streams.uniform("variants", heads, clips) < self.column("augment", 1)[:heads]
+        taken_MB = self.streams.uniform("variants", heads, clips) < self.column(lambda job: job.augment, 1)[:heads]
         share_MB = self.streams.uniform("variants", heads, clips)
         which_MB = (share_MB * self.cached.variant_count(signal)).long()
         return torch.where(taken_MB, which_MB, -1)
@@ -101,7 +101,7 @@ class StackLoader:
             return absent_MBm
         drawn_MBm = self.streams.uniform("absences", heads, clips, len(self.cached.widths))
         given_MBm = torch.ones_like(drawn_MBm, dtype=torch.bool) if absent_MBm is None else ~absent_MBm
-        kept_MBm = given_MBm & (drawn_MBm >= self.column("modality_dropout", 1, 1)[:heads])
+        kept_MBm = given_MBm & (drawn_MBm >= self.column(lambda job: job.modality_dropout, 1, 1)[:heads])
         last_MBm = one_hot(drawn_MBm.masked_fill(~given_MBm, -1).argmax(2), len(self.cached.widths)).bool()
         return ~(kept_MBm | (~kept_MBm.any(2, keepdim=True) & last_MBm & given_MBm))
 
@@ -112,7 +112,9 @@ class StackLoader:
         # Rows that fill up a batch come last and stay among themselves.
         drawn_MB = self.streams.uniform("mixup", heads, clips).masked_fill(batch.weight_MB == 0, 2.0)
         own_MB = torch.arange(clips, device=self.device).expand(heads, clips)
-        partner_MB = torch.where(self.column("mixup", 1)[:heads] > 0, drawn_MB.argsort(dim=1, stable=True), own_MB)
+        partner_MB = torch.where(
+            self.column(lambda job: job.mixup, 1)[:heads] > 0, drawn_MB.argsort(dim=1, stable=True), own_MB
+        )
         other_MBD = values_MBD.gather(1, partner_MB[..., None].expand(heads, clips, width))
         share_M11 = share_M[:, None, None]
         absent_MBm = batch.rows.absent_MBm

@@ -28,7 +28,7 @@ class Job:
         mixup: alpha of the Beta distribution (Zhang et al. 2018, arXiv 1710.09412, eq. 1); 0 is off.
         augment: chance that a clip's signal is drawn from one of its cached variants.
         modality_dropout: chance that a clip's modality is withheld; one that the clip has always stays.
-        penalty: of the heads in closed form, `lda` and `logistic`.
+        penalty: of the heads in closed form.
         standardise: by mean and SD of the training clips; else rows stay as they are.
     """
 

@@ -1,9 +1,9 @@
 """Training M heads at once: seeds, folds, learning rates and all that may differ within one shape.
 
 Contract: a head trained in a stack equals the same head trained alone, up to rounding (vector units round the ends of
-an array otherwise than its middle; at the card's widths not a bit differs on a CPU). Batches have a fixed size (the
-last one of an epoch is filled up with rows of weight 0), the random numbers of a head follow from its seed, and
-nothing mixes the heads. A head whose loss is no longer finite stops there; the others do not notice.
+an array otherwise than its middle; at the widths of the default recipe not a bit differs on a CPU). Batches have a
+fixed size (the last one of an epoch is filled up with rows of weight 0), the random numbers of a head follow from its
+seed, and nothing mixes the heads. A head whose loss is no longer finite stops there; the others do not notice.
 
 Shape letters: M heads, B clips of a batch, D width, K logits that are taught, C classes.
 """
@@ -90,8 +90,8 @@ class Stack:
         updates_M = [schedule.epochs * steps for steps in self.batches.steps_M]
         paces = [Pace(job.lr, job.weight_decay, updates) for job, updates in zip(jobs, updates_M, strict=True)]
         self.adamw = StackedAdamW(self.weights, paces)
-        self.dropout_M11 = self.batches.column("dropout", 1, 1)
-        self.smoothing_M = self.batches.column("label_smoothing")
+        self.dropout_M11 = self.batches.column(lambda job: job.dropout, 1, 1)
+        self.smoothing_M = self.batches.column(lambda job: job.label_smoothing)
         self.histories = [History() for _ in jobs]
         self.best_M = [(-1.0, 0.0)] * len(jobs)
 

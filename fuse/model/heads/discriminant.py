@@ -21,9 +21,11 @@ def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, classes: int, penalty:
 
     A class that nobody in training shows is never predicted. Means and covariance do not depend on `copies`.
 
-    scikit-learn's LinearDiscriminantAnalysis (solver lsqr) averages the classes' covariances by their priors; with
-    equal priors each emotion would then count as much as any other, though neutral has half the clips to know
-    its covariance from. Here each clip counts once.
+    scikit-learn's LinearDiscriminantAnalysis (solver lsqr) has one set of priors for two things. By default they follow
+    the clips: its coefficients are then these, to the last bit of a float32, but a class that is rare is predicted
+    less, which UAR punishes. With equal priors each class counts as much as any other in the covariance as well,
+    however few clips it is known from. It also takes 9 times the processor time (2304 inputs, 1200 clips: 4.0 s, not
+    0.5 s), for it solves by singular values, and it knows no GPU.
     """
     del copies
     rows_BD = rows_BD.double()
