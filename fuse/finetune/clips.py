@@ -6,7 +6,9 @@ Shape letters: B clips, T samples or frames, H height, W width, C colour channel
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +21,14 @@ from torch.utils.data import Dataset
 from cache.conditions import CLEAN, Condition, parse_condition, parse_joint
 from cache.corpus.clips import LABELS, Clip
 from cache.features.units import unit_size
-from cache.media import Media, MediaStore
+from cache.media import Media, MediaStore, MediaUnit
 from configs.schema.fusion import Augment
 from extract.corrupt.apply import corrupt
 from extract.corrupt.sound.level import Waveform, active_speech_power
 from extract.encoders.preparer import Inputs, Preparer
+
+# Units of a corpus are about sixteen.
+UNITS_OPEN = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,45 @@ class Batch:
         return Batch(self.labels_B.to(device), inputs, present)
 
 
+class OpenMedia:
+    """Reads clips of a media store, and keeps the files of some units open: opening costs as much as reading a clip.
+
+    Every process opens its own: files that were open when it was forked are closed when it first reads.
+    """
+
+    def __init__(self, store: MediaStore, clips: int) -> None:
+        """`clips`: how many the store holds."""
+        self._store, self._unit_size, self._process = store, unit_size(clips), os.getpid()
+        self._open: dict[int, tuple[ExitStack, MediaUnit]] = {}
+
+    def read(self, row: int, *modalities: str) -> Media:
+        """As `MediaUnit.read`, by the clip's row in the store."""
+        if self._process != os.getpid():
+            self.close()
+        unit, place = divmod(row, self._unit_size)
+        if unit not in self._open:
+            self._open_unit(unit)
+        return self._open[unit][1].read(place, *modalities)
+
+    def close(self) -> None:
+        """Close what is open; reading opens it again."""
+        for stack, _ in self._open.values():
+            stack.close()
+        self._open, self._process = {}, os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files: another process opens its own."""
+        return {**self.__dict__, "_open": {}}
+
+    def _open_unit(self, unit: int) -> None:
+        if len(self._open) == UNITS_OPEN:
+            oldest, _ = self._open.pop(next(iter(self._open)))
+            oldest.close()
+        with ExitStack() as stack:
+            opened = stack.enter_context(self._store.open_unit(unit))
+            self._open[unit] = stack.pop_all(), opened
+
+
 class MediaClips(Dataset[Signals]):
     """Clips read from the media store, under a condition and, in training, under random ones."""
 
@@ -84,13 +128,18 @@ class MediaClips(Dataset[Signals]):
             augment: for training: random conditions, and cuts at random; None: cuts from the centre.
             seed: of everything that is drawn.
         """
-        self.items, self.media, self.stored = tuple(items), media, stored
+        self.items, self.media = tuple(items), OpenMedia(media, stored) if media else None
         self.parts = {part.modality: part for part in parse_joint(condition)}
         self.samples, self.augment, self.seed, self.epoch = samples, augment, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """What is drawn differs from epoch to epoch."""
         self.epoch = epoch
+
+    def close(self) -> None:
+        """Close the files that were opened to read clips; those of loader processes end with them."""
+        if self.media is not None:
+            self.media.close()
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -120,9 +169,7 @@ class MediaClips(Dataset[Signals]):
         wanted = item.present & {"audio", "video"}
         if self.media is None or not wanted:
             return Media(None, None)
-        unit, row = divmod(item.row, unit_size(self.stored))
-        with self.media.open_unit(unit) as opened:
-            return opened.read(row, *wanted)
+        return self.media.read(item.row, *wanted)
 
 
 def drawn_conditions(augment: Augment, media: Media, rng: np.random.Generator) -> dict[str, Condition]:

@@ -170,9 +170,12 @@ class Stepper:
         loss = loss_of(answers.taught_BKC, on_device.labels_B, self.smoothing)
         self.adamw.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scale = self.scaler.get_scale()
         self.scaler.step(self.adamw)
         self.scaler.update()
-        self.schedule.step()
+        # The scaler lowers its scale where a gradient overflowed, and only there: it has left out the step.
+        if self.scaler.get_scale() >= scale:
+            self.schedule.step()
         return loss.item()
 
 

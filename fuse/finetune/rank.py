@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,11 @@ def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: 
     own = sum(-(-len(clips) // world.size) for clips in held_out)
     epochs = plan.config.optim.epochs
     total = epochs * sum(-(-len(clips) // world.size) for clips in (train, held_out[0])) + 2 * own
-    with Progress(f"fine-tuning, rank 0 of {world.size}", total, "clips", shown=world.rank == 0) as progress:
-        watch = Watch(stop, progress)
+    with ExitStack() as stack:
+        for clips in (train, *held_out):
+            stack.callback(clips.close)
+        title = f"fine-tuning, rank 0 of {world.size}"
+        watch = Watch(stop, stack.enter_context(Progress(title, total, "clips", shown=world.rank == 0)))
         before = [evaluate(model, clips, loaders, world, watch) for clips in held_out]
         history, best = fit(model, train, held_out[0], loaders, plan.config.optim, world, watch, before[0])
         after = [best, evaluate(model, held_out[1], loaders, world, watch)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -10,17 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from cache.conditions import parse_condition
 from cache.corpus.clips import Clip, read_corpus, write_metadata
 from cache.features.table import load_table
-from cache.features.units import unit_count, unit_rows
+from cache.features.units import unit_count, unit_rows, unit_size
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.command.progress import Progress
 from configs.command.stop import StopRequest
@@ -35,7 +38,7 @@ from extract.run.plan import prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune import __main__ as finetune
-from fuse.finetune.clips import ClipItem, Collator, MediaClips, drawn_conditions, of_length
+from fuse.finetune.clips import ClipItem, Collator, MediaClips, OpenMedia, drawn_conditions, of_length
 from fuse.finetune.fit import START, Loaders, Stepper, Watch, World, evaluate, fit
 from fuse.finetune.network import EndToEndModel, freeze_unused, loss_of
 from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
@@ -233,6 +236,91 @@ def test_loader_processes_are_sent_no_network(corpus: Path) -> None:
     for name, inputs in ours.inputs.items():
         assert all(torch.equal(inputs[key], theirs.inputs[name][key]) for key in inputs)
         assert torch.equal(ours.present[name], theirs.present[name])
+
+
+def test_a_unit_of_media_is_opened_once_by_each_process(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was opened, and the record beside it read, for each clip of each epoch."""
+    opened, plain = [], h5py.File
+
+    def counted(*args: Any, **settings: Any) -> h5py.File:
+        opened.append(plain(*args, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr(h5py, "File", counted)
+    clips = clips_of(make_plan(config_of(corpus)), "train")
+    for _ in range(2):
+        sound = [clips[index].by_modality["audio"] for index in range(len(clips))]
+    assert len(opened) == 1
+    # A loader process that is forked now does not read through the file that this one has open.
+    workers = DataLoader(clips, 1, num_workers=1, collate_fn=lambda one: (os.getpid(), one[0].by_modality["audio"]))
+    pids, heard = zip(*workers, strict=True)
+    assert os.getpid() not in pids
+    for ours, theirs in zip(sound, heard, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [bool(file) for file in opened] == [True]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clips))[0].by_modality["audio"], sound[0])
+    clips.close()
+    assert not opened[0]
+    np.testing.assert_array_equal(clips[0].by_modality["audio"], sound[0])
+    clips.close()
+
+
+def test_only_so_many_units_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MediaStore(tmp_path, {"frames": 16, "size": 32})
+    monkeypatch.setattr("fuse.finetune.clips.UNITS_OPEN", 2)
+    for unit in range(4):
+        store.write_unit(unit, iter([(Media(np.full(3, unit, np.float32), None), Source("", 0, 0, 0, 0))]))
+    media = OpenMedia(store, 10_000)
+    for unit in (0, 1, 2, 3, 0, 3):
+        waveform_T = media.read(unit * unit_size(10_000), "audio").waveform_T
+        assert waveform_T is not None
+        assert waveform_T.tolist() == [unit] * 3
+        assert len(media._open) <= 2
+    assert list(media._open) == [3, 0]
+    media.close()
+
+
+def test_the_schedule_waits_while_the_scaler_leaves_steps_out(corpus: Path, alone: World) -> None:
+    """On a V100 the first steps overflow and are left out; each of them lowered the learning rate all the same."""
+    plan = make_plan(config_of(corpus, unfreeze=1))
+    model, loaders = load(plan, alone.device)
+    (batch, *_) = loaders.over(clips_of(plan, "train"))
+    stepper = Stepper(model, FinetuneOptim(lr=1e-3), 10, alone)
+    # The scaler of GPUs on a CPU; a scaled loss of more than float32 holds makes gradients that are not finite.
+    stepper.scaler = torch.amp.grad_scaler.GradScaler("cpu", init_scale=3e38)
+    rates, changes = [], []
+    for _ in range(3):
+        first = [weight.detach().clone() for weight in model.fusion.weights.values()]
+        stepper.step(batch)
+        rates.append(stepper.schedule.get_last_lr()[0])
+        last = model.fusion.weights.values()
+        changes.append(any(not torch.equal(one, other) for one, other in zip(first, last, strict=True)))
+        stepper.scaler.update(3e38 if len(rates) < 2 else 1.0)
+    assert changes == [False, False, True]
+    assert rates[0] == rates[1] == 1e-3
+    assert rates[2] < 1e-3
+
+
+def test_float16_takes_a_scaler_and_learns_as_float32_does(corpus: Path, alone: World) -> None:
+    """The path of GPUs without bfloat16, on a CPU. Here too the first steps overflow and are left out."""
+    moved = []
+    for dtype in (torch.float32, torch.float16):
+        plan = make_plan(config_of(corpus, unfreeze=1))
+        model, loaders = load(plan, alone.device)
+        model.dtype = dtype
+        (batch, *_) = loaders.over(clips_of(plan, "train"))
+        stepper = Stepper(model, FinetuneOptim(lr=1e-3, weight_decay=0), 10, alone)
+        assert stepper.scaler.is_enabled() is (dtype == torch.float16)
+        first, steps = [weight.detach().clone() for weight in model.parameters()], 0
+        while stepper.schedule.get_last_lr()[0] == 1e-3 and steps < 20:
+            assert np.isfinite(stepper.step(batch))
+            steps += 1
+        assert (steps > 1) is (dtype == torch.float16)
+        # AdamW's first step goes by the sign of the gradient.
+        signs = [(one - other).sign().flatten() for one, other in zip(model.parameters(), first, strict=True)]
+        moved.append(torch.cat(signs))
+    assert moved[0].any()
+    assert (moved[0] == moved[1])[moved[0] != 0].double().mean() > 0.9
 
 
 def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alone: World) -> None:
