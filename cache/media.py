@@ -11,7 +11,6 @@ where one was looked for, and `overruled` where decord gave other frames than th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.files.atomic import revealed, write_atomic
+from cache.files.hashes import sha256_of
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -74,12 +74,6 @@ class Source:
     def looks_unchanged(self, path: Path) -> bool:
         """Whether size, times and inode are as they were: cheap, and enough to trust the hash."""
         return Source.of(path, self.sha256) == self
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class MediaUnit:

@@ -17,8 +17,9 @@ import zarr
 
 from cache.care.verify import Damage, arrays_in, stores_in
 from cache.features.seal import METADATA, broken_files, sealed
-from cache.features.store import ArraySpec, FeatureStore, fingerprint
+from cache.features.store import ArraySpec, FeatureStore
 from cache.files.atomic import write_atomic
+from cache.files.hashes import fingerprint
 
 
 def mend_metadata(features_dir: Path, damage: Iterable[Damage]) -> bool:

@@ -19,8 +19,9 @@ import zarr
 
 from cache.features.chunks import plain_chunk, read_checksums
 from cache.features.seal import METADATA, broken_files, sealed
-from cache.features.store import State, fingerprint, part_checksum, parts_of
+from cache.features.store import State, part_checksum, parts_of
 from cache.features.units import unit_count, unit_rows, unit_size
+from cache.files.hashes import fingerprint
 from cache.media import damaged_part
 
 OTHER_VERSION = "it carries no checksums of metadata: another version wrote it; delete the array"

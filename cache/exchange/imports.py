@@ -12,8 +12,8 @@ from cache.corpus.clips import read_corpus
 from cache.exchange.feature_file import FeatureFile, read_feature_file
 from cache.features.store import ArraySpec, FeatureStore, UnitRows, open_store
 from cache.features.units import unit_count, unit_rows
+from cache.files.hashes import sha256_of
 from cache.files.lock import locked
-from cache.media import sha256_of
 
 TOOL = "import"
 # A folder of the store each; modalities are keys of configurations and of models, too.

@@ -16,7 +16,6 @@ A unit is written data first, forced to the disk, then `state`: a crash leaves i
 from __future__ import annotations
 
 import enum
-import hashlib
 import json
 import math
 import os
@@ -35,6 +34,7 @@ from cache.features.chunks import force_to_disk, plain_chunk, read_checksums, re
 from cache.features.seal import METADATA, broken_files, seal, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.files.atomic import fsync_path
+from cache.files.hashes import fingerprint
 
 Strings = npt.NDArray[np.object_]
 TRANSCRIPT_COLUMNS = {
@@ -112,11 +112,6 @@ class UnitRows:
             self.fail(row, f"encoder returned values that are not finite in layer {bad[0]}")
             return
         self.hidden_BLD[row], self.state[row] = hidden_LD, State.DONE
-
-
-def fingerprint(values: Sequence[str]) -> str:
-    """SHA-256 of a sequence of strings."""
-    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()
 
 
 class FeatureStore:

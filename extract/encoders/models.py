@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.media import Source, sha256_of
+from cache.files.hashes import sha256_of
+from cache.media import Source
 from configs.schema.features import MediaSettings
 
 WEIGHTS = (

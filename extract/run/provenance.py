@@ -10,8 +10,9 @@ from typing import Any
 
 from cache.conditions import Condition
 from cache.corpus.clips import Corpus
-from cache.features.store import ArraySpec, fingerprint
-from cache.media import SAMPLE_RATE_HZ, sha256_of
+from cache.features.store import ArraySpec
+from cache.files.hashes import fingerprint, sha256_of
+from cache.media import SAMPLE_RATE_HZ
 from configs.schema.features import FeaturesConfig
 from extract.encoders.models import Model
 from extract.media.cut import Cut

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.media import Failure, Media, MediaStore, Source, damaged_part, sha256_of
+from cache.files.hashes import sha256_of
+from cache.media import Failure, Media, MediaStore, Source, damaged_part
 from tests.tiny.corpus import pictures, tone
 
 PROVENANCE = {"frames": 4, "size": 32, "libraries": {"decord": "0.6.0"}}

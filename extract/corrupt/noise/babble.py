@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from cache.corpus.clips import Clip, Corpus, normal_speaker
-from cache.features.store import fingerprint
-from cache.media import Failure, Media, sha256_of
+from cache.files.hashes import fingerprint, sha256_of
+from cache.media import Failure, Media
 from configs.schema.protocols import load_protocol
 from extract.corrupt.noise.excerpt import excerpt
 from extract.corrupt.sound.level import Waveform, active_speech_power

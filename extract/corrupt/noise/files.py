@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cache.features.store import fingerprint
-from cache.media import sha256_of
+from cache.files.hashes import fingerprint, sha256_of
 from extract.corrupt.noise.excerpt import excerpt
 from extract.corrupt.sound.level import Waveform
 from extract.media.decode import decode

@@ -23,8 +23,9 @@ from cache.corpus.clips import LABELS, Clip, write_metadata
 from cache.features.store import ArraySpec, FeatureStore, State, UnitRows, open_store
 from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows
+from cache.files.hashes import sha256_of
 from cache.files.lock import locked
-from cache.media import Media, MediaStore, Source, sha256_of
+from cache.media import Media, MediaStore, Source
 from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from fuse.train import run as train

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import extract.media.decode
-from cache.media import SAMPLE_RATE_HZ, Failure, Media, Source, sha256_of
+from cache.files.hashes import sha256_of
+from cache.media import SAMPLE_RATE_HZ, Failure, Media, Source
 from extract.media.cut import Cut
 from extract.media.decode import decode, decode_all
 from extract.media.frames import even_indices, resize_and_crop
