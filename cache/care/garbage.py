@@ -12,8 +12,8 @@ import numpy as np
 from cache.care.mend import provenance_of
 from cache.care.verify import arrays_in, media_parts_in, stores_in
 from cache.features.chunks import chunk_files
+from cache.features.rows import State
 from cache.features.seal import sealed
-from cache.features.store import State
 from cache.features.units import unit_count
 from cache.files.lock import locked
 from cache.media import MediaStore, sidecar_of

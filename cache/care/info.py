@@ -11,7 +11,8 @@ import numpy as np
 from cache.care.garbage import readable, size_of
 from cache.care.verify import media_parts_in, stores_in
 from cache.exchange.imports import TOOL
-from cache.features.store import FeatureStore, State, open_store
+from cache.features.rows import State
+from cache.features.store import FeatureStore, open_store
 
 HEADER = ("condition", "array", "layers x width", "clips", "compute", "size", "made by")
 RANDOM = "RANDOM WEIGHTS"

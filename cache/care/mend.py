@@ -16,8 +16,9 @@ import numpy as np
 import zarr
 
 from cache.care.verify import Damage, arrays_in, stores_in
+from cache.features.rows import ArraySpec
 from cache.features.seal import METADATA, broken_files, sealed
-from cache.features.store import ArraySpec, FeatureStore
+from cache.features.store import FeatureStore
 from cache.files.atomic import write_atomic
 from cache.files.hashes import fingerprint
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cache.care.verify import Damage, stores_in
 from cache.corpus.clips import Corpus
-from cache.features.store import State, open_store
+from cache.features.rows import State
+from cache.features.store import open_store
 from cache.features.units import unit_size
 from cache.media import Source
 

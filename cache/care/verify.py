@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from cache.features.chunks import plain_chunk, read_checksums
+from cache.features.chunks import part_checksum, plain_chunk, read_checksums
+from cache.features.rows import State, parts_of
 from cache.features.seal import METADATA, broken_files, sealed
-from cache.features.store import State, part_checksum, parts_of
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.files.hashes import fingerprint
 from cache.media import damaged_part

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.conditions import CLEAN, parse_condition
-from cache.features.store import TRANSCRIPT_COLUMNS, FeatureStore, State, open_store
+from cache.features.rows import TRANSCRIPT_COLUMNS, State
+from cache.features.store import FeatureStore, open_store
 from cache.files.atomic import revealed, write_atomic
 from cache.files.csv import csv_text
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from cache.conditions import CLEAN, parse_condition
 from cache.corpus.clips import read_corpus
 from cache.exchange.feature_file import FeatureFile, read_feature_file
-from cache.features.store import ArraySpec, FeatureStore, UnitRows, open_store
+from cache.features.rows import ArraySpec, UnitRows
+from cache.features.store import FeatureStore, open_store
 from cache.features.units import unit_count, unit_rows
 from cache.files.hashes import sha256_of
 from cache.files.lock import locked

@@ -5,6 +5,7 @@ Knows zarr's folders, not zarr: chunks that no codec has touched are read ten ti
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,13 @@ def plain_chunk(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], fill: 
         return np.full(shape, fill, dtype)
     whole = values.size == np.prod(shape) and file.stat().st_size == values.nbytes
     return values.reshape(shape) if whole else None
+
+
+def part_checksum(values: npt.NDArray[Any]) -> int:
+    """CRC-32 of one layer, or of one column, of a unit: of little-endian bytes, or of the strings as a JSON list."""
+    if values.dtype.kind in "OTU":
+        return zlib.crc32(json.dumps([str(value) for value in values]).encode())
+    return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
 
 
 def sealed_checksums(checksums: Iterable[int]) -> npt.NDArray[np.uint32]:

@@ -51,6 +51,13 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ""
 
 
+def every_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Each key in which the provenance of an array that is to be written differs, in words."""
+    old, new = dict(_flat(stored)), dict(_flat(wanted))
+    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {old.get(key, 'not recorded')}, is {new.get(key, 'not recorded')}" for key in changed)
+
+
 def refuse_mixing(modality: str, one: Origin, other: Origin, remedy: str) -> None:
     """Refuse rows of `one` beside rows of `other`.
 

@@ -1,117 +1,36 @@
 """Feature stores: one zarr v3 store per condition, written unit by unit, complete or pending.
 
-Layout of `<features_dir>/<condition>.zarr` (shapes in clips, layers, width; chunks are one unit high):
-
-    clip_id                         str     (clips,)                rows of every array, in this order
-    <modality>/<encoder>/hidden     float32 (clips, layers, width)  NaN where not written
-    <modality>/<encoder>/state      uint8   (clips,)                see `State`
-    <modality>/<encoder>/source     str     (clips,)                sha256 of the media file
-    <modality>/<encoder>/reason     str     (clips,)                why a clip failed or is absent
-    <modality>/<encoder>/checksum   uint32  (units, layers + parts + 1)  CRC-32 of layers, of `parts_of`, of these
-    text/<encoder>/transcript, words (JSON) str; confidence, wer, no_speech float32: (clips,)
-
-A unit is written data first, forced to the disk, then `state`: a crash leaves it pending. docs/store.md says more.
+A unit is written data first, forced to the disk, then `state`: a crash leaves it pending. See `cache.features.layout`
+for the arrays; docs/store.md says more.
 """
 
 from __future__ import annotations
 
-import enum
-import json
 import math
 import os
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from cache.features.chunks import force_to_disk, plain_chunk, read_checksums, remove_unit, sealed_checksums
+from cache.features.chunks import (
+    force_to_disk,
+    part_checksum,
+    plain_chunk,
+    read_checksums,
+    remove_unit,
+    sealed_checksums,
+)
+from cache.features.layout import array_of, layout_of, read_clip_ids, write_clip_ids
+from cache.features.provenance import every_difference
+from cache.features.rows import ArraySpec, State, UnitRows, parts_of
 from cache.features.seal import METADATA, broken_files, seal, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.files.atomic import fsync_path
 from cache.files.hashes import fingerprint
-
-Strings = npt.NDArray[np.object_]
-TRANSCRIPT_COLUMNS = {
-    "transcript": str,
-    "words": str,
-    "confidence": np.float32,
-    "wer": np.float32,
-    "no_speech": np.float32,
-}
-# Columns notice damage themselves, on every reading. `hidden`, `state` and `checksum` are plain bytes.
-GUARDED = (ZstdCodec(level=0), Crc32cCodec())
-
-
-def parts_of(modality: str) -> tuple[str, ...]:
-    """The columns that are kept of a clip beside its features, in the order of their checksums."""
-    return ("state", "source", "reason", *(TRANSCRIPT_COLUMNS if modality == "text" else ()))
-
-
-class State(enum.IntEnum):
-    """What is known of one clip in one array."""
-
-    PENDING = 0
-    DONE = 1
-    FAILED = 2
-    ABSENT = 3
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One modality's array: who wrote it, how large a row is, everything that changes its numbers."""
-
-    modality: str
-    encoder: str
-    layers: int
-    width: int
-    provenance: Mapping[str, Any]
-
-    @property
-    def path(self) -> str:
-        """Group of the array inside a store."""
-        return f"{self.modality}/{self.encoder}"
-
-
-@dataclass
-class UnitRows:
-    """The rows of one unit, filled by whoever computes them. Rows start pending, with NaN features."""
-
-    hidden_BLD: npt.NDArray[np.float32]
-    state: npt.NDArray[np.uint8]
-    source: list[str]
-    reason: list[str]
-    columns: dict[str, list[Any]] = field(default_factory=dict)
-
-    @classmethod
-    def empty(cls, rows: int, spec: ArraySpec) -> UnitRows:
-        """Room for `rows` clips of `spec`."""
-        hidden_BLD = np.full((rows, spec.layers, spec.width), np.nan, np.float32)
-        columns: dict[str, list[Any]] = {}
-        if spec.modality == "text":
-            columns = {n: ["" if kind is str else math.nan] * rows for n, kind in TRANSCRIPT_COLUMNS.items()}
-        return cls(hidden_BLD, np.zeros(rows, np.uint8), [""] * rows, [""] * rows, columns)
-
-    def fail(self, row: int, reason: str) -> None:
-        """Record that a clip could not be encoded."""
-        self.state[row], self.reason[row] = State.FAILED, reason
-
-    def absent(self, row: int, reason: str) -> None:
-        """Record that the clip has no such modality."""
-        self.state[row], self.reason[row] = State.ABSENT, reason
-
-    def done(self, row: int, hidden_LD: npt.NDArray[np.float32]) -> None:
-        """Store one clip's features; values that are not finite are a failure, not data."""
-        bad = np.flatnonzero(~np.isfinite(hidden_LD).all(axis=1))
-        if bad.size:
-            self.fail(row, f"encoder returned values that are not finite in layer {bad[0]}")
-            return
-        self.hidden_BLD[row], self.state[row] = hidden_LD, State.DONE
 
 
 class FeatureStore:
@@ -121,7 +40,7 @@ class FeatureStore:
         """Use `create` or `open_store`."""
         self.path = path
         self.group = group
-        self.clip_ids = _clip_ids(group)
+        self.clip_ids = read_clip_ids(group)
 
     @classmethod
     def create(cls, path: Path, clip_ids: Sequence[str]) -> FeatureStore:
@@ -132,15 +51,15 @@ class FeatureStore:
         if "corpus_sha256" not in group.attrs:
             if any(child.is_dir() and child.name != "clip_id" for child in path.iterdir()):
                 raise ValueError(f"{path / METADATA} is lost; {_way_out(path)}")
-            _write_clip_ids(group, clip_ids)
+            write_clip_ids(group, clip_ids)
             group.attrs["corpus_sha256"] = corpus
         if group.attrs["corpus_sha256"] != corpus:
             raise ValueError(
                 f"{path} holds features of other clips than this corpus lists; "
                 f"set another features_dir, or delete {path}"
             )
-        if fingerprint(_clip_ids(group)) != corpus:  # damaged, but these are the same ids
-            _write_clip_ids(group, clip_ids)
+        if fingerprint(read_clip_ids(group)) != corpus:  # damaged, but these are the same ids
+            write_clip_ids(group, clip_ids)
         if broken_files(path) is None:
             seal(group, path, [f"clip_id/{METADATA}"])
             _force_metadata_to_disk(path, path / "clip_id")
@@ -159,12 +78,12 @@ class FeatureStore:
             stored = self.group[spec.path].attrs.asdict()
             if stored and stored != dict(spec.provenance):
                 raise ValueError(
-                    f"{self.path} {spec.path} was made differently: {_differences(stored, spec.provenance)}; "
+                    f"{self.path} {spec.path} was made differently: {every_difference(stored, spec.provenance)}; "
                     f"set another features_dir, or delete {folder} to recompute it"
                 )
         # The parent explicitly: a crash between the two would leave it implied, and other bytes behind.
         group = self.group.require_group(spec.modality).require_group(spec.encoder)
-        arrays = _layout(len(self.clip_ids), spec)
+        arrays = layout_of(len(self.clip_ids), spec)
         for name, layout in arrays.items():
             if name not in group:
                 group.create_array(name, **layout)
@@ -174,7 +93,7 @@ class FeatureStore:
         if broken_files(folder / "checksum") is None:
             files = [f"../../{METADATA}", f"../{METADATA}", *(f"../{n}/{METADATA}" for n in arrays if n != "checksum")]
             copies = {"clips": len(self.clip_ids), "layers": spec.layers, "width": spec.width}
-            seal(_array(group, "checksum"), folder / "checksum", files, **copies, provenance=dict(spec.provenance))
+            seal(array_of(group, "checksum"), folder / "checksum", files, **copies, provenance=dict(spec.provenance))
             _force_metadata_to_disk(self.path, folder)
 
     def refuse_broken_metadata(self, path: str) -> None:
@@ -221,17 +140,17 @@ class FeatureStore:
         span = unit_rows(len(self.clip_ids), unit)
         group, where = self.group[spec.path], slice(span.start, span.stop)
         assert isinstance(group, zarr.Group)
-        _array(group, "hidden")[where] = rows.hidden_BLD
+        array_of(group, "hidden")[where] = rows.hidden_BLD
         columns: dict[str, Any] = {"state": rows.state, "source": rows.source, "reason": rows.reason, **rows.columns}
-        parts = {name: _column(columns[name], _array(group, name)) for name in parts_of(spec.modality)}
+        parts = {name: _column(columns[name], array_of(group, name)) for name in parts_of(spec.modality)}
         for name, column in parts.items():
             if name != "state":
-                _array(group, name)[where] = column
+                array_of(group, name)[where] = column
         layers = [part_checksum(rows.hidden_BLD[:, layer]) for layer in range(spec.layers)]
-        _array(group, "checksum")[unit] = sealed_checksums([*layers, *map(part_checksum, parts.values())])
+        array_of(group, "checksum")[unit] = sealed_checksums([*layers, *map(part_checksum, parts.values())])
         folder = self.path / spec.path
         force_to_disk(folder, ["hidden", "checksum", *parts], unit)
-        _array(group, "state")[where] = rows.state
+        array_of(group, "state")[where] = rows.state
         force_to_disk(folder, ["state"], unit)
 
     def reset_unit(self, path: str, unit: int) -> None:
@@ -268,7 +187,7 @@ class FeatureStore:
         """A per-clip column such as `transcript` or `wer`."""
         if name == "state":
             return list(self.states(path))
-        array = _array(self.group, f"{path}/{name}")
+        array = array_of(self.group, f"{path}/{name}")
         try:
             values = array[:]
         # A chunk is cut off, or its codecs find damage.
@@ -339,55 +258,8 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def part_checksum(values: npt.NDArray[Any]) -> int:
-    """CRC-32 of one layer, or of one column, of a unit: of little-endian bytes, or of the strings as a JSON list."""
-    if values.dtype.kind in "OTU":
-        return zlib.crc32(json.dumps([str(value) for value in values]).encode())
-    return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
-
-
 def _column(values: Sequence[Any] | npt.NDArray[Any], array: Any) -> npt.NDArray[Any]:
     return np.array(values, dtype=object if isinstance(values[0], str) else array.dtype)
-
-
-def _layout(rows: int, spec: ArraySpec) -> dict[str, dict[str, Any]]:
-    """The arrays of one encoder, and how zarr keeps them."""
-    size, checksums = unit_size(rows), spec.layers + len(parts_of(spec.modality)) + 1
-    column: dict[str, Any] = {"shape": (rows,), "chunks": (size,), "compressors": GUARDED}
-    layout = {name: {**column, "dtype": str} for name in ("source", "reason")}
-    if spec.modality == "text":
-        for name, kind in TRANSCRIPT_COLUMNS.items():
-            layout[name] = {**column, "dtype": kind, **({} if kind is str else {"fill_value": math.nan})}
-    layout["state"] = {**column, "dtype": np.uint8, "compressors": None}
-    layout["checksum"] = {
-        "shape": (unit_count(rows), checksums),
-        "chunks": (1, checksums),
-        "dtype": np.uint32,
-        "compressors": None,
-    }
-    # Hidden states are noise to a compressor: 7 % smaller, several times slower to read.
-    layout["hidden"] = {
-        "shape": (rows, spec.layers, spec.width),
-        "chunks": (size, 1, spec.width),
-        "dtype": np.float32,
-        "fill_value": math.nan,
-        "compressors": None,
-    }
-    return layout
-
-
-def _write_clip_ids(group: zarr.Group, clip_ids: Sequence[str]) -> None:
-    layout: dict[str, Any] = {"shape": (len(clip_ids),), "chunks": (max(1, len(clip_ids)),), "compressors": GUARDED}
-    array = group.create_array("clip_id", dtype=str, overwrite=True, **layout)
-    array[:] = np.array(clip_ids, dtype=object)
-
-
-def _clip_ids(group: zarr.Group) -> tuple[str, ...]:
-    """The clip ids; empty where they are damaged: they then lack their fingerprint."""
-    try:
-        return tuple(str(name) for name in _array(group, "clip_id")[:])
-    except (ValueError, TypeError, KeyError):
-        return ()
 
 
 def _is_written(folder: Path) -> bool:
@@ -415,16 +287,3 @@ def _open_group(path: Path, mode: Literal["r", "a"]) -> zarr.Group:
 def _array(group: zarr.Group, path: str) -> Any:
     # zarr types a selection as any scalar or array; here it is always an array.
     return group[path]
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    old, new = _flat(stored), _flat(wanted)
-    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key, 'not recorded')}, is {new.get(key, 'not recorded')}" for key in changed)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
-    return flat

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from cache.conditions import CLEAN, MODALITIES, parse_joint
 from cache.corpus.clips import LABELS, Clip
 from cache.features.provenance import Origin, refuse_mixing
-from cache.features.store import FeatureStore, State, open_store
+from cache.features.rows import State
+from cache.features.store import FeatureStore, open_store
 
 Layers = int | str | tuple[int, int]
 MIX = "mix"

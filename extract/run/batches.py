@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.features.store import UnitRows
+from cache.features.rows import UnitRows
 from extract.encoders.base import Encoder
 from extract.encoders.preparer import Array
 from extract.run.blame import is_the_machines

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 
-from cache.features.store import State
+from cache.features.rows import State
 from cache.features.units import unit_rows
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text

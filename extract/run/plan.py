@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 from cache.conditions import Condition, stored_conditions
 from cache.corpus.clips import Clip, Corpus, read_corpus
-from cache.features.store import ArraySpec, FeatureStore
+from cache.features.rows import ArraySpec
+from cache.features.store import FeatureStore
 from cache.features.units import unit_count, unit_rows
 from cache.files.atomic import write_atomic
 from cache.media import MediaStore, Source

@@ -10,7 +10,7 @@ from typing import Any
 
 from cache.conditions import Condition
 from cache.corpus.clips import Corpus
-from cache.features.store import ArraySpec
+from cache.features.rows import ArraySpec
 from cache.files.hashes import fingerprint, sha256_of
 from cache.media import SAMPLE_RATE_HZ
 from configs.schema.features import FeaturesConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.conditions import Condition
 from cache.corpus.clips import Clip
-from cache.features.store import TRANSCRIPT_COLUMNS, UnitRows
+from cache.features.rows import TRANSCRIPT_COLUMNS, UnitRows
 from cache.media import Media, MediaUnit
 from extract.asr import Recogniser, Transcript
 from extract.corrupt.apply import corrupt

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.corpus.clips import Clip
 from cache.corpus.paths import missing_files
-from cache.features.store import State
+from cache.features.rows import State
 from cache.features.units import unit_rows
 from cache.media import Source
 from extract.run.plan import Job, Plan

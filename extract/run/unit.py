@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.features.store import State, UnitRows
+from cache.features.rows import State, UnitRows
 from cache.files.atomic import write_atomic
 from cache.media import Failure, Media, MediaUnit, Source, damaged_part
 from configs.schema.features import FeaturesConfig

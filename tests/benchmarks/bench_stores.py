@@ -11,7 +11,8 @@ import torch
 import zarr
 
 from cache.corpus.clips import LABELS, Clip
-from cache.features.store import ArraySpec, FeatureStore, UnitRows
+from cache.features.rows import ArraySpec, UnitRows
+from cache.features.store import FeatureStore
 from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows
 from extract.encoders.catalogue import encoder_class

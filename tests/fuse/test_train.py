@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from cache.corpus.clips import read_corpus
-from cache.features.store import State
+from cache.features.rows import State
 from cache.features.table import load_table
 from cache.protocols.folds import Fold
 from configs.command.progress import Progress

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cache.corpus.clips import LABELS, Clip, write_metadata
-from cache.features.store import ArraySpec, FeatureStore, State, UnitRows
+from cache.features.rows import ArraySpec, State, UnitRows
+from cache.features.store import FeatureStore
 from cache.features.units import unit_count, unit_rows
 
 WIDTHS = {"audio": 12, "video": 10, "text": 6}

@@ -15,7 +15,8 @@ import pytest
 import cache.features.chunks
 import extract.run.rank
 from cache.corpus.clips import LABELS, Clip, write_metadata
-from cache.features.store import State, open_store, remove_leftovers
+from cache.features.rows import State
+from cache.features.store import open_store, remove_leftovers
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE
 from configs.command.stop import StopRequest

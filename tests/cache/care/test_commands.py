@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from cache.__main__ import main
 from cache.care.verify import Damage, verify
 from cache.corpus.clips import LABELS, Clip, write_metadata
-from cache.features.store import ArraySpec, FeatureStore, State, UnitRows, open_store
+from cache.features.rows import ArraySpec, State, UnitRows
+from cache.features.store import FeatureStore, open_store
 from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows
 from cache.files.hashes import sha256_of

@@ -16,7 +16,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.features.store import ArraySpec, FeatureStore, State, UnitRows, open_store, parts_of, remove_leftovers
+from cache.features.rows import ArraySpec, State, UnitRows, parts_of
+from cache.features.store import FeatureStore, open_store, remove_leftovers
 from cache.features.units import unit_count, unit_rows
 
 PROVENANCE = {"encoder": "tiny", "weights_sha256": "abc", "condition": {"name": "clean", "seed": 0}}

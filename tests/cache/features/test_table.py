@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.corpus.clips import LABELS, Clip
-from cache.features.store import ArraySpec, FeatureStore, State, UnitRows
+from cache.features.rows import ArraySpec, State, UnitRows
+from cache.features.store import FeatureStore
 from cache.features.table import FeatureTable, load_table
 from cache.features.units import unit_count, unit_rows
 

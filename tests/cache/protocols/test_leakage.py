@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cache.corpus.clips import Clip
 from cache.corpus.ravdess import parse_ravdess_name
-from cache.features.store import ArraySpec, FeatureStore, UnitRows
+from cache.features.rows import ArraySpec, UnitRows
+from cache.features.store import FeatureStore
 from cache.files.hashes import sha256_of
 from cache.protocols.folds import Fold
 from cache.protocols.leakage import audit, recorded_hashes, refuse_leaks

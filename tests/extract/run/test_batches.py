@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.features.store import ArraySpec, State, UnitRows
+from cache.features.rows import ArraySpec, State, UnitRows
 from configs.command.progress import Progress
 from extract.run.batches import Absent, Batches, Remembering
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cache.corpus.clips import read_corpus, write_metadata
-from cache.features.store import State, open_store
+from cache.features.rows import State
+from cache.features.store import open_store
 from cache.features.table import load_table
 from configs.command.stop import StopRequest
 from configs.loader import check

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from cache.corpus.clips import read_corpus, write_metadata
-from cache.features.store import State, open_store
+from cache.features.rows import State
+from cache.features.store import open_store
 from cache.files.lock import locked
 from configs.command.entry import main
 from configs.schema.features import FeaturesConfig

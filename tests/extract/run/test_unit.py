@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import extract.run.unit
-from cache.features.store import State
+from cache.features.rows import State
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
 from extract.run.plan import Plan, make_plan, prepare_stores

@@ -11,7 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cache.corpus.clips import read_corpus
-from cache.features.store import ArraySpec, FeatureStore, State, UnitRows
+from cache.features.rows import ArraySpec, State, UnitRows
+from cache.features.store import FeatureStore
 from cache.features.table import FeatureTable, load_table
 from cache.features.units import unit_count, unit_rows
 from cache.protocols.folds import Fold

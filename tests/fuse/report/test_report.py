@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cache.features.store import State
+from cache.features.rows import State
 from configs.command.entry import main
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig, Optim
