@@ -120,7 +120,7 @@ def origin_of(
     Raises:
         ValueError: as `load_table`.
     """
-    store = _store_of(features_dir, modality, condition)
+    store = _store_of(features_dir, modality, condition, encoder)
     path = f"{modality}/{_encoder_of(store, modality, encoder)}"
     store.refuse_broken_metadata(path)
     return _origin(store, path, layers_of(modality, layers))
@@ -134,7 +134,7 @@ def load_transcripts(
     Raises:
         ValueError: the store or its text is not there; with the command that makes it.
     """
-    store = _store_of(features_dir, "text", condition)
+    store = _store_of(features_dir, "text", condition, encoder)
     transcripts = store.column(f"text/{_encoder_of(store, 'text', encoder)}", "transcript")
     return [str(transcripts[row]) for row in _rows(store, clips)]
 
@@ -153,7 +153,7 @@ class _Column:
 def _column(
     features_dir: Path, clips: Sequence[Clip], modality: str, condition: str, layers: Layers, encoder: str | None
 ) -> _Column:
-    store = _store_of(features_dir, modality, condition)
+    store = _store_of(features_dir, modality, condition, encoder)
     path = f"{modality}/{_encoder_of(store, modality, encoder)}"
     store.refuse_broken_metadata(path)
     if store.path.stem != CLEAN:
@@ -201,13 +201,13 @@ def _refuse_other_than_clean(store: FeatureStore, path: str, layers: Layers, wan
         refuse_mixing(modality, _origin(store, path, layers), _origin(clean, other, layers), remedy)
 
 
-def _store_of(features_dir: Path, modality: str, condition: str) -> FeatureStore:
-    """The store that holds this modality under this condition."""
+def _store_of(features_dir: Path, modality: str, condition: str, encoder: str | None) -> FeatureStore:
+    """The store that holds this modality, by this encoder where one is named, under this condition."""
     clean = open_store(features_dir / f"{CLEAN}.zarr")
     if modality not in MODALITIES:
         return _imported(features_dir, modality, condition) or clean
     for part in parse_joint(condition):
-        if not part.modality or modality not in part.changes or not _reaches(clean, modality):
+        if not part.modality or modality not in part.changes or not _reaches(clean, modality, encoder):
             continue
         path = features_dir / f"{part.name}.zarr"
         if not path.exists() or not (store := open_store(path)).encoders(modality):
@@ -229,12 +229,13 @@ def _imported(features_dir: Path, modality: str, condition: str) -> FeatureStore
     return stores[0] if stores else None
 
 
-def _reaches(clean: FeatureStore, modality: str) -> bool:
-    """Whether a change of the sound reaches this modality: text only through a recogniser."""
+def _reaches(clean: FeatureStore, modality: str, encoder: str | None) -> bool:
+    """Whether a change of the sound reaches this modality: text only through the recogniser that its encoder read."""
     if modality != "text":
         return True
-    asr = [clean.provenance(f"text/{name}").get("asr", {}).get("model") for name in clean.encoders("text")]
-    return any(asr)
+    known = clean.encoders("text")
+    read = [encoder] if encoder in known else known
+    return any(clean.provenance(f"text/{name}").get("asr", {}).get("model") for name in read)
 
 
 def _encoder_of(store: FeatureStore, modality: str, wanted: str | None) -> str:

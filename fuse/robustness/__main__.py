@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cache.conditions import CLEAN, parse_joint
+from cache.conditions import CLEAN
 from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
@@ -124,7 +124,7 @@ def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progr
     for condition in config.all_conditions:
         table = table_under(trained, clips, condition)
         note = note or caveats(trained, table)
-        touched = subsets if condition == CLEAN else _touched(subsets, condition, table)
+        touched = subsets if condition == CLEAN else _touched(subsets, table)
         for leaf, checkpoint in zip(leaves, checkpoints, strict=True):
             checkpoint.refuse_other_features(table.origins, leaf)
             parts += _predict(checkpoint, table, touched)
@@ -139,10 +139,9 @@ def _predict(checkpoint: Checkpoint, table: FeatureTable, subsets: Sequence[tupl
     return [predictions_of(model, test, *identity, "test", subset) for subset in subsets]
 
 
-def _touched(subsets: Sequence[tuple[str, ...]], condition: str, table: FeatureTable) -> list[tuple[str, ...]]:
-    """The subsets that a condition can change: occlusion says nothing about sound alone."""
-    changed = {modality for part in parse_joint(condition) for modality in part.changes} | table.changed
-    return [subset for subset in subsets if changed & set(subset)]
+def _touched(subsets: Sequence[tuple[str, ...]], table: FeatureTable) -> list[tuple[str, ...]]:
+    """The subsets that a condition changes: occlusion says nothing about sound alone, noise nothing of a statement."""
+    return [subset for subset in subsets if table.changed & set(subset)]
 
 
 def _subsets(config: RobustnessConfig, name: str, own: Sequence[str]) -> list[tuple[str, ...]]:

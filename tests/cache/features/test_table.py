@@ -154,6 +154,19 @@ def test_noise_does_not_reach_a_text_without_recogniser(tmp_path: Path) -> None:
     assert_features(load_table(tmp_path, CLIPS, ("audio", "text"), "noise-white-0db"), "text", "clean")
 
 
+@pytest.mark.parametrize(("encoder", "source"), [("statements", "clean"), ("heard", "noise-white-0db")])
+def test_noise_reaches_the_text_of_the_encoder_that_read_a_recogniser(
+    tmp_path: Path, encoder: str, source: str
+) -> None:
+    """One of two text encoders is enough for noise to reach a text: once it then had to reach the other's as well."""
+    write(tmp_path, "clean", "text", encoder="statements", asr={"model": None})
+    for condition in ("clean", "noise-white-0db"):
+        write(tmp_path, condition, "text", encoder="heard", asr={"model": "model.pt"})
+    table = load_table(tmp_path, CLIPS, ["text"], "noise-white-0db", encoders={"text": encoder})
+    assert_features(table, "text", source)
+    assert table.changed == (frozenset() if source == "clean" else {"text"})
+
+
 # Layers
 
 

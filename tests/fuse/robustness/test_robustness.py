@@ -50,6 +50,9 @@ def test_every_subset_under_every_condition_that_touches_it(trained: Path, tmp_p
     assert len(conditions) == 7
     assert conditions["audio+video+text"] == ["clean", *CONDITIONS]
     assert conditions["video"] == ["clean", CONDITIONS[1], CONDITIONS[2]]
+    # Without a recogniser noise cannot reach the text: it once had rows for noise, all of them those of clean clips.
+    assert conditions["text"] == ["clean"]
+    assert conditions["video+text"] == ["clean", CONDITIONS[1], CONDITIONS[2]]
 
 
 def test_numbers_follow_from_the_predictions_beside_the_table(trained: Path, tmp_path: Path) -> None:
