@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,19 +27,19 @@ from extract.run.unit import Tools, Watch, decode_unit, load_tools, process_unit
 UNITS_AHEAD = 1
 
 
-def run_rank(plan: Plan, rank: int, world_size: int, stop: StopRequest, decodes: Path) -> None:
+def run_rank(plan: Plan, rank: int, world_size: int, check: Callable[[], None], decodes: Path) -> None:
     """Compute every unit this rank owns that is not done.
 
     Args:
         plan: what to compute.
         rank: number of this rank.
         world_size: number of ranks.
-        stop: asked between two batches.
+        check: called between two batches; ends the work by raising.
         decodes: file that grows by one byte per decoded clip, so that "decoded once" can be checked.
 
     Raises:
-        ValueError: a model cannot be loaded, or a batch does not fit.
-        Stopped: between two batches; the unit in work stays pending.
+        ValueError: a model cannot be loaded, a batch does not fit, or a noise recording cannot be used.
+        Exception: what `check` raises. The unit in work stays pending, whatever it is.
     """
     torch.set_num_threads(plan.config.threads)
     units = [unit for unit in owned_units(len(plan.corpus.clips), rank, world_size) if plan.lacks(unit)]
@@ -52,7 +52,7 @@ def run_rank(plan: Plan, rank: int, world_size: int, stop: StopRequest, decodes:
         decodes.open("ab", buffering=0) as file,
         Progress(f"features, rank 0 of {world_size}", total, "clips", shown=rank == 0) as progress,
     ):
-        compute(plan, units, tools, Watch(stop.check, progress.add, lambda count: file.write(b"." * count)))
+        compute(plan, units, tools, Watch(check, progress.add, lambda count: file.write(b"." * count)))
 
 
 def compute(plan: Plan, units: Sequence[int], tools: Tools, watch: Watch) -> None:
@@ -76,8 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     stop = StopRequest()
     stop.listen()
+
+    def check() -> None:
+        stop.check()
+        # Another rank met what ends the run: the user should not wait for the rest.
+        if (exchange / ERROR_FILE).exists():
+            raise Stopped
+
     try:
-        run_rank(read_plan(exchange / PLAN_FILE), rank, world_size, stop, exchange / f"decodes-{rank}")
+        run_rank(read_plan(exchange / PLAN_FILE), rank, world_size, check, exchange / f"decodes-{rank}")
     except Stopped:
         return 0
     except (ValueError, OSError) as error:

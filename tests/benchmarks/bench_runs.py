@@ -27,7 +27,7 @@ from extract.run.rank import run_rank
 config = load_config(FeaturesConfig, Path(sys.argv[1]))
 plan = make_plan(config)
 prepare_stores(plan)
-run_rank(plan, 0, 1, StopRequest(), Path(sys.argv[1]).with_suffix(".decodes"))
+run_rank(plan, 0, 1, StopRequest().check, Path(sys.argv[1]).with_suffix(".decodes"))
 # Not getrusage: its maximum is inherited from the process that started this one.
 print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024)
 """

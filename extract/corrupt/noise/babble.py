@@ -20,7 +20,7 @@ from cache.corpus.clips import Clip, Corpus, normal_speaker
 from cache.files.hashes import fingerprint, sha256_of
 from cache.media import Failure, Media
 from configs.schema.protocols import load_protocol
-from extract.corrupt.noise.excerpt import excerpt
+from extract.corrupt.noise.excerpt import RecordingError, excerpt
 from extract.corrupt.sound.level import Waveform, active_speech_power
 from extract.media.decode import decode_all
 from extract.media.tracks import declares_sound
@@ -62,12 +62,12 @@ class Babble:
         With fewer than eight clips by others, all of them. For a clip outside the corpus, anybody may talk.
 
         Raises:
-            ValueError: there is nobody else, or a clip of the pool cannot be decoded.
+            RecordingError: there is nobody else, or a clip of the pool cannot be decoded.
         """
         own = self.speakers.get(clip_id)
         others = [voice for voice in self.voices if voice.speaker != own]
         if not others:
-            raise ValueError(f"noise-babble: no training speaker but {own} can be heard; {_NAME_SOME}")
+            raise RecordingError(f"noise-babble: no training speaker but {own} can be heard; {_NAME_SOME}")
         chosen = islice(_each_speaker_first([others[index] for index in rng.permutation(len(others))]), TALKERS)
         mixed_T: Waveform = np.sum([excerpt(voice.waveform_T, length, rng) for voice in chosen], axis=0)
         return mixed_T
@@ -157,7 +157,7 @@ def _digest(text: str) -> bytes:
 
 def _voice(clip: Clip, media: Media | Failure) -> Voice | None:
     if isinstance(media, Failure):
-        raise ValueError(
+        raise RecordingError(
             f"noise-babble: clip {clip.clip_id}, one of its voices, cannot be decoded ({media.reason}); mend the file"
             " or name other speakers in noise.babble_speakers"
         )

@@ -10,6 +10,10 @@ from extract.corrupt.sound.level import Waveform
 FADE_SECONDS = 0.05
 
 
+class RecordingError(ValueError):
+    """A recording that noise is drawn from cannot be used: the inputs' trouble, not that of the clip that drew it."""
+
+
 def excerpt(recording_T: Waveform, length: int, rng: np.random.Generator) -> Waveform:
     """`length` samples of a recording (not empty) from a random place on; a shorter one is repeated without a click."""
     spare = len(recording_T) - length

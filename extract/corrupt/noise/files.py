@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from cache.files.hashes import fingerprint, sha256_of
-from extract.corrupt.noise.excerpt import excerpt
+from extract.corrupt.noise.excerpt import RecordingError, excerpt
 from extract.corrupt.sound.level import Waveform
 from extract.media.decode import decode
+from extract.media.length import refuse_cut
+from extract.media.tracks import declares_sound
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff")
 # Decoded files that are kept: the same few are rarely drawn twice in a row, and an hour of music takes 230 MB.
@@ -50,26 +53,39 @@ class NoiseFiles:
         return cls(root, names)
 
     def draw(self, length: int, rng: np.random.Generator, clip_id: str) -> Waveform:  # noqa: ARG002
-        """A stretch (length,) from a random place of a random file, whichever clip it is for."""
+        """A stretch (length,) from a random place of a random file, whichever clip it is for.
+
+        Raises:
+            RecordingError: the file cannot be decoded; its name.
+        """
         return excerpt(self._recording(self.names[int(rng.integers(len(self.names)))]), length, rng)
 
     def provenance(self) -> dict[str, Any]:
-        """How many files, and a hash over their names and contents."""
+        """How many files, and a hash over their names and contents.
+
+        Raises:
+            RecordingError: a file's header is no sound file's; its name. A draw alone would meet it hours later.
+            ValueError: the folder cannot be read.
+        """
         try:
-            hashes = [value for name in self.names for value in (name, sha256_of(self.folder / name))]
+            hashes = [value for name in self.names for value in (name, self._sha256(name))]
         except OSError as error:
             raise ValueError(f"noise.folder {self.folder} cannot be read: {error}") from error
         return {"files": len(self.names), "files_sha256": fingerprint(hashes)}
 
+    def _sha256(self, name: str) -> str:
+        with _named(name):
+            refuse_cut(self.folder / name)
+            has_sound = declares_sound(self.folder / name)
+        if not has_sound:
+            raise RecordingError(f"noise.folder: {name} has no sound; take it out")
+        return sha256_of(self.folder / name)
+
     def _decode(self, name: str) -> Waveform:
-        try:
+        with _named(name):
             waveform_T = decode(self.folder / name, frames=0, size=1).waveform_T
-        # Whatever a decoder raises on a damaged file.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"noise.folder: {name} cannot be decoded ({reason}); take it out") from error
         if waveform_T is None or not waveform_T.size:
-            raise ValueError(f"noise.folder: {name} has no sound; take it out")
+            raise RecordingError(f"noise.folder: {name} has no sound; take it out")
         return waveform_T
 
 
@@ -82,6 +98,16 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _counts(name: str) -> bool:
     return not name.startswith("._") and name != "__MACOSX"
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say which file it was, whatever a decoder raises on a damaged one."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecordingError(f"noise.folder: {name} cannot be decoded ({reason}); take it out") from error
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -16,6 +16,7 @@ import numpy as np
 from cache.corpus.clips import Corpus
 from configs.schema.features import NoiseSettings
 from extract.corrupt.noise.babble import Babble, babble_pool, training_speakers
+from extract.corrupt.noise.excerpt import RecordingError
 from extract.corrupt.noise.files import NoiseFiles
 from extract.corrupt.sound.level import Waveform
 
@@ -33,7 +34,7 @@ class NoiseSource(Protocol):
         ...
 
     def draw(self, length: int, rng: np.random.Generator, clip_id: str) -> Waveform:
-        """Noise (length,) for a clip, at any level; silence where the recording has some. Raises `ValueError`."""
+        """Noise (length,) for a clip, at any level; silence where the recording has some. Raises `RecordingError`."""
         ...
 
     def provenance(self) -> dict[str, Any]:
@@ -51,13 +52,13 @@ class NoiseSources:
         """Noise (length,) float32 of that kind for a clip; silent stretches are drawn again.
 
         Raises:
-            ValueError: one line: a file cannot be decoded, nobody else to babble, or nothing but silence.
+            RecordingError: one line: a file cannot be decoded, nobody else to babble, or nothing but silence.
         """
         for _ in range(DRAWS):
             noise_T = self.by_kind[kind].draw(length, rng, clip_id)
             if (noise_T.astype(np.float64) ** 2).mean() > 10 ** (SILENCE_DB / 10):
                 return noise_T
-        raise ValueError(
+        raise RecordingError(
             f"{kind}: {DRAWS} stretches drawn in a row were silent; take silent recordings out of its source"
         )
 

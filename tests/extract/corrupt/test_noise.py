@@ -20,7 +20,7 @@ from configs.schema.features import NoiseSettings
 from extract.corrupt.apply import corrupt
 from extract.corrupt.noise import babble
 from extract.corrupt.noise.babble import POOL_CLIPS, TALKERS, Babble, babble_pool, training_speakers
-from extract.corrupt.noise.excerpt import excerpt, seamless
+from extract.corrupt.noise.excerpt import RecordingError, excerpt, seamless
 from extract.corrupt.noise.files import NoiseFiles
 from extract.corrupt.noise.sources import RECORDED, NoiseSources, noise_sources
 from extract.corrupt.sound.level import Waveform, active_speech_power
@@ -320,6 +320,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.wav").write_bytes(content)
     with pytest.raises(ValueError, match=r"noise.folder: broken.wav cannot be decoded \(.+\); take it out"):
         draw(NoiseFiles.of_folder(str(tmp_path)), "clip")
+    with pytest.raises(RecordingError, match=r"noise.folder: broken.wav cannot be decoded \(.+\); take it out"):
+        NoiseFiles.of_folder(str(tmp_path)).provenance()
 
 
 def test_the_provenance_of_files_is_their_names_and_bytes(musan: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cache.features.rows import ArraySpec, State, UnitRows
 from configs.command.progress import Progress
+from extract.corrupt.noise.excerpt import RecordingError
 from extract.run.batches import Absent, Batches, Remembering
 
 SPEC = ArraySpec("audio", "fake", layers=2, width=3, provenance={})
@@ -127,6 +128,7 @@ MACHINES = [
     torch.OutOfMemoryError("CUDA out of memory, in the recogniser"),
     torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RecordingError("noise.folder: hum.wav cannot be decoded (cut off); take it out"),
 ]
 
 

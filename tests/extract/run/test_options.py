@@ -50,7 +50,7 @@ def run(site: Path, features: str, **settings: Any) -> Plan:
     tree["media"] = {"size": 32, **settings.get("media", {})}
     plan = make_plan(check(FeaturesConfig, tree, "test"))
     prepare_stores(plan)
-    run_rank(plan, 0, 1, StopRequest(), site / f"{features}.decodes")
+    run_rank(plan, 0, 1, StopRequest().check, site / f"{features}.decodes")
     return plan
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import extract.run.rank
+from cache.features.rows import State
 from cache.features.store import open_store
 from configs.command.launch import ERROR_FILE
 from configs.command.stop import StopRequest
@@ -94,6 +95,39 @@ def test_a_rank_hashes_no_model_and_no_recording(site: Path, tmp_path: Path, mon
     assert folders
 
 
+def test_a_noise_file_that_is_none_is_refused_before_anything_is_written(site: Path, tmp_path: Path) -> None:
+    shutil.copytree(site / "noise", tmp_path / "noise")
+    (tmp_path / "noise/page.wav").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match=r"noise.folder: page.wav cannot be decoded \(.+\); take it out"):
+        plan_of(site, "refused", noise={"folder": f"{tmp_path}/noise"}, conditions=["noise-file-0db"])
+    assert not (site / "refused").exists()
+
+
+def test_a_noise_file_that_breaks_off_ends_the_run_and_fails_no_clip(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once every clip that drew it was a failed clip, for good."""
+
+    def break_off(*_: object, **__: object) -> None:
+        raise ValueError("the file is cut off")
+
+    monkeypatch.setattr("extract.corrupt.noise.files.decode", break_off)
+    plan = plan_of(site, "broken", conditions=["noise-file-0db"])
+    error = rank(plan, tmp_path / "exchange", monkeypatch)
+    assert error == "noise.folder: hum.wav cannot be decoded (the file is cut off); take it out"
+    states = {name: open_store(plan.features_dir / f"{name}.zarr").states(AUDIO) for name in plan.stores}
+    assert (states["clean"] == State.DONE).any()
+    assert (states["noise-file-0db"] == State.PENDING).all()
+
+
+def test_what_ends_one_rank_ends_the_others(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(site, "ended", conditions=["clean"])
+    exchange = tmp_path / "exchange"
+    monkeypatch.setattr("extract.run.rank.load_tools", lambda *_: (exchange / ERROR_FILE).write_text("enough"))
+    assert rank(plan, exchange, monkeypatch) == "enough"
+    assert all(plan.lacks(unit) for unit in plan.units)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json"])
 def test_a_model_that_changed_since_it_was_hashed_is_refused(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -105,4 +139,4 @@ def test_a_model_that_changed_since_it_was_hashed_is_refused(
     file.write_bytes(file.read_bytes())
     error = rank(plan, tmp_path / "exchange", monkeypatch)
     assert error == f"{file} was changed after this run had been planned; start it again"
-    assert (open_store(plan.features_dir / "clean.zarr").states(AUDIO) == 0).all()
+    assert (open_store(plan.features_dir / "clean.zarr").states(AUDIO) == State.PENDING).all()

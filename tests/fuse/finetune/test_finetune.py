@@ -118,7 +118,7 @@ def _stage_one(root: Path, clips: int) -> None:
     for unit in range(unit_count(clips)):
         rows = unit_rows(clips, unit)
         plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
-    run_rank(plan, 0, 1, StopRequest(), root / "decodes")
+    run_rank(plan, 0, 1, StopRequest().check, root / "decodes")
 
 
 def encoders_of(root: Path) -> Encoders:
