@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -55,6 +55,8 @@ class EnrolmentConfig:
         clips: how many unlabelled clips of a test speaker are known; beside them, all of them and the neutral ones.
         draws: how often so many clips are drawn.
         strengths: candidates for how many clips the training speakers' statistics weigh; validation speakers choose.
+        prior: the clips that the training speakers' statistics are of, which stand for a speaker who was never heard:
+            `clean` ones, or those under the `condition` that is tested, as if it were known before the first clip.
         corpus, features_dir: as in the run when null.
     """
 
@@ -63,6 +65,7 @@ class EnrolmentConfig:
     clips: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 2, 5, 10, 20)
     draws: Annotated[int, Field(ge=1)] = 20
     strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 3.0, 10.0)
+    prior: Literal["clean", "condition"] = "clean"
     corpus: str | None = None
     features_dir: str | None = None
     output_dir: str = "outputs/enrolment"

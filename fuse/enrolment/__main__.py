@@ -1,9 +1,10 @@
 """How many unlabelled clips of a speaker does adaptation need? An enrolment curve for a run of stage two.
 
 A test speaker's features are standardised by statistics of a few of that speaker's own clips, drawn again and again,
-shrunk towards what the training speakers say (`fuse.runs.adaptation.enrolled`). Every number is of all clips of the
-speaker, so that the points of the curve are comparable; no label is used but for the neutral clips, which one has to
-know to be neutral.
+shrunk towards what the training speakers say (`fuse.runs.adaptation.enrolled`): in clean clips, for nobody knows the
+noise before the first clip is heard, or (`prior: condition`) in clips under the condition that is tested. Every number
+is of all clips of the speaker, so that the points of the curve are comparable; no label is used but for the neutral
+clips, which one has to know to be neutral.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.conditions import CLEAN
 from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
@@ -43,6 +45,11 @@ from fuse.scores.predictions import Predictions, concatenate, write_predictions
 ALL, NEUTRAL = "all", "neutral"
 # Enough to tell strengths apart on validation speakers.
 CHOOSING_DRAWS = 5
+# What every number says of what is known before the first clip.
+PRIORS = {
+    "clean": "prior: the training speakers' clean clips",
+    "condition": "prior: the training speakers' clips under the tested condition, as if it were known beforehand",
+}
 
 
 @dataclass(frozen=True)
@@ -90,16 +97,18 @@ def run(config: EnrolmentConfig) -> int:
     for head in heads:
         for table in (own, *tables.values()):
             head.kept.refuse_other_features(table.origins, head.folder)
-    strengths = [_strength(config, head, own) for head in heads]
+    priors = {name: tables[CLEAN] if config.prior == CLEAN else table for name, table in tables.items()}
+    strengths = [_strength(config, head, own, tables[CLEAN] if config.prior == CLEAN else own) for head in heads]
     counts = [*map(str, config.clips), NEUTRAL, ALL]
     parts = []
     with Progress("enrolment", len(heads) * len(tables) * len(counts), "points") as progress:
         for head, strength in zip(heads, strengths, strict=True):
-            for table in tables.values():
+            for name, table in tables.items():
+                prior = prior_of(priors[name], head.fold.train)
                 for count in counts:
-                    parts += list(_draws(head, table, head.fold.test, count, strength, config.draws, "test"))
+                    parts += list(_draws(head, table, prior, count, strength, config.draws, "test"))
                     progress.add(1)
-    note = caveats(trained, own)
+    note = "; ".join(text for text in (caveats(trained, own), PRIORS[config.prior]) if text)
     _write(config, concatenate(parts), counts, strengths, note)
     return 0
 
@@ -153,9 +162,9 @@ def clips_for_half(curve: Sequence[Point]) -> float | None:
 
 
 def _draws(
-    head: Trained, table: FeatureTable, speakers: Sequence[str], count: str, strength: float, draws: int, split: str
+    head: Trained, table: FeatureTable, prior: SpeakerStatistics, count: str, strength: float, draws: int, split: str
 ) -> Iterator[Predictions]:
-    prior = prior_of(table, head.fold.train)
+    speakers = getattr(head.fold, split)
     some = table.take(head.fold.clip_ids(split, table.clips))
     for draw in range(draws if count.isdecimal() and count != "0" else 1):
         known = {name: drawn_statistics(table, name, count, draw, prior, strength) for name in speakers}
@@ -163,17 +172,14 @@ def _draws(
         yield predictions_of(head.model, named, head.kept.protocol, head.fold.number, head.kept.seed, split)
 
 
-def _strength(config: EnrolmentConfig, head: Trained, table: FeatureTable) -> float:
+def _strength(config: EnrolmentConfig, head: Trained, table: FeatureTable, known: FeatureTable) -> float:
     """The candidate with the best mean UAR on this fold's validation speakers, over the counts of the curve."""
     counts = [str(count) for count in config.clips if count]
+    prior = prior_of(known, head.fold.train)
 
     def score(strength: float) -> float:
         draws = min(config.draws, CHOOSING_DRAWS)
-        found = [
-            part
-            for count in counts
-            for part in _draws(head, table, head.fold.validation, count, strength, draws, "validation")
-        ]
+        found = [part for count in counts for part in _draws(head, table, prior, count, strength, draws, "validation")]
         return float(np.mean([uar(part.label, part.predicted) for part in found])) if found else 0.0
 
     return max(config.strengths, key=score)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cache.corpus.clips import LABELS
 from cache.features.table import load_table
@@ -14,13 +15,15 @@ from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.__main__ import ALL, NEUTRAL, clips_for_half, drawn_statistics, points, run
-from fuse.runs.adaptation import ADAPTED, prior_of, speaker_statistics
+from fuse.runs.adaptation import ADAPTED, adapted, prior_of, speaker_statistics
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT
+from fuse.runs.predict import predictions_of
 from fuse.scores.metrics import speaker_scores, uar
 from fuse.scores.predictions import read_predictions
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
+from tests.tiny.figure_texts import texts
 
 COUNTS = [0, 2, 4]
 
@@ -67,6 +70,36 @@ def test_every_number_follows_from_the_predictions(curve: Path) -> None:
     assert float(rows(curve)["clean", "2"]["sd_over_draws"]) == pytest.approx(np.std(each, ddof=1))
     assert all(len(draw) == 24 * 16 for draw in draws)
     assert len({tuple(draw.predicted.tolist()) for draw in draws}) > 1
+
+
+def test_nothing_is_known_of_the_noise_before_the_first_clip(
+    folder: Path, curve: Path, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    """With 0 clips the prior was taken from training clips under the test noise, as if the noise had been announced."""
+    tree = {"run": str(folder / "speaker"), "clips": [0], "draws": 1, "conditions": ["noise-white-10db"]}
+    assert run(check(EnrolmentConfig, {**tree, "prior": "condition", "output_dir": str(tmp_path)}, "test")) == 0
+    name = "noise-white-10db/enrolled-0/draw-0"
+    honest, announced = (read_predictions(out / "predictions.csv") for out in (curve, tmp_path))
+    first, second = (saved.select(condition="clean/enrolled-0/draw-0") for saved in (honest, announced))
+    np.testing.assert_array_equal(first.probabilities_NC, second.probabilities_NC)
+    assert not np.allclose(
+        honest.select(condition=name).probabilities_NC, announced.select(condition=name).probabilities_NC
+    )
+
+    kept = read_stage_two(folder / "speaker" / "fold-1" / "seed-0" / CHECKPOINT)
+    tables = [load_table(folder, tiny_clips(), ["audio"], name) for name in ("clean", "noise-white-10db")]
+    for saved, table in ((honest, tables[0]), (announced, tables[1])):
+        prior = prior_of(table, kept.fold.train)
+        test = tables[1].take(kept.fold.clip_ids("test", tables[1].clips))
+        known = adapted(test, dict.fromkeys(kept.fold.test, prior))
+        expected = predictions_of(kept.head(), known, "luna5", 1, 0, "test").probabilities_NC
+        found = saved.select(condition=name, fold=1)
+        order = {clip_id: row for row, clip_id in enumerate(found.clip_id.tolist())}
+        rows = [order[clip.clip_id] for clip in test.clips]
+        np.testing.assert_allclose(found.probabilities_NC[rows], expected, atol=1e-5)
+    assert "prior: the training speakers' clean clips" in (curve / "enrolment.md").read_text()
+    assert "as if it were known beforehand" in (tmp_path / "enrolment.md").read_text()
+    assert "as if it were known beforehand" in " ".join(texts(drawn[0]))
 
 
 def test_everything_says_that_it_is_adapted(curve: Path) -> None:
