@@ -7,10 +7,9 @@ for the arrays; docs/store.md says more.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +23,11 @@ from cache.features.chunks import (
     remove_unit,
     sealed_checksums,
 )
-from cache.features.layout import array_of, layout_of, read_clip_ids, write_clip_ids
-from cache.features.provenance import every_difference
+from cache.features.creation import is_written, make_arrays, make_store, open_group, refuse_broken_metadata, way_out
+from cache.features.layout import array_of, read_clip_ids
 from cache.features.rows import ArraySpec, State, UnitRows, parts_of
-from cache.features.seal import METADATA, broken_files, seal, sealed
+from cache.features.seal import broken_files, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
-from cache.files.atomic import fsync_path
 from cache.files.hashes import fingerprint
 
 
@@ -45,25 +43,7 @@ class FeatureStore:
     @classmethod
     def create(cls, path: Path, clip_ids: Sequence[str]) -> FeatureStore:
         """Open the store, making it first if need be; refuse one that was made for other clips."""
-        group = _open_group(path, "a")
-        corpus = fingerprint(clip_ids)
-        # The attribute is written after the ids: it says that they are complete.
-        if "corpus_sha256" not in group.attrs:
-            if any(child.is_dir() and child.name != "clip_id" for child in path.iterdir()):
-                raise ValueError(f"{path / METADATA} is lost; {_way_out(path)}")
-            write_clip_ids(group, clip_ids)
-            group.attrs["corpus_sha256"] = corpus
-        if group.attrs["corpus_sha256"] != corpus:
-            raise ValueError(
-                f"{path} holds features of other clips than this corpus lists; "
-                f"set another features_dir, or delete {path}"
-            )
-        if fingerprint(read_clip_ids(group)) != corpus:  # damaged, but these are the same ids
-            write_clip_ids(group, clip_ids)
-        if broken_files(path) is None:
-            seal(group, path, [f"clip_id/{METADATA}"])
-            _force_metadata_to_disk(path, path / "clip_id")
-        return cls(path, group)
+        return cls(path, make_store(path, clip_ids))
 
     def require(self, spec: ArraySpec) -> None:
         """Make the arrays of `spec`, or check that those there were made the same way.
@@ -71,48 +51,15 @@ class FeatureStore:
         Raises:
             ValueError: naming every difference in provenance and the way out.
         """
-        folder = self.path / spec.path
-        self.refuse_broken_metadata(spec.path)
-        stored: dict[str, Any] = {}
-        if (folder / METADATA).exists():
-            stored = self.group[spec.path].attrs.asdict()
-            if stored and stored != dict(spec.provenance):
-                raise ValueError(
-                    f"{self.path} {spec.path} was made differently: {every_difference(stored, spec.provenance)}; "
-                    f"set another features_dir, or delete {folder} to recompute it"
-                )
-        # The parent explicitly: a crash between the two would leave it implied, and other bytes behind.
-        group = self.group.require_group(spec.modality).require_group(spec.encoder)
-        arrays = layout_of(len(self.clip_ids), spec)
-        for name, layout in arrays.items():
-            if name not in group:
-                group.create_array(name, **layout)
-            (folder / name / "c").mkdir(exist_ok=True)
-        if not stored:
-            group.attrs.put(dict(spec.provenance))
-        if broken_files(folder / "checksum") is None:
-            files = [f"../../{METADATA}", f"../{METADATA}", *(f"../{n}/{METADATA}" for n in arrays if n != "checksum")]
-            copies = {"clips": len(self.clip_ids), "layers": spec.layers, "width": spec.width}
-            seal(array_of(group, "checksum"), folder / "checksum", files, **copies, provenance=dict(spec.provenance))
-            _force_metadata_to_disk(self.path, folder)
+        make_arrays(self.path, self.group, len(self.clip_ids), spec)
 
     def refuse_broken_metadata(self, path: str) -> None:
-        """Refuse an array with a zarr.json that is not what was written: it may say anything.
+        """Refuse an array of which a zarr.json is not what was written.
 
         Raises:
             ValueError: naming the file and the way out.
         """
-        folder = self.path / path
-        broken = broken_files(folder / "checksum")
-        holder = folder / "checksum" / METADATA
-        if broken is None and holder.exists() and _is_written(folder):
-            raise ValueError(f"{folder} was written by another version; delete it and run make features again")
-        # One that is missing can be made again from the same provenance, but for the one that guards the others.
-        changed = [file for name in broken or [] if (file := holder.parent / name).exists()]
-        if broken is None and not holder.exists() and _is_written(folder):
-            changed = [holder]
-        if changed:
-            raise ValueError(f"{os.path.normpath(changed[0])} is damaged; {_way_out(self.path)}")
+        refuse_broken_metadata(self.path, path)
 
     def states(self, path: str) -> npt.NDArray[np.uint8]:
         """State of every clip in the array `<modality>/<encoder>`."""
@@ -206,12 +153,12 @@ class FeatureStore:
 
     def _damage(self, path: str, name: str, unit: int, layer: int | None = None) -> ValueError:
         where = f"unit {unit}" if layer is None else f"unit {unit}, layer {self.layers(path)[layer]}"
-        return ValueError(f"{self.path} {path}/{name}: {where} is damaged; {_way_out(self.path)}")
+        return ValueError(f"{self.path} {path}/{name}: {where} is damaged; {way_out(self.path)}")
 
     def encoders(self, modality: str) -> list[str]:
         """Names of the encoders with features of that modality, as far as their arrays are complete."""
         folders = [path for path in (self.path / modality).glob("*") if path.is_dir()]
-        return sorted(p.name for p in folders if broken_files(p / "checksum") is not None or _is_written(p))
+        return sorted(p.name for p in folders if broken_files(p / "checksum") is not None or is_written(p))
 
     def arrays(self) -> list[str]:
         """Every complete `<modality>/<encoder>`."""
@@ -231,7 +178,7 @@ class FeatureStore:
         """(clips, layers, width) of an array."""
         shape = sealed(self.path / path / "checksum")
         if not shape:
-            self.refuse_broken_metadata(path)
+            refuse_broken_metadata(self.path, path)
             raise ValueError(f"{self.path} {path} is not complete; run make features again")
         return shape["clips"], shape["layers"], shape["width"]
 
@@ -243,12 +190,12 @@ def open_store(path: Path) -> FeatureStore:
         ValueError: there is none, or its clip ids are damaged.
     """
     try:
-        store = FeatureStore(path, _open_group(path, "r"))
+        store = FeatureStore(path, open_group(path, "r"))
         corpus = store.group.attrs["corpus_sha256"]
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(f"no feature store {path}; run: make features SET=conditions=[{path.stem}]") from error
     if broken_files(path) or fingerprint(store.clip_ids) != corpus:
-        raise ValueError(f"{path} is damaged; {_way_out(path)}")
+        raise ValueError(f"{path} is damaged; {way_out(path)}")
     return store
 
 
@@ -260,30 +207,3 @@ def remove_leftovers(path: Path) -> None:
 
 def _column(values: Sequence[Any] | npt.NDArray[Any], array: Any) -> npt.NDArray[Any]:
     return np.array(values, dtype=object if isinstance(values[0], str) else array.dtype)
-
-
-def _is_written(folder: Path) -> bool:
-    return any(folder.glob("state/c/*"))
-
-
-def _force_metadata_to_disk(store: Path, folder: Path) -> None:
-    files = [store / METADATA, folder.parent / METADATA, *folder.rglob(METADATA), *(store / "clip_id").glob("c/*")]
-    for file in files:
-        fsync_path(file)
-        fsync_path(file.parent)
-
-
-def _way_out(store: Path) -> str:
-    return f"run: python -m cache repair {store.parent}, then run make features again"
-
-
-def _open_group(path: Path, mode: Literal["r", "a"]) -> zarr.Group:
-    try:
-        return zarr.open_group(path, mode=mode, zarr_format=3)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); {_way_out(path)}") from error
-
-
-def _array(group: zarr.Group, path: str) -> Any:
-    # zarr types a selection as any scalar or array; here it is always an array.
-    return group[path]
