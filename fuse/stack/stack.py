@@ -139,7 +139,8 @@ class Stack:
             solved = kind.solve(torch.cat(rows), torch.cat(labels), self.settings.classes, job.penalty, draws)
             for name, value in solved.items():
                 self.weights[name].data[head] = value
-                own[name] = value[None]
+            # As they lie on the device; a solver may have worked on the CPU.
+            own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
             self.histories[head].train_loss.append(self._training_loss(own, drawn, head))
         self.validate(0)
 

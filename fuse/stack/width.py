@@ -133,5 +133,5 @@ def _seconds_to_solve(settings: ModelSettings, cached: CachedRows, job: Job, sch
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Until the device has done what it was told; a CPU always has."""
+    torch.get_device_module(device).synchronize(device)

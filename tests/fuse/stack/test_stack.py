@@ -10,13 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from fuse.model.fusion import ModelSettings, draw_weights
 from fuse.model.heads.catalogue import HEADS
 from fuse.scores.metrics import uar
 from fuse.stack.job import Fitted, Job
 from fuse.stack.rows import CachedRows
-from fuse.stack.stack import Schedule, fit_stack
+from fuse.stack.stack import Schedule, Stack, company, fit_stack
 from fuse.stack.streams import Streams
 from fuse.stack.width import cut, measure, width_of
 
@@ -240,3 +242,53 @@ def test_a_gpu_trains_the_same_heads(head: str) -> None:
     both = zip(fit_stack(shape(head), rows, jobs, schedule), fit_stack(shape(head), there, jobs, schedule), strict=True)
     for here, elsewhere in both:
         np.testing.assert_allclose(here.history.train_loss, elsewhere.history.train_loss, atol=1e-3)
+
+
+def on_a_gpu_that_is_not_there(head: str) -> Stack:
+    """A stack of heads whose rows lie on a GPU; under `FakeTensorMode` tensors have devices, and no values."""
+    there, every = torch.device("cuda"), sum(WIDTHS.values())
+    worse = (torch.empty(2, CLIPS, 9, device=there), torch.empty(2, CLIPS, dtype=torch.bool, device=there))
+    rows = CachedRows(
+        WIDTHS,
+        torch.empty(CLIPS, every, device=there),
+        torch.empty(CLIPS, 3, dtype=torch.bool, device=there),
+        torch.empty(CLIPS, dtype=torch.int64, device=there),
+        {"audio": {"audio": worse}},
+    )
+    jobs = sorted((replace(job(number), standardise=False) for number in range(8)), key=company)
+    return Stack(shape(head, missing="learned", mixed={"audio": 3}), rows, jobs, Schedule(2, 16))
+
+
+@pytest.mark.parametrize("head", [name for name, head in HEADS.items() if head.solve is None])
+def test_what_a_stack_draws_and_computes_lies_where_its_rows_do(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a GPU, on a CPU: torch refuses to compute with tensors of two devices, also with none there."""
+    monkeypatch.setattr(Streams, "beta", lambda self, _, heads: torch.ones(heads, device=self.device))
+    taught: list[torch.Tensor] = []
+
+    def untaught(loss: torch.Tensor, weights: list[torch.Tensor], **_: object) -> list[torch.Tensor]:
+        taught.append(loss)
+        return [torch.zeros_like(weight) for weight in weights]
+
+    monkeypatch.setattr(torch.autograd, "grad", untaught)
+    monkeypatch.setattr(Stack, "_record_losses", lambda _, __, loss_M: taught.append(loss_M))
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        on_a_gpu_that_is_not_there(head).train(0)
+    assert len(taught) == 6
+    assert {one.device.type for one in taught} == {"cuda"}
+
+
+@pytest.mark.parametrize("head", ["lda", "logistic"])
+def test_what_a_solver_found_on_the_cpu_is_put_where_the_rows_are(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """logistic is solved by scikit-learn: on a GPU, its training loss was of weights on the CPU, and that ended it."""
+
+    def solve(rows_BD: torch.Tensor, labels_B: torch.Tensor, classes: int, *_: object) -> dict[str, torch.Tensor]:
+        assert len(rows_BD) == len(labels_B)
+        return {"out_weight": torch.zeros(classes, rows_BD.shape[1]), "out_bias": torch.zeros(classes)}
+
+    monkeypatch.setitem(HEADS, head, replace(HEADS[head], solve=solve))
+    monkeypatch.setattr(Stack, "validate", lambda *_: None)
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        stack = on_a_gpu_that_is_not_there(head)
+        stack.solve()
+    assert {weight.device.type for weight in stack.weights.values()} == {"cuda"}
+    assert all(len(history.train_loss) == 1 for history in stack.histories)
