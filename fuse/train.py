@@ -27,7 +27,7 @@ def run(config: FusionConfig) -> int:
     torch.set_num_threads(config.threads)
     corpus = read_corpus(Path(config.corpus))
     protocol = load_protocol(config.protocol)
-    tables = load_tables(config, corpus.clips)
+    tables = load_tables(config, corpus)
     folds = protocol.folds(tables.main.clips)
     for line in refuse_leaks(folds, tables.main.clips, recorded_hashes(Path(config.features_dir), tables.main.clips)):
         print(f"note: {line}")

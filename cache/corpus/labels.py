@@ -60,6 +60,20 @@ def normal_label(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def label_difference(known: Sequence[str], found: Sequence[str]) -> str:
+    """What a label set has otherwise than the known one: missing, new, or the order; "" if they are the same."""
+    missing = [label for label in known if label not in found]
+    new = [label for label in found if label not in known]
+    if missing or new:
+        words = {"missing": missing, "new": new}
+        return "; ".join(f"{word}: {_shown(labels)}" for word, labels in words.items() if labels)
+    places = [place for place, pair in enumerate(zip(known, found, strict=True), start=1) if pair[0] != pair[1]]
+    if places:
+        first = places[0]
+        return f"the order: label {first} is {known[first - 1]} in one and {found[first - 1]} in the other"
+    return ""
+
+
 def unprintable(label: str) -> str | None:
     """The first character of a label that would break a line or a column, named; None: there is none."""
     for letter in label:

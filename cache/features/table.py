@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.conditions import CLEAN, MODALITIES, parse_joint
-from cache.corpus.clips import LABELS, Clip
+from cache.corpus.clips import Clip
 from cache.features.provenance import Origin, refuse_mixing
 from cache.features.rows import State
 from cache.features.store import FeatureStore, open_store
@@ -35,6 +35,7 @@ class FeatureTable:
         changed: modalities whose rows are not those of clean clips.
         mixed: modality to the number of layers that stand side by side to be mixed by learned weights.
         origins: by modality, which array its rows come from and how they were made.
+        label_names: the label set of the corpus, in its order; empty where nobody asks for labels.
     """
 
     clips: tuple[Clip, ...]
@@ -46,11 +47,14 @@ class FeatureTable:
     mixed: Mapping[str, int] = field(default_factory=dict)
     changed: frozenset[str] = frozenset()
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Index into `LABELS` of each clip."""
-        return np.array([LABELS.index(clip.label) for clip in self.clips], np.int64)
+        """Index into `label_names` of each clip."""
+        assert self.label_names, "this table was loaded without the label set of its corpus"
+        number = {label: index for index, label in enumerate(self.label_names)}
+        return np.array([number[clip.label] for clip in self.clips], np.int64)
 
     @property
     def speakers(self) -> npt.NDArray[np.str_]:
@@ -80,6 +84,7 @@ def load_table(
     condition: str = CLEAN,
     layers: Layers | Mapping[str, Layers] = "mean",
     encoders: Mapping[str, str] | None = None,
+    label_names: Sequence[str] = (),
 ) -> FeatureTable:
     """Load one condition. Modalities it does not change come from `clean.zarr`.
 
@@ -105,6 +110,7 @@ def load_table(
         {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
         frozenset(name for name, column in columns.items() if column.changed),
         {name: column.origin for name, column in columns.items()},
+        tuple(label_names),
     )
     kept = [clip.clip_id for clip, bad in zip(clips, failed, strict=True) if not bad]
     if not kept:

@@ -90,10 +90,10 @@ def run(config: EnrolmentConfig) -> int:
             "train one with: make train-fusion SET=standardise=speaker"
         )
     trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
-    clips = read_corpus(Path(config.corpus or trained.corpus)).clips
+    corpus = read_corpus(Path(config.corpus or trained.corpus))
     heads = [_load(leaf) for leaf in leaves]
-    tables = {name: raw_table(trained, clips, name) for name in config.all_conditions}
-    own = tables.get(trained.condition) or raw_table(trained, clips, trained.condition)
+    tables = {name: raw_table(trained, corpus, name) for name in config.all_conditions}
+    own = tables.get(trained.condition) or raw_table(trained, corpus, trained.condition)
     for head in heads:
         for table in (own, *tables.values()):
             head.kept.refuse_other_features(table.origins, head.folder)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.conditions import CLEAN, Condition, parse_condition, parse_joint
-from cache.corpus.clips import LABELS, Clip
+from cache.corpus.clips import Clip
 from cache.features.units import unit_size
 from cache.media import Media, MediaStore, MediaUnit
 from configs.schema.fusion import Augment
@@ -33,9 +33,10 @@ UNITS_OPEN = 32
 
 @dataclass(frozen=True)
 class ClipItem:
-    """A clip, its row in the media store, the text stage one encoded, and the modalities it has."""
+    """A clip, its label's number, its row in the media store, the text stage one encoded, the modalities it has."""
 
     clip: Clip
+    label: int
     row: int
     transcript: str
     present: frozenset[str]
@@ -147,8 +148,8 @@ class MediaClips(Dataset[Signals]):
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Index into `LABELS` of each clip."""
-        return np.array([LABELS.index(item.clip.label) for item in self.items], np.int64)
+        """The number of each clip's label."""
+        return np.array([item.label for item in self.items], np.int64)
 
     def __getitem__(self, index: int) -> Signals:
         """One clip."""
@@ -163,7 +164,7 @@ class MediaClips(Dataset[Signals]):
             media = corrupt(media, condition, item.clip.clip_id)
         sound = None if media.waveform_T is None else of_length(media.waveform_T, self.samples, share)
         text = item.transcript if "text" in item.present else None
-        return Signals(LABELS.index(item.clip.label), {"audio": sound, "video": media.frames_THWC, "text": text})
+        return Signals(item.label, {"audio": sound, "video": media.frames_THWC, "text": text})
 
     def _read(self, item: ClipItem) -> Media:
         wanted = item.present & {"audio", "video"}

@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from cache.corpus.clips import LABELS
 from configs.command.progress import Progress
 from configs.command.stop import StopRequest
 from configs.schema.finetune import FinetuneOptim
@@ -133,7 +132,7 @@ def evaluate(model: EndToEndModel, clips: MediaClips, loaders: Loaders, world: W
             watch.tick(len(batch.labels_B))
     gathered: list[list[Logits] | None] = [None] * world.size
     dist.all_gather_object(gathered, parts)
-    logits_NC = np.full((len(clips), len(LABELS)), np.nan, np.float32)
+    logits_NC = np.full((len(clips), model.fusion.settings.classes), np.nan, np.float32)
     for rank, several in enumerate(gathered):
         if several:
             logits_NC[rank :: world.size] = np.concatenate(several)

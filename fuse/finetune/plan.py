@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cache.conditions import CLEAN, MODALITIES, parse_joint
-from cache.corpus.clips import Clip, read_corpus
+from cache.corpus.clips import Corpus, read_corpus
 from cache.features.store import open_store
 from cache.features.table import (
     FeatureTable,
@@ -76,6 +76,7 @@ class FinetunePlan:
         stored: clips in the media store.
         left_out: ids of clips that failed in stage one.
         random_weights: some encoder was never trained.
+        label_names: the label set of the corpus, in its order.
     """
 
     config: FinetuneConfig
@@ -86,6 +87,7 @@ class FinetunePlan:
     stored: int
     left_out: tuple[str, ...]
     random_weights: bool
+    label_names: tuple[str, ...]
 
     @property
     def seed(self) -> int:
@@ -111,12 +113,14 @@ def make_plan(config: FinetuneConfig) -> FinetunePlan:
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     corpus = read_corpus(Path(config.corpus))
     models = _models(config, start)
-    table = _table(config, start, corpus.clips, models)
+    table = _table(config, start, corpus, models)
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     rows = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
     parts = {part: _items(config, start, table, rows, models, part) for part in PARTS}
     media = _media(config, models, [item.row for items in parts.values() for item in items], len(rows))
-    return FinetunePlan(config, start, models, parts, media, len(rows), table.left_out, table.random_weights)
+    return FinetunePlan(
+        config, start, models, parts, media, len(rows), table.left_out, table.random_weights, table.label_names
+    )
 
 
 def find_start(init: Path) -> Start:
@@ -229,7 +233,7 @@ def _refuse_other_pooling(modality: str, stored: Mapping[str, Any], model: Model
             )
 
 
-def _table(config: FinetuneConfig, start: Start, clips: Sequence[Clip], models: Mapping[str, Model]) -> FeatureTable:
+def _table(config: FinetuneConfig, start: Start, corpus: Corpus, models: Mapping[str, Model]) -> FeatureTable:
     """Which clips stage one finished, and what they have; the features themselves are not used.
 
     Raises:
@@ -239,7 +243,8 @@ def _table(config: FinetuneConfig, start: Start, clips: Sequence[Clip], models: 
     folder, layers = Path(config.features_dir), start.checkpoint.layers
     origins = {name: origin_of(folder, name, config.condition, layers, one) for name, one in encoders.items()}
     start.checkpoint.refuse_other_features(origins, start.folder)
-    return load_table(folder, clips, tuple(models), config.condition, "last", encoders)
+    modalities, names = tuple(models), corpus.labels
+    return load_table(folder, corpus.clips, modalities, config.condition, "last", encoders, label_names=names)
 
 
 def _items(
@@ -259,8 +264,10 @@ def _items(
     if "text" in models:
         texts = load_transcripts(Path(config.features_dir), clips, config.condition, models["text"].name)
     present = [frozenset(name for name in models if table.present[name][row]) for row in chosen]
+    numbers = table.labels[list(chosen)].tolist()
     return tuple(
-        ClipItem(clip, rows[clip.clip_id], text, has) for clip, text, has in zip(clips, texts, present, strict=True)
+        ClipItem(clip, label, rows[clip.clip_id], text, has)
+        for clip, label, text, has in zip(clips, numbers, texts, present, strict=True)
     )
 
 

@@ -140,6 +140,7 @@ def predictions_of(plan: FinetunePlan, split: str, logits_NC: Logits) -> Predict
         split=split,
         condition=plan.config.condition,
         modalities="+".join(plan.models),
+        label_names=plan.label_names,
     )
 
 

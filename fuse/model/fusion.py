@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from cache.corpus.clips import LABELS
 from cache.features.table import FeatureTable
 from configs.schema.fusion import FusionConfig
 from fuse.model.heads.base import Drop, Outputs, Rows, Shape
@@ -52,7 +51,7 @@ class ModelSettings:
         return cls(
             head=config.head,
             widths={name: values.shape[1] for name, values in table.features.items()},
-            classes=len(LABELS),
+            classes=len(table.label_names),
             hidden=config.hidden,
             dropout=config.dropout,
             mixed=dict(table.mixed),

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cache.corpus.clips import Clip, read_corpus
+from cache.corpus.clips import Corpus, read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
@@ -56,12 +56,12 @@ def run(config: ReportConfig) -> int:
     trained = load_config(FusionConfig, leaf / CONFIG)
     trained = replace(trained, corpus=config.corpus or trained.corpus)
     trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
-    clips = read_corpus(Path(trained.corpus)).clips
-    table = table_under(trained, clips, trained.condition)
+    corpus = read_corpus(Path(trained.corpus))
+    table = table_under(trained, corpus, trained.condition)
     checkpoint.refuse_other_features(table.origins, leaf)
     fold, note = checkpoint.fold, caveats(trained, table)
     with threadpool_limits(config.threads):
-        scores = probe_layers(trained, clips)
+        scores = probe_layers(trained, corpus)
         write_atomic(folder / LAYERS_TABLE, csv_of(scores))
         scored_on = "validation clips" if fold.leaks_speakers else "validation speakers"
         rows = [asdict(score) for score in scores]
@@ -74,22 +74,22 @@ def run(config: ReportConfig) -> int:
     return 0
 
 
-def probe_layers(trained: FusionConfig, clips: Sequence[Clip]) -> list[LayerScore]:
+def probe_layers(trained: FusionConfig, corpus: Corpus) -> list[LayerScore]:
     """Every layer of the run's modalities by itself, over the folds of the run's protocol."""
     stored = stored_layers(Path(trained.features_dir), trained.modalities, trained.condition, trained.encoders)
     protocol, scores = load_protocol(trained.protocol), []
     with Progress("report", len(stored), "layers") as progress:
         for what in stored:
-            table = _table_of(trained, clips, what)
+            table = _table_of(trained, corpus, what)
             scores.append(probe_layer(table, protocol.folds(table.clips), what))
             progress.add(1)
     return scores
 
 
-def _table_of(trained: FusionConfig, clips: Sequence[Clip], what: StoredLayer) -> FeatureTable:
+def _table_of(trained: FusionConfig, corpus: Corpus, what: StoredLayer) -> FeatureTable:
     encoders = {what.modality: what.encoder}
     alone = replace(trained, modalities=(what.modality,), layers=what.layer, encoders=encoders)
-    return table_under(alone, clips, trained.condition)
+    return table_under(alone, corpus, trained.condition)
 
 
 def layers_title(trained: FusionConfig, scores: Sequence[LayerScore]) -> str:

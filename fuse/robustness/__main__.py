@@ -117,12 +117,12 @@ def markdown(rows: Sequence[Row], note: str) -> str:
 def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
     trained = load_config(FusionConfig, leaves[0] / CONFIG)
     trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
-    clips = read_corpus(Path(config.corpus or trained.corpus)).clips
+    corpus = read_corpus(Path(config.corpus or trained.corpus))
     subsets = _subsets(config, name, trained.modalities)
     checkpoints = [read_stage_two(leaf / CHECKPOINT) for leaf in leaves]
     parts, note = [], ""
     for condition in config.all_conditions:
-        table = table_under(trained, clips, condition)
+        table = table_under(trained, corpus, condition)
         note = note or caveats(trained, table)
         touched = subsets if condition == CLEAN else _touched(subsets, table)
         for leaf, checkpoint in zip(leaves, checkpoints, strict=True):

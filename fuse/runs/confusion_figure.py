@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from cache.corpus.clips import LABELS
 from fuse.runs.style import COLUMN_WIDTH_INCHES, STYLE, figure_of, save
 from fuse.scores.metrics import confusion_counts, described, summarise
 from fuse.scores.predictions import Predictions
@@ -24,16 +23,17 @@ def confusion_matrix_figure(predictions: Predictions, path: Path, note: str = ""
         note: a small footer.
     """
     summary = summarise(predictions)
-    counts_CC = confusion_counts(predictions.label, predictions.predicted)
+    counts_CC = confusion_counts(predictions.label, predictions.predicted, len(predictions.label_names))
     clips_C = counts_CC.sum(axis=1, keepdims=True)
     percent_CC = 100 * counts_CC / np.maximum(clips_C, 1)
+    names = predictions.label_names
     with mpl.rc_context(STYLE):
         figure = figure_of(COLUMN_WIDTH_INCHES, 3.55, note)
         axes = figure.add_subplot()
         axes.imshow(percent_CC, cmap="Blues", vmin=0, vmax=100, aspect="equal")
         _write_cells(axes, counts_CC, percent_CC)
-        axes.set_xticks(range(len(LABELS)), LABELS, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(LABELS)), LABELS)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_xlabel("predicted emotion")
@@ -45,9 +45,10 @@ def confusion_matrix_figure(predictions: Predictions, path: Path, note: str = ""
 
 def _write_cells(axes: Axes, counts_CC: NDArray[np.int64], percent_CC: NDArray[np.float64]) -> None:
     """A percentage over a count in each cell; a row without clips stays grey."""
-    edges = np.arange(len(LABELS) - 1) + 0.5
-    axes.hlines(edges, -0.5, len(LABELS) - 0.5, color="white", linewidth=0.8)
-    axes.vlines(edges, -0.5, len(LABELS) - 0.5, color="white", linewidth=0.8)
+    classes = len(counts_CC)
+    edges = np.arange(classes - 1) + 0.5
+    axes.hlines(edges, -0.5, classes - 0.5, color="white", linewidth=0.8)
+    axes.vlines(edges, -0.5, classes - 0.5, color="white", linewidth=0.8)
     clips_C = counts_CC.sum(axis=1).tolist()
     for row in (row for row, clips in enumerate(clips_C) if not clips):
         axes.axhspan(row - 0.5, row + 0.5, color="#E8E8E8", linewidth=0, zorder=3)

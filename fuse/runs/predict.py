@@ -50,4 +50,5 @@ def predictions_of(
         split=split,
         condition=table.condition,
         modalities="+".join(given),
+        label_names=table.label_names,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from cache.corpus.clips import Clip
+from cache.corpus.clips import Corpus
 from cache.features.provenance import refuse_mixing
 from cache.features.table import FeatureTable, load_table
 from configs.schema.fusion import FusionConfig
@@ -22,14 +22,14 @@ class Tables:
     variants: Mapping[str, Sequence[FeatureTable]]
 
 
-def load_tables(config: FusionConfig, clips: Sequence[Clip]) -> Tables:
+def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
     """The table of `condition` and those of the variants that training draws from."""
     variants = {}
     for signal in ("audio", "video"):
         changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
         names = getattr(config.augment, signal) if signal in config.modalities else ()
-        variants[signal] = [table_under(config, clips, name, changed) for name in names]
-    main = table_under(config, clips, config.condition)
+        variants[signal] = [table_under(config, corpus, name, changed) for name in names]
+    main = table_under(config, corpus, config.condition)
     for table in chain.from_iterable(variants.values()):
         refuse_mixed(main, table)
     return Tables(main, variants)
@@ -49,16 +49,24 @@ def refuse_mixed(main: FeatureTable, other: FeatureTable) -> None:
 
 
 def table_under(
-    config: FusionConfig, clips: Sequence[Clip], condition: str, modalities: Sequence[str] | None = None
+    config: FusionConfig, corpus: Corpus, condition: str, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features of a configuration under one condition, adapted to each speaker where it says so."""
-    table = raw_table(config, clips, condition, modalities)
+    table = raw_table(config, corpus, condition, modalities)
     return adapted(table) if config.standardise == "speaker" else table
 
 
 def raw_table(
-    config: FusionConfig, clips: Sequence[Clip], condition: str, modalities: Sequence[str] | None = None
+    config: FusionConfig, corpus: Corpus, condition: str, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features as they are cached."""
     names = config.modalities if modalities is None else modalities
-    return load_table(Path(config.features_dir), clips, names, condition, config.layers, config.encoders)
+    return load_table(
+        Path(config.features_dir),
+        corpus.clips,
+        names,
+        condition,
+        config.layers,
+        config.encoders,
+        label_names=corpus.labels,
+    )

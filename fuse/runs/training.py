@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.corpus.clips import LABELS
+from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
 from configs.command.progress import Progress
@@ -91,7 +91,7 @@ def _checkpoint(
     return Checkpoint(
         settings=one.model.settings,
         state=one.model.state_dict(),
-        label_names=LABELS,
+        label_names=table.label_names,
         layers=config.layers,
         standardise=config.standardise,
         condition=config.condition,
@@ -108,7 +108,7 @@ def _known_speakers(config: FusionConfig, table: FeatureTable) -> dict[str, Spea
     """What an adapted run keeps of every speaker, so that they are known when their clips are predicted again."""
     if config.standardise != "speaker":
         return {}
-    return speaker_statistics(raw_table(config, table.clips, config.condition))
+    return speaker_statistics(raw_table(config, Corpus(Path(), table.clips, table.label_names), config.condition))
 
 
 def _trained(

@@ -2,7 +2,7 @@
 
 Recalls come from the confusion counts: scikit-learn takes 2 ms for what a count takes microseconds, and a
 table asks for every speaker of every seed. The tests hold each number equal to scikit-learn's.
-Shapes: N clips, C classes (the emotions of `LABELS`).
+Shapes: N clips, C classes (the labels of the corpus).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report
 
-from cache.corpus.clips import LABELS
 from cache.names import by_number
 from fuse.scores.calibration import BINS, area_under_risk_coverage, brier_score, expected_calibration_error
 from fuse.scores.predictions import Predictions
@@ -23,8 +22,14 @@ from fuse.scores.predictions import Predictions
 Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
-def confusion_counts(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Clips by true class (row) and predicted class (column), of shape (8, 8), in the order of `LABELS`.
+def confusion_counts(
+    label_N: NDArray[np.int64], predicted_N: NDArray[np.int64], classes: int | None = None
+) -> NDArray[np.int64]:
+    """Clips by true class (row) and predicted class (column), of shape (C, C), in the order of the labels.
+
+    Args:
+        label_N: number of each clip's class; `predicted_N` alike.
+        classes: C; None: up to the highest number that occurs.
 
     Raises:
         ValueError: there are no clips, or the two arrays differ in length.
@@ -33,7 +38,8 @@ def confusion_counts(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64])
         raise ValueError(f"{len(label_N)} labels but {len(predicted_N)} predictions")
     if not len(label_N):
         raise ValueError("no clips to score: the selection of predictions is empty")
-    classes = len(LABELS)
+    if classes is None:
+        classes = int(max(np.max(label_N), np.max(predicted_N))) + 1
     counts: NDArray[np.int64] = np.bincount(
         np.asarray(label_N) * classes + np.asarray(predicted_N), minlength=classes * classes
     ).reshape(classes, classes)
@@ -46,22 +52,16 @@ def accuracy(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> floa
     return float(np.trace(counts_CC) / counts_CC.sum())
 
 
-def per_class_recall(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Recall of each class, of shape (8,); NaN for a class that no clip has."""
-    counts_CC = confusion_counts(label_N, predicted_N)
-    clips_C = counts_CC.sum(axis=1)
-    recall_C = np.full(len(LABELS), np.nan)
-    np.divide(np.diagonal(counts_CC), clips_C, out=recall_C, where=clips_C > 0)
-    return recall_C
-
-
 def uar(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> float:
     """Unweighted average recall, 0 to 1: the mean recall over the classes that the clips have.
 
     Chance is 1 over the number of those classes, however unbalanced they are (Schuller et al., "The
     INTERSPEECH 2009 Emotion Challenge", 2009).
     """
-    return float(np.nanmean(per_class_recall(label_N, predicted_N)))
+    counts_CC = confusion_counts(label_N, predicted_N)
+    clips_C = counts_CC.sum(axis=1)
+    present = clips_C > 0
+    return float(np.mean(np.diagonal(counts_CC)[present] / clips_C[present]))
 
 
 def macro_f1(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> float:
@@ -122,7 +122,7 @@ def classification_text(predictions: Predictions) -> str:
         predictions.label,
         predictions.predicted,
         labels=present,
-        target_names=[LABELS[index] for index in present],
+        target_names=[predictions.label_names[index] for index in present],
         digits=3,
         zero_division=0,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,43 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache.corpus.clips import LABELS
+from cache.corpus.labels import label_difference
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text
 
-PROBABILITY_COLUMNS = tuple(f"p_{label}" for label in LABELS)
-COLUMNS = (
-    *("clip_id", "speaker", "sex", "label", "predicted"),
-    *PROBABILITY_COLUMNS,
-    *("protocol", "fold", "seed", "split", "condition", "modalities"),
-)
+# The probabilities stand between these, a column `p_<label>` for each label of the set, in its order.
+FIRST_COLUMNS = ("clip_id", "speaker", "sex", "label", "predicted")
+LAST_COLUMNS = ("protocol", "fold", "seed", "split", "condition", "modalities")
+PROBABILITY = "p_"
 SPLITS = ("validation", "test")
 # A clip may appear once under each combination of these.
 KEY = ("clip_id", "fold", "seed", "condition", "modalities")
 _INTEGERS = ("label", "predicted", "fold", "seed")
-# Float16 rounds each of 8 probabilities by up to 5e-4 of its value; logits miss by far more.
+# Float16 rounds each probability by up to 5e-4 of its value; logits miss by far more.
 _SUM_TOLERANCE = 1e-3
-
-
-def _integer(text: str) -> np.int64:
-    return np.int64(int(text))
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "label": LABELS.index,
-    "predicted": LABELS.index,
-    "fold": _integer,
-    "seed": _integer,
-    **dict.fromkeys(PROBABILITY_COLUMNS, float),
-}
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What was predicted for which clip, column by column.
 
-    `label` and `predicted` index `cache.corpus.clips.LABELS`; `probabilities_NC` is float64 of shape (N, 8);
-    `split` is "validation" or "test"; `modalities` reads like "audio+video+text".
+    `label` and `predicted` index `label_names`, the label set of the corpus in its order; `probabilities_NC` is float64
+    of shape (N, C); `split` is "validation" or "test"; `modalities` reads like "audio+video+text".
 
     Raises:
         ValueError: columns of different lengths, a label or split that does not exist, or rows that are
@@ -72,19 +57,21 @@ class Predictions:
     split: NDArray[np.str_]
     condition: NDArray[np.str_]
     modalities: NDArray[np.str_]
+    label_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Bring every column to its type and check what the types cannot say."""
-        for field in fields(self):
-            object.__setattr__(self, field.name, _column(field.name, getattr(self, field.name)))
+        for name in _columns():
+            object.__setattr__(self, name, _column(name, getattr(self, name)))
         rows = len(self.clip_id)
-        for field in fields(self):
-            length = len(getattr(self, field.name))
+        for name in _columns():
+            length = len(getattr(self, name))
             if length != rows:
-                raise ValueError(f"predictions: {field.name} has {length} values for {rows} clips")
-        _check_labels(self.label, "label")
-        _check_labels(self.predicted, "predicted")
-        _check_probabilities(self.probabilities_NC)
+                raise ValueError(f"predictions: {name} has {length} values for {rows} clips")
+        classes = len(self.label_names)
+        _check_labels(self.label, "label", classes)
+        _check_labels(self.predicted, "predicted", classes)
+        _check_probabilities(self.probabilities_NC, classes)
         unknown = sorted(set(self.split.tolist()) - set(SPLITS))
         if unknown:
             raise ValueError(f"predictions: unknown split {unknown[0]!r}; known: {', '.join(SPLITS)}")
@@ -108,21 +95,23 @@ class Predictions:
         split: str,
         condition: str,
         modalities: str,
+        label_names: Sequence[str],
     ) -> Predictions:
         """The predictions of one evaluation: one value per clip, scalars shared by all of them.
 
         The predicted class is the most probable one, the first of them where several are equal.
 
         Args:
-            clip_ids: (N,) ids; `speakers` and `sexes` alike; `labels` as indices into `LABELS`.
-            probabilities_NC: (N, 8), each row summing to 1.
+            clip_ids: (N,) ids; `speakers` and `sexes` alike; `labels` as indices into `label_names`.
+            probabilities_NC: (N, C), each row summing to 1.
             protocol: name of the speaker split; `fold` and `seed` number the run.
             split: "validation" or "test".
             condition: what was done to the clips, such as "clean".
             modalities: what the head saw, such as "audio+video+text".
+            label_names: the label set of the corpus, in its order.
         """
         probabilities = _column("probabilities_NC", probabilities_NC)
-        _check_probabilities(probabilities)
+        _check_probabilities(probabilities, len(label_names))
         shared: dict[str, Any] = {"protocol": protocol, "fold": fold, "seed": seed, "split": split}
         shared |= {"condition": condition, "modalities": modalities}
         return cls(
@@ -133,6 +122,7 @@ class Predictions:
             predicted=probabilities.argmax(axis=1),
             probabilities_NC=probabilities,
             **{name: np.full(len(probabilities), value) for name, value in shared.items()},
+            label_names=tuple(label_names),
         )
 
     def select(self, **equals: str | int) -> Predictions:
@@ -144,15 +134,23 @@ class Predictions:
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
         """The rows of a boolean mask (N,) or of row numbers, in their order."""
-        return Predictions(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return Predictions(**{name: getattr(self, name)[rows] for name in _columns()}, label_names=self.label_names)
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """One table from several, rows in the order given."""
+    """One table from several, rows in the order given.
+
+    Raises:
+        ValueError: there are none, or they are of different labels.
+    """
     if not parts:
         raise ValueError("no predictions to put together: the list of runs is empty")
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Predictions)}
-    return Predictions(**{name: np.concatenate(values) for name, values in columns.items()})
+    names = parts[0].label_names
+    for part in parts:
+        if difference := label_difference(names, part.label_names):
+            raise ValueError(f"predictions of different labels cannot be put together: {difference}")
+    columns = {name: [getattr(part, name) for part in parts] for name in _columns()}
+    return Predictions(**{name: np.concatenate(values) for name, values in columns.items()}, label_names=names)
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
@@ -162,26 +160,39 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         ValueError: a clip stands twice under one fold, seed, condition and modality subset.
     """
     _refuse_duplicates(predictions, str(path))
-    write_atomic(path, csv_text(COLUMNS, zip(*_text_columns(predictions), strict=True)))
+    header = (*FIRST_COLUMNS, *probability_columns(predictions.label_names), *LAST_COLUMNS)
+    write_atomic(path, csv_text(header, zip(*_text_columns(predictions), strict=True)))
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read a predictions.csv; columns that are not known are ignored.
+    """Read a predictions.csv; its columns `p_<label>` give the label set, others that are not known are ignored.
 
     Raises:
         ValueError: one line naming the file, and the line and column where there is one.
     """
     if not path.is_file():
         raise ValueError(f"no predictions {path}; train a run: make train-fusion SET=output_dir={path.parent}")
-    lines, rows = _read_rows(path)
-    columns = {name: _parsed(path, name, [row[name] for row in rows], lines) for name in COLUMNS}
-    probabilities_NC = np.stack([columns.pop(name) for name in PROBABILITY_COLUMNS], axis=1)
+    label_names, lines, rows = _read_rows(path)
+    parsers = _parsers(label_names)
+    names = (*FIRST_COLUMNS, *probability_columns(label_names), *LAST_COLUMNS)
+    columns = {name: _parsed(path, name, [row[name] for row in rows], lines, parsers, label_names) for name in names}
+    probabilities_NC = np.stack([columns.pop(name) for name in probability_columns(label_names)], axis=1)
     try:
-        predictions = Predictions(**columns, probabilities_NC=probabilities_NC)
+        predictions = Predictions(**columns, probabilities_NC=probabilities_NC, label_names=label_names)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     _refuse_duplicates(predictions, str(path))
     return predictions
+
+
+def probability_columns(label_names: Sequence[str]) -> tuple[str, ...]:
+    """Their names in predictions.csv."""
+    return tuple(f"{PROBABILITY}{label}" for label in label_names)
+
+
+def _columns() -> list[str]:
+    """The fields that have a value per row."""
+    return [field.name for field in fields(Predictions) if field.name != "label_names"]
 
 
 def _column(name: str, values: ArrayLike) -> NDArray[Any]:
@@ -190,15 +201,14 @@ def _column(name: str, values: ArrayLike) -> NDArray[Any]:
     return np.asarray(values, dtype=np.int64 if name in _INTEGERS else np.str_)
 
 
-def _check_labels(labels_N: NDArray[np.int64], name: str) -> None:
-    if labels_N.size and (labels_N.min() < 0 or labels_N.max() >= len(LABELS)):
-        raise ValueError(f"predictions: {name} must be an index from 0 to {len(LABELS) - 1}")
+def _check_labels(labels_N: NDArray[np.int64], name: str, classes: int) -> None:
+    if labels_N.size and (labels_N.min() < 0 or labels_N.max() >= classes):
+        raise ValueError(f"predictions: {name} must be an index from 0 to {classes - 1}")
 
 
-def _check_probabilities(probabilities_NC: NDArray[np.float64]) -> None:
-    if probabilities_NC.ndim != 2 or probabilities_NC.shape[1] != len(LABELS):
-        shape = probabilities_NC.shape
-        raise ValueError(f"predictions: probabilities have shape {shape}, not (clips, {len(LABELS)})")
+def _check_probabilities(probabilities_NC: NDArray[np.float64], classes: int) -> None:
+    if probabilities_NC.ndim != 2 or probabilities_NC.shape[1] != classes:
+        raise ValueError(f"predictions: probabilities have shape {probabilities_NC.shape}, not (clips, {classes})")
     # Written so that NaN fails each comparison.
     in_range = (probabilities_NC >= 0) & (probabilities_NC <= 1 + _SUM_TOLERANCE)
     sums = np.abs(probabilities_NC.sum(axis=1) - 1) <= _SUM_TOLERANCE
@@ -217,43 +227,63 @@ def _refuse_duplicates(predictions: Predictions, where: str) -> None:
 
 
 def _text_columns(predictions: Predictions) -> list[list[Any]]:
-    columns: list[list[Any]] = []
-    for name in COLUMNS:
-        if name in PROBABILITY_COLUMNS:
-            # csv writes a Python float as repr does: the shortest text that reads back as the same float64.
-            columns.append(predictions.probabilities_NC[:, PROBABILITY_COLUMNS.index(name)].tolist())
-        elif name in ("label", "predicted"):
-            columns.append([LABELS[index] for index in getattr(predictions, name).tolist()])
-        else:
-            columns.append(getattr(predictions, name).tolist())
-    return columns
+    columns: dict[str, list[Any]] = {name: getattr(predictions, name).tolist() for name in LAST_COLUMNS + FIRST_COLUMNS}
+    for name in ("label", "predicted"):
+        columns[name] = [predictions.label_names[index] for index in columns[name]]
+    # csv writes a Python float as repr does: the shortest text that reads back as the same float64.
+    probabilities = predictions.probabilities_NC.T.tolist()
+    return [*map(columns.get, FIRST_COLUMNS), *probabilities, *map(columns.get, LAST_COLUMNS)]
 
 
-def _read_rows(path: Path) -> tuple[list[int], list[dict[str, str]]]:
+def _read_rows(path: Path) -> tuple[tuple[str, ...], list[int], list[dict[str, str]]]:
+    """The label set, line numbers, and cells by column."""
     try:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
         numbered = [(reader.line_num, row) for row in reader]
         header = reader.fieldnames or ()
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+    label_names = tuple(name.removeprefix(PROBABILITY) for name in header if name.startswith(PROBABILITY))
+    missing = [name for name in (*FIRST_COLUMNS, *LAST_COLUMNS) if name not in header]
+    if missing or not label_names:
+        lacked = ", ".join(missing or [f"{PROBABILITY}<label>"])
+        needed = ", ".join((*FIRST_COLUMNS, f"{PROBABILITY}<label> for each label", *LAST_COLUMNS))
+        raise ValueError(f"{path} has no column {lacked}; it needs {needed}")
+    if len(set(label_names)) < len(label_names):
+        raise ValueError(f"{path} has two columns of one name; was its header edited?")
     for line, row in numbered:
         if None in row.values() or None in row:
             raise ValueError(f"{path} line {line} has too few or too many values; was the file cut off?")
-    return [line for line, _ in numbered], [row for _, row in numbered]
+    return label_names, [line for line, _ in numbered], [row for _, row in numbered]
 
 
-def _parsed(path: Path, name: str, texts: list[str], lines: list[int]) -> NDArray[Any]:
+def _parsers(label_names: Sequence[str]) -> dict[str, Callable[[str], Any]]:
+    """By column, what makes a value of its text; text where there is none."""
+    number = {label: index for index, label in enumerate(label_names)}.__getitem__
+    probabilities = dict.fromkeys(probability_columns(label_names), float)
+    return {"label": number, "predicted": number, "fold": _integer, "seed": _integer, **probabilities}
+
+
+def _integer(text: str) -> np.int64:
+    return np.int64(int(text))
+
+
+def _parsed(
+    path: Path,
+    name: str,
+    texts: list[str],
+    lines: list[int],
+    parsers: Mapping[str, Callable[[str], Any]],
+    label_names: Sequence[str],
+) -> NDArray[Any]:
     """One column's values; the first text that cannot be one is named with its line."""
-    if name not in _PARSERS:
+    if name not in parsers:
         return np.array(texts, dtype=np.str_)
     values = []
     for text, line in zip(texts, lines, strict=True):
         try:
-            values.append(_PARSERS[name](text))
-        except (ValueError, OverflowError) as error:
-            known = f"known: {', '.join(LABELS)}" if name in ("label", "predicted") else "it must be a number"
+            values.append(parsers[name](text))
+        except (KeyError, ValueError, OverflowError) as error:
+            known = f"known: {', '.join(label_names)}" if name in ("label", "predicted") else "it must be a number"
             raise ValueError(f"{path} line {line}: {name} is {text!r}; {known}") from error
-    return np.array(values, dtype=np.float64 if name in PROBABILITY_COLUMNS else np.int64)
+    return np.array(values, dtype=np.int64 if name in _INTEGERS else np.float64)

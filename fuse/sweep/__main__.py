@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.corpus.clips import Clip, read_corpus
+from cache.corpus.clips import Corpus, read_corpus
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
@@ -32,15 +32,15 @@ def run(config: SweepConfig) -> int:
     """Plan, print the plan, train what is missing, write the tables; returns the exit code."""
     interruption, ranks = Interruption(), rank_count()
     runs = every_run(config)
-    clips = _clips_without_leaks(runs)
+    corpus = _corpus_without_leaks(runs)
     out, factors = Path(config.output_dir), list(config.grid)
     if config.dry_run:
-        _print_plan(runs, set(), plan_sweep(config, runs, clips, ranks), ranks)
+        _print_plan(runs, set(), plan_sweep(config, runs, corpus, ranks), ranks)
         return 0
     with locked(out) as lock:
         done = _resume(out, config, factors)
         if not (out / PLAN).is_file():
-            write_plan(plan_sweep(config, runs, clips, ranks), out / PLAN)
+            write_plan(plan_sweep(config, runs, corpus, ranks), out / PLAN)
         plan = read_plan(out / PLAN)
         _print_plan(runs, done, plan, ranks)
         if plan.left(done):
@@ -49,14 +49,15 @@ def run(config: SweepConfig) -> int:
         return _finish(config, runs, factors, plan.note, interruption)
 
 
-def _clips_without_leaks(runs: Sequence[Run]) -> tuple[Clip, ...]:
+def _corpus_without_leaks(runs: Sequence[Run]) -> Corpus:
     """The corpus, once it is sure that no clip stands on two sides of a fold."""
     first = runs[0].configuration.config
-    clips = read_corpus(Path(first.corpus)).clips
+    corpus = read_corpus(Path(first.corpus))
+    clips = corpus.clips
     folds = list(dict.fromkeys(one.fold for one in runs))
     for line in refuse_leaks(folds, clips, recorded_hashes(Path(first.features_dir), clips)):
         print(f"note: {line}")
-    return clips
+    return corpus
 
 
 def _resume(out: Path, config: SweepConfig, factors: Sequence[str]) -> set[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cache.corpus.clips import Clip
+from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
@@ -45,15 +45,15 @@ class Outcome:
     diverged: int | None
 
 
-def ground_of(config: FusionConfig, clips: Sequence[Clip], sweep: SweepConfig) -> Ground:
+def ground_of(config: FusionConfig, corpus: Corpus, sweep: SweepConfig) -> Ground:
     """Load everything that runs of this shape need.
 
     Raises:
         ValueError: features are missing; with the command that makes them.
     """
-    tables = load_tables(config, clips)
+    tables = load_tables(config, corpus)
     scored = {
-        name: tables.main if name == config.condition else table_under(config, clips, name)
+        name: tables.main if name == config.condition else table_under(config, corpus, name)
         for name in sweep.conditions or (config.condition,)
     }
     for table in scored.values():

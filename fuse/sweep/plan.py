@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cache.corpus.clips import Clip
+from cache.corpus.clips import Corpus
 from cache.files.atomic import write_atomic
 from configs.schema.sweep import SweepConfig
 from fuse.model.fusion import ModelSettings
@@ -67,7 +67,7 @@ class SweepPlan:
         return [stack for stack in self.stacks if not stack.is_done(done)]
 
 
-def plan_sweep(config: SweepConfig, runs: Sequence[Run], clips: Sequence[Clip], ranks: int) -> SweepPlan:
+def plan_sweep(config: SweepConfig, runs: Sequence[Run], corpus: Corpus, ranks: int) -> SweepPlan:
     """Check every shape of run against the stores, and measure how wide its stacks should be.
 
     Unless `stack_width` is given, they are no wider than that every rank has one of each shape.
@@ -80,7 +80,7 @@ def plan_sweep(config: SweepConfig, runs: Sequence[Run], clips: Sequence[Clip], 
     notes: dict[str, bool] = {}
     features: list[Mapping[str, Mapping[str, Any]]] = []
     for shape, same in enumerate(by_shape(runs)):
-        ground = ground_of(same[0].configuration.config, clips, config)
+        ground = ground_of(same[0].configuration.config, corpus, config)
         jobs, schedule = jobs_of(ground, same), Schedule.of(ground.config)
         settings, wanted = ModelSettings.of(ground.config, ground.main), ground.config.stack_width
         measured = measure(settings, ground.cached, jobs, schedule, wanted)

@@ -52,7 +52,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
     stacks = [stack for stack in plan.stacks[rank::world_size] if not stack.is_done(done)]
     first = runs[0].configuration.config
     use_threads(first.threads)
-    clips = read_corpus(Path(first.corpus)).clips
+    corpus = read_corpus(Path(first.corpus))
     ground: Ground | None = None
     shape = ""
     title = f"sweep, rank {rank} of {world_size}"
@@ -62,7 +62,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
             cell = chosen[0].configuration
             if ground is None or shape != cell.shape:
                 shape, ground = cell.shape, None  # the old tables go before the new ones come
-                ground = ground_of(cell.config, clips, config)
+                ground = ground_of(cell.config, corpus, config)
                 refuse_others(plan.features[stack.shape], ground.main.origins, f"the sweep {out}", REMEDY)
             for outcome in train_stack(ground, chosen):
                 if outcome.run.number not in done:

@@ -19,6 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from cache.corpus.ravdess import LABELS
 from configs.loader import dump_config
 from configs.schema.sweep import SweepConfig
 from fuse.model.fusion import ModelSettings
@@ -163,7 +164,9 @@ def _write(path: Path) -> None:
     chances = torch.rand(2 * HELD_OUT, 8, generator=torch.Generator().manual_seed(0)).double().softmax(1).numpy()
     people = ["1"] * len(names)
     shared = {"protocol": "luna5", "split": "test", "condition": "clean", "modalities": "audio+video+text"}
-    write_predictions(Predictions.of(names, people, people, labels, chances, fold=1, seed=0, **shared), path)
+    write_predictions(
+        Predictions.of(names, people, people, labels, chances, fold=1, seed=0, label_names=LABELS, **shared), path
+    )
 
 
 def _sweep(folder: Path) -> list[str]:

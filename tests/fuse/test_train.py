@@ -98,9 +98,9 @@ def test_an_earlier_run_leaves_nothing_behind(features: Path, tmp_path: Path) ->
 def test_test_speakers_change_nothing_that_is_learned(features: Path, tmp_path: Path) -> None:
     """Swapping the test speakers' features for noise leaves standardiser, head and best epoch bitwise as they were."""
     settings = config(features, tmp_path)
-    clips = read_corpus(Path(settings.corpus)).clips
-    fold = load_protocol("holdout").folds(clips)[0]
-    tables = load_tables(settings, clips)
+    corpus = read_corpus(Path(settings.corpus))
+    fold = load_protocol("holdout").folds(corpus.clips)[0]
+    tables = load_tables(settings, corpus)
     first = train_one(settings, tables, fold)
     for values in tables.main.features.values():
         rows = np.isin(tables.main.speakers, fold.test)
@@ -113,9 +113,9 @@ def test_test_speakers_change_nothing_that_is_learned(features: Path, tmp_path: 
 
 def test_best_epoch_is_chosen_on_validation(features: Path, tmp_path: Path) -> None:
     settings = config(features, tmp_path, optim={"lr": 3e-3, "epochs": 8})
-    clips = read_corpus(Path(settings.corpus)).clips
-    fold = load_protocol("holdout").folds(clips)[0]
-    one = train_one(settings, load_tables(settings, clips), fold)
+    corpus = read_corpus(Path(settings.corpus))
+    fold = load_protocol("holdout").folds(corpus.clips)[0]
+    one = train_one(settings, load_tables(settings, corpus), fold)
     history = one.history
     assert history.validation_uar[history.best_epoch] == max(history.validation_uar)
     validation = one.predictions.select(split="validation")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.corpus.clips import LABELS, Clip, write_metadata
+from cache.corpus.clips import Clip, Corpus, write_metadata
+from cache.corpus.ravdess import LABELS
 from cache.features.rows import ArraySpec, State, UnitRows
 from cache.features.store import FeatureStore
 from cache.features.units import unit_count, unit_rows
@@ -25,6 +26,11 @@ def tiny_clips(speakers: Sequence[int] = tuple(range(1, 25)), per_class: int = 2
         for label in LABELS
         for take in range(per_class)
     ]
+
+
+def tiny_corpus(clips: Sequence[Clip] | None = None) -> Corpus:
+    """The tiny clips, or these, with RAVDESS's labels."""
+    return Corpus(Path(), tuple(tiny_clips() if clips is None else clips), LABELS)
 
 
 def write_tiny_features(

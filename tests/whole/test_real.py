@@ -132,7 +132,7 @@ def test_head_comes_within_a_point_of_logistic_regression(tmp_path: Path) -> Non
 
 def logistic_regression_uar(features_dir: Path, corpus: Corpus) -> float:
     """Pooled UAR over luna5 of hidden state 3, trained on every speaker that is not tested."""
-    table = load_table(features_dir, corpus.clips, ("audio",), layers=3)
+    table = load_table(features_dir, corpus.clips, ("audio",), layers=3, label_names=corpus.labels)
     predicted = np.empty_like(table.labels)
     for fold in load_protocol("luna5").folds(table.clips):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))

@@ -110,7 +110,7 @@ def test_everything_says_that_it_is_adapted(curve: Path) -> None:
 
 
 def test_draws_follow_from_speaker_count_and_number(folder: Path) -> None:
-    table = load_table(folder, tiny_clips(), ["audio"])
+    table = load_table(folder, tiny_clips(), ["audio"], label_names=LABELS)
     prior = prior_of(table, ["1", "2", "3"])
     first, again, other = (drawn_statistics(table, "5", "4", draw, prior, 1.0).mean["audio"] for draw in (0, 0, 1))
     assert np.array_equal(first, again)
@@ -120,7 +120,7 @@ def test_draws_follow_from_speaker_count_and_number(folder: Path) -> None:
 
 
 def test_neutral_clips_alone(folder: Path) -> None:
-    table = load_table(folder, tiny_clips(), ["audio"])
+    table = load_table(folder, tiny_clips(), ["audio"], label_names=LABELS)
     prior = prior_of(table, ["1"])
     neutral = table.features["audio"][(table.speakers == "5") & (table.labels == LABELS.index("neutral"))]
     known = drawn_statistics(table, "5", NEUTRAL, 0, prior, 1e-9)
@@ -140,7 +140,7 @@ def test_half_of_the_gain_lies_between_points() -> None:
 
 def test_the_checkpoint_knows_every_speaker(folder: Path) -> None:
     known = read_stage_two(folder / "speaker" / "fold-1" / "seed-0" / CHECKPOINT).speakers
-    table = load_table(folder, tiny_clips(), ["audio"])
+    table = load_table(folder, tiny_clips(), ["audio"], label_names=LABELS)
     assert set(known) == {str(number) for number in range(1, 25)}
     for speaker, one in speaker_statistics(table).items():
         assert np.array_equal(known[speaker].mean["audio"], one.mean["audio"])

@@ -38,7 +38,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table_of(features: Path, layer: int, modality: str = "audio") -> FeatureTable:
-    return load_table(features, read_corpus(features / "metadata.csv").clips, [modality], layers=layer)
+    corpus = read_corpus(features / "metadata.csv")
+    return load_table(features, corpus.clips, [modality], layers=layer, label_names=corpus.labels)
 
 
 def test_every_stored_layer_is_named_and_imported_features_have_one(features: Path) -> None:

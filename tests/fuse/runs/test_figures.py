@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cache.corpus.clips import LABELS
+from cache.corpus.ravdess import LABELS
 from fuse.report.figures import features_figure, layers_figure
 from fuse.robustness.figure import robustness_figure
 from fuse.runs.confusion_figure import confusion_matrix_figure
@@ -38,6 +38,7 @@ def evaluation(seed: int = 0, classes: int = 8) -> Predictions:
         split="test",
         condition="clean",
         modalities="audio",
+        label_names=LABELS,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cache.corpus.ravdess import LABELS
 from cache.files.atomic import write_atomic
 from fuse.runs import folder as run_folder
 from fuse.runs.folder import is_complete, run_folders, write_run
@@ -52,6 +53,7 @@ def evaluation(split: str, speakers: int, seed: int = 0) -> Predictions:
         split=split,
         condition="clean",
         modalities="audio+video+text",
+        label_names=LABELS,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from cache.corpus.ravdess import LABELS
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import Tally, contributions, jackknife, tallies
 from fuse.scores.metrics import speaker_scores, summarise, uar
@@ -44,6 +45,7 @@ def evaluation(clips_SC: NDArray[np.int64], seed: int = 0, right: float | NDArra
         split="test",
         condition="clean",
         modalities="audio",
+        label_names=LABELS,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from cache.corpus.ravdess import LABELS
 from fuse.scores import paired_test as comparison
 from fuse.scores.paired_test import compare, difference, holm, sign_flip_p
 from fuse.scores.predictions import Predictions
@@ -35,6 +36,7 @@ def evaluation(right: Sequence[int]) -> Predictions:
         split="test",
         condition="clean",
         modalities="audio",
+        label_names=LABELS,
     )
 
 

@@ -12,14 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.corpus.clips import LABELS
-from fuse.scores.predictions import COLUMNS, Predictions, concatenate, read_predictions, write_predictions
+from cache.corpus.ravdess import LABELS
+from fuse.scores.predictions import Predictions, concatenate, read_predictions, write_predictions
+
+SHARED: dict[str, Any] = {
+    "protocol": "luna5",
+    "fold": 1,
+    "seed": 0,
+    "split": "test",
+    "condition": "clean",
+    "modalities": "audio+text",
+}
 
 
 def evaluation(clips: int = 4, **shared: Any) -> Predictions:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(8), size=clips).astype(np.float32)
-    values: dict[str, Any] = {"protocol": "luna5", "fold": 1, "seed": 0, "split": "test"}
-    values |= {"condition": "clean", "modalities": "audio+text", **shared}
+    values = {**SHARED, "label_names": LABELS, **shared}
     ids = [f"clip-{index}" for index in range(clips)]
     return Predictions.of(ids, ["7"] * clips, ["male"] * clips, np.arange(clips) % 8, probabilities, **values)
 
@@ -40,17 +48,24 @@ def rewritten(path: Path, change: Callable[[list[dict[str, str]]], None]) -> Non
 
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=0, max_size=8)
-# A row of non-negative weights with a positive sum, divided by it.
-weights = st.lists(st.floats(0, 1, width=32), min_size=8, max_size=8).filter(lambda row: sum(row) > 1e-3)
+# Labels of any language, with commas and quotes.
+label_sets = st.lists(text.filter(bool), min_size=2, max_size=9, unique=True)
+
+
+def weights(classes: int) -> st.SearchStrategy[list[float]]:
+    """A row of non-negative weights with a positive sum."""
+    row = st.lists(st.floats(0, 1, width=32), min_size=classes, max_size=classes)
+    return row.filter(lambda values: sum(values) > 1e-3)
 
 
 @st.composite
 def predictions_of_any_kind(draw: st.DrawFn) -> Predictions:
-    rows = draw(st.integers(0, 5))
-    weights_NC = np.array([draw(weights) for _ in range(rows)], dtype=np.float64).reshape(rows, 8)
+    rows, label_names = draw(st.integers(0, 5)), tuple(draw(label_sets))
+    classes = len(label_names)
+    weights_NC = np.array([draw(weights(classes)) for _ in range(rows)], dtype=np.float64).reshape(rows, classes)
     column = st.lists(text, min_size=rows, max_size=rows)
     integer = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=rows, max_size=rows)
-    label = st.lists(st.integers(0, 7), min_size=rows, max_size=rows)
+    label = st.lists(st.integers(0, classes - 1), min_size=rows, max_size=rows)
     split = st.lists(st.sampled_from(["validation", "test"]), min_size=rows, max_size=rows)
     return Predictions(
         clip_id=draw(st.lists(text, min_size=rows, max_size=rows, unique=True)),  # type: ignore[arg-type]
@@ -65,6 +80,7 @@ def predictions_of_any_kind(draw: st.DrawFn) -> Predictions:
         split=draw(split),  # type: ignore[arg-type]
         condition=draw(column),  # type: ignore[arg-type]
         modalities=draw(column),  # type: ignore[arg-type]
+        label_names=label_names,
     )
 
 
@@ -85,7 +101,7 @@ def test_the_file_has_exactly_the_columns_of_the_contract(tmp_path: Path) -> Non
         "clip_id,speaker,sex,label,predicted,p_neutral,p_calm,p_happy,p_sad,p_angry,p_fearful,p_disgust,"
         "p_surprised,protocol,fold,seed,split,condition,modalities"
     )
-    row = dict(zip(COLUMNS, lines[2].split(","), strict=True))
+    row = dict(zip(*(line.split(",") for line in (lines[0], lines[2])), strict=True))
     assert (row["clip_id"], row["label"], row["modalities"], row["fold"]) == ("clip-1", "calm", "audio+text", "1")
     assert row["predicted"] in LABELS
 
@@ -189,10 +205,45 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
 
     def drop(rows: list[dict[str, str]]) -> None:
         for row in rows:
-            del row["p_calm"], row["modalities"]
+            del row["speaker"], row["modalities"]
 
     rewritten(path, drop)
-    with pytest.raises(ValueError, match="has no column p_calm, modalities; it needs clip_id"):
+    with pytest.raises(ValueError, match="has no column speaker, modalities; it needs clip_id"):
+        read_predictions(path)
+
+
+def test_the_columns_give_the_label_set(tmp_path: Path) -> None:
+    """Once a run of any other labels than RAVDESS's eight could not be written."""
+    path = tmp_path / "predictions.csv"
+    names = ("χαρά", "λύπη, βαθιά", "θυμός")
+    made = Predictions.of(["a", "b"], ["x", "y"], ["", ""], [2, 0], np.eye(3)[[2, 1]], label_names=names, **SHARED)
+    write_predictions(made, path)
+    header = next(csv.reader(path.open(encoding="utf-8", newline="")))
+    assert header[5:8] == ["p_χαρά", "p_λύπη, βαθιά", "p_θυμός"]
+    read = read_predictions(path)
+    assert read.label_names == names
+    assert read.predicted.tolist() == [2, 1]
+
+
+def test_predictions_of_different_labels_are_not_put_together() -> None:
+    one, other = (evaluation(2, label_names=names) for names in (LABELS, (*LABELS[:7], "bored")))
+    with pytest.raises(ValueError, match="missing: surprised; new: bored"):
+        concatenate([one, other])
+    with pytest.raises(ValueError, match="the order: label 1 is neutral in one and surprised in the other"):
+        concatenate([one, evaluation(2, label_names=LABELS[::-1])])
+
+
+def test_a_file_without_probabilities_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    write_predictions(evaluation(2), path)
+
+    def drop(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            for label in LABELS:
+                del row[f"p_{label}"]
+
+    rewritten(path, drop)
+    with pytest.raises(ValueError, match="has no column p_<label>; it needs clip_id"):
         read_predictions(path)
 
 

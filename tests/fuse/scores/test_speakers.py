@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cache.corpus.ravdess import LABELS
 from fuse.scores.metrics import speaker_scores, uar
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.scores.speakers import SpeakerSpread, speaker_sexes, spread_of
@@ -25,6 +26,7 @@ def evaluation(right: dict[str, int], sexes: dict[str, str], seed: int = 0) -> P
         split="test",
         condition="clean",
         modalities="audio",
+        label_names=LABELS,
     )
 
 

@@ -91,8 +91,10 @@ def test_tables_are_joined_by_clip_and_a_clip_that_failed_keeps_its_own_row() ->
     clips = tuple(Clip(f"c{number}", "x.wav", "happy", "1") for number in range(3))
     values = torch.arange(6, dtype=torch.float32).reshape(3, 2).numpy()
     present = {"audio": torch.ones(3, dtype=torch.bool).numpy()}
-    main = FeatureTable(clips, {"audio": values}, present, (), False, "clean")
-    turned = FeatureTable((clips[2], clips[0]), {"audio": values[[2, 0]] + 100}, present, ("c1",), False, "noisy")
+    main = FeatureTable(clips, {"audio": values}, present, (), False, "clean", label_names=LABELS)
+    turned = FeatureTable(
+        (clips[2], clips[0]), {"audio": values[[2, 0]] + 100}, present, ("c1",), False, "noisy", label_names=LABELS
+    )
     rows_VND, absent_VN = cached_rows(main, {"audio": [turned]}, torch.device("cpu")).variants["audio"]["audio"]
     assert rows_VND[0].tolist() == [[100.0, 101.0], [2.0, 3.0], [104.0, 105.0]]
     assert not absent_VN.any()

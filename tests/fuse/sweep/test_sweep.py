@@ -191,7 +191,9 @@ def outcome(features: Path, cell: int, fold: int, uar: float | None, test_right:
     shown = np.eye(len(LABELS))[labels if test_right else (labels + 1) % len(LABELS)]
     names = [f"{fold}-{label}" for label in labels]
     shared: dict[str, Any] = {"protocol": "luna5", "fold": fold, "seed": 0, "condition": "clean", "modalities": "audio"}
-    predictions = Predictions.of(names, [str(fold)] * 8, ["male"] * 8, labels, shown, split="test", **shared)
+    predictions = Predictions.of(
+        names, [str(fold)] * 8, ["male"] * 8, labels, shown, split="test", label_names=LABELS, **shared
+    )
     return Outcome(one, predictions, uar, 0, None)
 
 
