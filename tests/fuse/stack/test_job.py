@@ -19,7 +19,15 @@ from fuse.stack.job import FREE, Job
 from fuse.stack.stack import Schedule
 
 CLIPS = tuple(Clip(f"c{number}", f"{number}.wav", "happy", str(number)) for number in range(3))
-TABLE = FeatureTable(CLIPS, {"audio": np.zeros((3, 2), np.float32)}, {"audio": np.ones(3, bool)}, (), False, "clean")
+TABLE = FeatureTable(
+    CLIPS,
+    {"audio": np.zeros((3, 2), np.float32)},
+    {"audio": np.ones(3, bool)},
+    (),
+    False,
+    "clean",
+    label_names=("happy", "sad"),
+)
 FOLD = Fold(1, ("0",), ("1",), ("2",))
 # Of the row numbers, the seed and whether rows are standardised, the fold, the run and the shape decide.
 NOT_SET_BY_A_FREE_KEY = {"train", "validation", "seed", "standardise"}
