@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from cache.files.lock import locked
+from extract.encoders.models import asr_precision
 
 # Whisper's own front end needs one hop; below it there is nothing to recognise.
 SHORTEST_SAMPLES = 160
@@ -80,7 +81,7 @@ class Recogniser:
             language=self.language,
             temperature=0.0,
             verbose=None,
-            fp16=self.network.device.type == "cuda",
+            fp16=asr_precision(self.network.device.type) == "float16",
         )
         words = [_word(word) for segment in result["segments"] for word in segment.get("words", [])]
         confidence = float(np.mean([word["confidence"] for word in words])) if words else math.nan

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# What it means that a key is not there. A store that was made on a CPU says nothing of the device.
+UNSAID = {"device": "cpu", "asr.precision": "float32"}
 NOT_COMPARED = ("condition", "noise", "sha256", "asr.statements_sha256", "libraries", "asr.libraries", "device")
 # Of a hash, enough to tell two apart.
 SHOWN = 12
@@ -47,7 +49,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The first key of `Origin.made` in which two differ, with both values; "" where there is none."""
     for key in sorted(one.keys() | other.keys()):
         if one.get(key) != other.get(key):
-            return f"{key} {_shown(one.get(key))}, not {_shown(other.get(key))}"
+            return f"{key} {_shown(one.get(key, UNSAID.get(key)))}, not {_shown(other.get(key, UNSAID.get(key)))}"
     return ""
 
 
@@ -55,7 +57,7 @@ def every_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
     """Each key in which the provenance of an array that is to be written differs, in words."""
     old, new = dict(_flat(stored)), dict(_flat(wanted))
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key, 'not recorded')}, is {new.get(key, 'not recorded')}" for key in changed)
+    return "; ".join(f"{key} was {_recorded(key, old)}, is {_recorded(key, new)}" for key in changed)
 
 
 def refuse_mixing(modality: str, one: Origin, other: Origin, remedy: str) -> None:
@@ -101,6 +103,10 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def _recorded(key: str, flat: Mapping[str, Any]) -> Any:
+    return flat.get(key, UNSAID.get(key, "not recorded"))
 
 
 def _shown(value: Any) -> str:

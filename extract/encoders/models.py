@@ -132,6 +132,11 @@ def _picture_size(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int
     return int(made[0] if isinstance(made, Sequence) else made)
 
 
+def asr_precision(device: str) -> str:
+    """Number format that Whisper computes in on this kind of device, as its own program chooses it."""
+    return "float16" if device == "cuda" else "float32"
+
+
 def check_asr_model(model: str) -> None:
     """Refuse a checkpoint path that does not exist, before anything is started."""
     looks_like_path = "/" in model or model.endswith(".pt")

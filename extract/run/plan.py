@@ -23,7 +23,7 @@ from configs.schema.features import FeaturesConfig
 from extract.corrupt.noise.sources import NoiseSources, known_sources, noise_sources
 from extract.encoders.models import Model, check_asr_model, check_video_media, find_model, refuse_changed
 from extract.encoders.options import EncoderOptions
-from extract.run.provenance import array_spec, media_provenance, stored_layers, text_provenance
+from extract.run.provenance import array_spec, device_kind, media_provenance, stored_layers, text_provenance
 
 # In the folder where launcher and ranks leave word for each other.
 PLAN_FILE = "plan.json"
@@ -47,6 +47,7 @@ class Plan:
         models: by modality, the encoder.
         jobs: the arrays.
         recordings: by kind of noise, the names of what it draws from (`NoiseSource.names`).
+        device: kind of device that encodes, `cuda` or `cpu`.
         checkpoint: the recogniser's file as it was when it was hashed; empty where there is none, or it goes by name.
     """
 
@@ -55,6 +56,7 @@ class Plan:
     models: Mapping[str, Model]
     jobs: tuple[Job, ...]
     recordings: Mapping[str, tuple[str, ...]]
+    device: str
     checkpoint: Mapping[Path, Source]
 
     def refuse_changed_models(self) -> None:
@@ -127,19 +129,20 @@ def make_plan(config: FeaturesConfig) -> Plan:
     if config.asr.model is not None and "text" in models:
         check_asr_model(config.asr.model)
     checkpoint = _checkpoint(config) if "text" in models else {}
-    text = text_provenance(config, corpus) if "text" in models else {}
+    device = device_kind()
+    text = text_provenance(config, corpus, device) if "text" in models else {}
     conditions = stored_conditions(config.conditions)
     noises = noise_sources(config.noise, corpus, [condition.kind for condition in conditions])
     # Once per kind: recordings are read through for their hashes.
     drawn = {kind: noises.provenance(kind) for kind in noises.by_kind}
     jobs = [
-        Job(condition, array_spec(config, modality, models[modality], condition, drawn, text))
+        Job(condition, array_spec(config, modality, models[modality], condition, drawn, text, device))
         for condition in conditions
         for modality in condition.changes
         if modality in models and (modality != "text" or not condition.modality or config.asr.model)
     ]
     recordings = {kind: source.names for kind, source in noises.by_kind.items()}
-    return Plan(config, corpus, models, tuple(jobs), recordings, checkpoint)
+    return Plan(config, corpus, models, tuple(jobs), recordings, device, checkpoint)
 
 
 def write_plan(plan: Plan, path: Path) -> None:

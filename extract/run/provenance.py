@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from cache.features.rows import ArraySpec
 from cache.files.hashes import fingerprint, sha256_of
 from cache.media import SAMPLE_RATE_HZ
 from configs.schema.features import FeaturesConfig
-from extract.encoders.models import Model
+from extract.encoders.models import Model, asr_precision
 from extract.media.cut import Cut
 
 # Libraries whose version can change a number in a row.
@@ -23,6 +24,26 @@ LIBRARIES = {
     "video": ("torch", "transformers", "numpy", "decord"),
     "text": ("torch", "transformers", "tokenizers"),
 }
+# Of NVIDIA's GPUs; torch calls AMD's "cuda" as well, and brings their libraries itself.
+DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+ROCM = "/dev/kfd"
+
+
+def device_kind() -> str:
+    """What torch will find here, `cuda` or `cpu`. It is imported only where a GPU's driver is: that takes seconds."""
+    if not any(map(_can_be_loaded, DRIVERS)) and not Path(ROCM).exists():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _can_be_loaded(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def array_spec(
@@ -32,6 +53,7 @@ def array_spec(
     condition: Condition,
     drawn: Mapping[str, Mapping[str, Any]],
     text: Mapping[str, Any],
+    device: str,
 ) -> ArraySpec:
     """The array of a modality under a condition.
 
@@ -39,6 +61,7 @@ def array_spec(
         config, modality, model, condition: what is encoded, by what.
         drawn: by kind of condition, what recordings it draws from.
         text: `text_provenance`, for the text.
+        device: kind of device that encodes.
     """
     stored = stored_layers(config.layers, model)
     provenance: dict[str, Any] = {
@@ -53,6 +76,8 @@ def array_spec(
         "condition": asdict(condition),
         "libraries": {name: version(name) for name in _libraries(config, modality, condition)},
     }
+    if device != "cpu":
+        provenance["device"] = device
     if condition.kind in drawn:
         provenance["noise"] = dict(drawn[condition.kind])
     if model.model_type == "whisper":
@@ -88,15 +113,16 @@ def stored_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...
     return layers
 
 
-def text_provenance(config: FeaturesConfig, corpus: Corpus) -> dict[str, Any]:
-    """Where the text comes from: the corpus's statements, or a recogniser."""
+def text_provenance(config: FeaturesConfig, corpus: Corpus, device: str) -> dict[str, Any]:
+    """Where the text comes from: the corpus's statements, or a recogniser on that kind of device."""
     # Statements are the text itself or, with a recogniser, what its word error rate is counted against.
     statements = fingerprint([clip.statement for clip in corpus.clips])
     if config.asr.model is None:
         return {"model": None, "statements_sha256": statements}
-    path = Path(config.asr.model).expanduser()
+    path, precision = Path(config.asr.model).expanduser(), asr_precision(device)
     return {
         "model": path.name,
+        **({"precision": precision} if precision != "float32" else {}),
         "statements_sha256": statements,
         "weights_sha256": sha256_of(path) if path.is_file() else "by name",
         "language": config.asr.language,

@@ -33,6 +33,7 @@ from extract.run.provenance import stored_layers
 from extract.run.reader import UnitReader
 
 DEVICE_BATCH = {"cuda": 8, "cpu": 1}
+NAMES = {"cuda": "a GPU", "cpu": "the CPU alone"}
 OTHER_FILE = "the file is damaged or another one: its sha256 is not the corpus's"
 
 
@@ -80,8 +81,13 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
     """Load the encoders of these modalities, and the recogniser if text is among them.
 
     Raises:
-        ValueError: a model cannot be loaded, or is no longer the one that the plan speaks of.
+        ValueError: a model cannot be loaded, or is no longer the one that the plan speaks of; the device is another.
     """
+    if device.type != plan.device:
+        raise ValueError(
+            f"this run was planned for {NAMES[plan.device]}, but torch now finds {NAMES[device.type]}, and the store "
+            "would not say so; start it again"
+        )
     models = {name: model for name, model in plan.models.items() if name in modalities}
     encoders = {
         name: encoder_class(name, model)(model, device, encoder_options(plan.config, model))

@@ -76,7 +76,7 @@ class Stage:
             "bench",
         )
         plan = make_plan(self.config)
-        self.tools: Tools = load_tools(plan, {"audio", "video", "text"}, torch.device("cpu"))
+        self.tools: Tools = load_tools(plan, {"audio", "video", "text"}, torch.device(plan.device))
         self.decoded: list[int] = []
         self.prepared: list[tuple[NetworkEncoder, Inputs]] = []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import extract.run.rank
 from cache.features.rows import State
@@ -18,6 +19,7 @@ from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
 from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, read_plan, write_plan
+from extract.run.unit import load_tools
 from tests.tiny.corpus import tone, write_tiny_corpus, write_tiny_encoders
 
 soundfile = pytest.importorskip("soundfile")
@@ -126,6 +128,52 @@ def test_what_ends_one_rank_ends_the_others(site: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("extract.run.rank.load_tools", lambda *_: (exchange / ERROR_FILE).write_text("enough"))
     assert rank(plan, exchange, monkeypatch) == "enough"
     assert all(plan.lacks(unit) for unit in plan.units)
+
+
+@pytest.fixture
+def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch says that there is one, and so does the driver."""
+    monkeypatch.setattr("extract.run.provenance._can_be_loaded", lambda _: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
+
+def made_with(plan: Plan, modality: str) -> dict[str, Any]:
+    return dict(next(job.spec.provenance for job in plan.jobs if job.spec.modality == modality))
+
+
+def heard(site: Path, features: str) -> Plan:
+    (site / "whisper.pt").write_bytes(b"stands for a checkpoint")
+    encoders = {"audio": f"{site}/encoders/wav2vec2", "video": None, "text": f"{site}/encoders/roberta"}
+    return plan_of(site, features, encoders=encoders, asr={"model": f"{site}/whisper.pt"}, conditions=["clean"])
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_a_gpu_is_in_the_provenance_and_so_is_whispers_precision(site: Path) -> None:
+    plan = heard(site, "gpu")
+    assert plan.device == made_with(plan, "audio")["device"] == made_with(plan, "text")["device"] == "cuda"
+    assert made_with(plan, "text")["asr"]["precision"] == "float16"
+
+
+def test_a_cpu_is_not_so_that_its_stores_keep_their_bytes(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = heard(site, "cpu")
+    assert plan.device == "cpu"
+    assert not {"device", "precision"} & {*made_with(plan, "audio"), *made_with(plan, "text")["asr"]}
+
+
+def test_a_store_of_a_cpu_is_not_continued_on_a_gpu(site: Path, request: pytest.FixtureRequest) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        prepare_stores(heard(site, "both"))
+    request.getfixturevalue("_gpu")
+    with pytest.raises(ValueError, match=r"audio/wav2vec2 was made differently: device was cpu, is cuda; set another"):
+        prepare_stores(heard(site, "both"))
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_a_rank_that_finds_no_gpu_does_not_write_rows_of_one(site: Path) -> None:
+    with pytest.raises(ValueError, match=r"planned for a GPU, but torch now finds the CPU alone"):
+        load_tools(heard(site, "lost"), {"audio"}, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json"])

@@ -50,7 +50,8 @@ def plan_of(site: Path, features: str, **settings: Any) -> Plan:
 
 @pytest.fixture(scope="module")
 def tools(site: Path) -> Tools:
-    return load_tools(plan_of(site, "models"), {"audio", "text"}, torch.device("cpu"))
+    plan = plan_of(site, "models")
+    return load_tools(plan, {"audio", "text"}, torch.device(plan.device))
 
 
 def stored(plan: Plan) -> dict[str, bytes]:
