@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from configs.loader import dump_config, load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
 from fuse.enrolment.figure import enrolment_figure
+from fuse.enrolment.points import ALL, NEUTRAL, Point
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
 from fuse.runs.caveats import caveats
@@ -42,7 +43,6 @@ from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import uar
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
 
-ALL, NEUTRAL = "all", "neutral"
 # Enough to tell strengths apart on validation speakers.
 CHOOSING_DRAWS = 5
 # What every number says of what is known before the first clip.
@@ -50,20 +50,6 @@ PRIORS = {
     "clean": "prior: the training speakers' clean clips",
     "condition": "prior: the training speakers' clips under the tested condition, as if it were known beforehand",
 }
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the curve: UAR as a share, over draws; `low` and `high` over speakers, None with too few."""
-
-    condition: str
-    clips: str
-    uar: float
-    low: float | None
-    high: float | None
-    sd_over_draws: float
-    draws: int
-    speakers: int
 
 
 @dataclass(frozen=True)
@@ -205,7 +191,7 @@ def _write(
     write_predictions(predictions, out / PREDICTIONS)
     write_atomic(out / "enrolment.csv", csv_of(curve))
     write_atomic(out / "enrolment.md", text)
-    enrolment_figure([asdict(point) for point in curve], out / "enrolment.png", note)
+    enrolment_figure(curve, out / "enrolment.png", note)
     print(text)
     print(f"curve, figure and predictions: {out}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
+from fuse.enrolment.points import NEUTRAL, Point
 from fuse.runs.style import (
     CHANCE,
     CHANCE_STYLE,
@@ -20,15 +21,12 @@ from fuse.runs.style import (
     save,
 )
 
-NEUTRAL = "neutral"
 
-
-def enrolment_figure(points: Sequence[Mapping[str, Any]], path: Path, note: str = "") -> None:
+def enrolment_figure(points: Sequence[Point], path: Path, note: str = "") -> None:
     """UAR by clips known of the speaker, a line per condition, as a PNG.
 
     Args:
-        points: one mapping per point: `condition`, `clips` (a number, `neutral` or `all`), `uar`, `low`, `high`; the
-            last two are None where there are too few speakers for an interval. The order of `clips` is the axis's.
+        points: those of the curve; the order of their `clips` is the axis's.
         note: a small footer.
 
     Raises:
@@ -36,13 +34,13 @@ def enrolment_figure(points: Sequence[Mapping[str, Any]], path: Path, note: str 
     """
     if not points:
         raise ValueError("no points to draw: the enrolment curve is empty")
-    counts = [count for count in dict.fromkeys(str(point["clips"]) for point in points) if count != NEUTRAL]
+    counts = [count for count in dict.fromkeys(point.clips for point in points) if count != NEUTRAL]
     places = {count: place for place, count in enumerate(counts)} | {NEUTRAL: len(counts)}
     with mpl.rc_context(STYLE):
         figure = figure_of(COLUMN_WIDTH_INCHES, 2.6, note)
         axes = figure.add_subplot()
-        for number, condition in enumerate(dict.fromkeys(point["condition"] for point in points)):
-            _draw(axes, [point for point in points if point["condition"] == condition], places, number)
+        for number, condition in enumerate(dict.fromkeys(point.condition for point in points)):
+            _draw(axes, [point for point in points if point.condition == condition], places, number)
         axes.axhline(CHANCE, **CHANCE_STYLE, zorder=1, label="chance")
         axes.axvline(len(counts) - 0.5, color="#BBBBBB", linewidth=0.6)
         axes.set_xticks(list(places.values()), [*counts, "neutral\nones"])
@@ -55,16 +53,16 @@ def enrolment_figure(points: Sequence[Mapping[str, Any]], path: Path, note: str 
         save(figure, path)
 
 
-def _draw(axes: Axes, points: Sequence[Mapping[str, Any]], places: Mapping[str, int], number: int) -> None:
+def _draw(axes: Axes, points: Sequence[Point], places: Mapping[str, int], number: int) -> None:
     colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], RUN_MARKERS[number % len(RUN_MARKERS)]
     for point in points:
-        if point["low"] is not None:
-            place = places[point["clips"]] + 0.06 * number
-            axes.plot([place, place], [point["low"], point["high"]], color=colour, linewidth=0.8, zorder=2)
-    line = [point for point in points if point["clips"] != NEUTRAL]
+        if point.low is not None and point.high is not None:
+            place = places[point.clips] + 0.06 * number
+            axes.plot([place, place], [point.low, point.high], color=colour, linewidth=0.8, zorder=2)
+    line = [point for point in points if point.clips != NEUTRAL]
     style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3}
-    x = [places[point["clips"]] + 0.06 * number for point in line]
-    axes.plot(x, [point["uar"] for point in line], **style, label=points[0]["condition"], zorder=3)
+    x = [places[point.clips] + 0.06 * number for point in line]
+    axes.plot(x, [point.uar for point in line], **style, label=points[0].condition, zorder=3)
     for point in points:
-        if point["clips"] == NEUTRAL:
-            axes.plot(places[NEUTRAL] + 0.06 * number, point["uar"], **style, fillstyle="none", zorder=3)
+        if point.clips == NEUTRAL:
+            axes.plot(places[NEUTRAL] + 0.06 * number, point.uar, **style, fillstyle="none", zorder=3)

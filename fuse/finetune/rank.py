@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
 from fuse.runs.caveats import RANDOM_NOTE
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import write_run
+from fuse.runs.training_figure import RunHistory
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
@@ -107,12 +108,12 @@ def write(
     """The run folder; returns what metrics.json holds. `before`, `after`: logits of validation and test."""
     parts = [predictions_of(plan, split, logits) for split, logits in zip(EVALUATED, after, strict=True)]
     first = {split: summarise(predictions_of(plan, split, one)) for split, one in zip(EVALUATED, before, strict=True)}
-    entry = {"fold": plan.start.fold.number, "seed": plan.seed, "start_uar": first["validation"]["uar"]}
+    curves = RunHistory(plan.start.fold.number, plan.seed, history, start_uar=first["validation"]["uar"])
     return write_run(
         Path(plan.config.output_dir),
         config_yaml=dump_config(plan.config),
         predictions=concatenate(parts),
-        history=[{**asdict(history), **entry}],
+        history=[curves],
         checkpoint=checkpoint_of(plan, model),
         extra={
             "before": first,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +64,7 @@ def run(config: ReportConfig) -> int:
         scores = probe_layers(trained, corpus)
         write_atomic(folder / LAYERS_TABLE, csv_of(scores))
         scored_on = "validation clips" if fold.leaks_speakers else "validation speakers"
-        rows = [asdict(score) for score in scores]
-        layers_figure(rows, folder / LAYERS, layers_title(trained, scores), note, scored_on)
+        layers_figure(scores, folder / LAYERS, layers_title(trained, scores), note, scored_on)
         shown, whose = shown_clips(fold, table)
         title = f"{whose}: fold {fold.number} of {trained.protocol}, seed {checkpoint.seed}"
         training = table.take(fold.clip_ids("train", table.clips))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.conditions import CLEAN
@@ -22,6 +22,7 @@ from configs.loader import dump_config, load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.figure import robustness_figure
+from fuse.robustness.rows import Row
 from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
@@ -32,26 +33,6 @@ from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import speaker_scores, summarise, uar
 from fuse.scores.paired_test import difference
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. Scores are shares; `low` and `high` bound UAR over speakers, None with too few."""
-
-    run: str
-    modalities: str
-    condition: str
-    uar: float
-    accuracy: float
-    low: float | None
-    high: float | None
-    drop: float | None
-    drop_low: float | None
-    drop_high: float | None
-    clips: int
-    speakers: int
-    seeds: int
-    speakers_uar: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +61,7 @@ def run(config: RobustnessConfig) -> int:
         write_predictions(one.predictions, folder / PREDICTIONS)
     write_atomic(out / "robustness_table.csv", csv_of(rows))
     write_atomic(out / "robustness_table.md", text)
-    robustness_figure([asdict(row) for row in rows], out / "robustness_table.png", note)
+    robustness_figure(rows, out / "robustness_table.png", note)
     print(text)
     print(f"table, figure and predictions: {out}")
     return 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from cache.conditions import CLEAN
+from fuse.robustness.rows import Row
 from fuse.runs.style import (
     BLACK,
     CHANCE,
@@ -29,15 +30,14 @@ from fuse.runs.style import (
 )
 
 
-def robustness_figure(rows: Sequence[Mapping[str, Any]], path: Path, note: str = "") -> None:
+def robustness_figure(rows: Sequence[Row], path: Path, note: str = "") -> None:
     """UAR by condition, a panel per modality subset and a colour per run, as a PNG.
 
     Conditions, subsets and runs stand in the order in which they first appear. For a single run a
     thin line marks each subset's own clean score, so that the distance to it is the drop.
 
     Args:
-        rows: one mapping per number: `run`, `modalities`, `condition`, `uar`, `low`, `high`, `clips`; `low`
-            and `high` are None where there are too few speakers for an interval.
+        rows: those of the table.
         note: a small footer.
 
     Raises:
@@ -45,7 +45,10 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], path: Path, note: str =
     """
     if not rows:
         raise ValueError("no rows to draw: the robustness table is empty")
-    conditions, subsets, runs = (_in_order(rows, name) for name in ("condition", "modalities", "run"))
+    conditions, subsets, runs = (
+        list(dict.fromkeys(names))
+        for names in zip(*((row.condition, row.modalities, row.run) for row in rows), strict=True)
+    )
     columns = 1 if len(subsets) == 1 else 2
     lines = -(-len(subsets) // columns)
     panel_inches = 0.3 + len(conditions) * max(0.12, 0.03 + 0.055 * len(runs))
@@ -55,7 +58,7 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], path: Path, note: str =
         # An odd number of panels leaves a place: beside the first, so that both columns end in an axis.
         key_axes = panels.pop(1) if len(panels) > len(subsets) else None
         for axes, subset in zip(panels, subsets, strict=True):
-            _draw_panel(axes, [row for row in rows if row["modalities"] == subset], conditions, runs)
+            _draw_panel(axes, [row for row in rows if row.modalities == subset], conditions, runs)
             axes.set_title(fill(subset.replace("+", " + "), 22), loc="left")
         for axes in panels[-columns:]:
             axes.set_xlabel("UAR")
@@ -65,23 +68,23 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], path: Path, note: str =
         save(figure, path)
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], conditions: Sequence[str], runs: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, rows: Sequence[Row], conditions: Sequence[str], runs: Sequence[str]) -> None:
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.axvline(CHANCE, **CHANCE_STYLE, zorder=1)
     for index, run in enumerate(runs):
         colour, marker = _run_style(index)
         offset = 0.0 if len(runs) == 1 else 0.64 * (index / (len(runs) - 1) - 0.5)
-        for row in (row for row in rows if row["run"] == run):
-            height = conditions.index(row["condition"]) + offset
-            if row["condition"] == "clean" and len(runs) == 1:
-                axes.axvline(row["uar"], color=colour, linewidth=0.5, alpha=0.6, zorder=1)
-            if row["low"] is not None:
-                axes.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=0.9)
-            axes.plot(row["uar"], height, marker, color=colour, markersize=2.8)
+        for row in (row for row in rows if row.run == run):
+            height = conditions.index(row.condition) + offset
+            if row.condition == CLEAN and len(runs) == 1:
+                axes.axvline(row.uar, color=colour, linewidth=0.5, alpha=0.6, zorder=1)
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [height, height], color=colour, linewidth=0.9)
+            axes.plot(row.uar, height, marker, color=colour, markersize=2.8)
 
 
-def _set_table_axes(axes: Axes, rows: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> None:
+def _set_table_axes(axes: Axes, rows: Sequence[Row], conditions: Sequence[str]) -> None:
     """Shared by all panels: UAR from 0, conditions from the top."""
     highest = max(_upper(row) for row in rows)
     axes.set_xlim(0, min(1.0, float(np.ceil(highest * 10 + 0.2)) / 10))
@@ -91,7 +94,7 @@ def _set_table_axes(axes: Axes, rows: Sequence[Mapping[str, Any]], conditions: S
     axes.set_ylim(len(conditions) - 0.4, -0.6)
 
 
-def _draw_key(figure: Figure, free: Axes | None, rows: Sequence[Mapping[str, Any]], note: str) -> None:
+def _draw_key(figure: Figure, free: Axes | None, rows: Sequence[Row], note: str) -> None:
     """What marks and lines mean, in the free place among the panels or below them."""
     handles = _key(rows)
     if free is not None:
@@ -108,18 +111,18 @@ def _draw_key(figure: Figure, free: Axes | None, rows: Sequence[Mapping[str, Any
     figure.legend(handles=handles, loc="center", bbox_to_anchor=above_note, ncols=columns, handlelength=1.6)
 
 
-def _key(rows: Sequence[Mapping[str, Any]]) -> list[Line2D]:
-    runs = _in_order(rows, "run")
+def _key(rows: Sequence[Row]) -> list[Line2D]:
+    runs = _runs(rows)
     only = RUN_COLOURS[0] if len(runs) == 1 else BLACK
     handles = []
     for index, run in enumerate(runs):
         colour, marker = _run_style(index)
         name = "UAR" if len(runs) == 1 else shortened(run, 22)
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=2.8, linewidth=0, label=name))
-    if any(row["low"] is not None for row in rows):
+    if any(row.low is not None for row in rows):
         label = "95 % interval\nover speakers"
         handles.append(Line2D([], [], color=only, linewidth=0.9, label=label))
-    if len(runs) == 1 and "clean" in _in_order(rows, "condition"):
+    if len(runs) == 1 and any(row.condition == CLEAN for row in rows):
         handles.append(Line2D([], [], color=only, linewidth=0.5, alpha=0.6, label="clean UAR"))
     return [*handles, Line2D([], [], **CHANCE_STYLE, label="chance")]
 
@@ -128,16 +131,16 @@ def _run_style(index: int) -> tuple[str, str]:
     return RUN_COLOURS[index % len(RUN_COLOURS)], RUN_MARKERS[index % len(RUN_MARKERS)]
 
 
-def _table_title(rows: Sequence[Mapping[str, Any]]) -> str:
-    runs = _in_order(rows, "run")
-    clips = sorted({int(row["clips"]) for row in rows})
+def _table_title(rows: Sequence[Row]) -> str:
+    runs = _runs(rows)
+    clips = sorted({row.clips for row in rows})
     counted = f"{clips[0]} clips" if len(clips) == 1 else f"{clips[0]} to {clips[-1]} clips"
     return f"{shortened(runs[0], 30)}: {counted} per point" if len(runs) == 1 else f"{counted} per point"
 
 
-def _upper(row: Mapping[str, Any]) -> float:
-    return float(row["uar"] if row["high"] is None else row["high"])
+def _upper(row: Row) -> float:
+    return row.uar if row.high is None else row.high
 
 
-def _in_order(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    return list(dict.fromkeys(str(row[name]) for row in rows))
+def _runs(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.run for row in rows))

@@ -12,7 +12,7 @@ from typing import Any
 from cache.files.atomic import write_atomic
 from fuse.runs.checkpoint import Checkpoint, write_checkpoint
 from fuse.runs.confusion_figure import confusion_matrix_figure
-from fuse.runs.training_figure import training_curves_figure
+from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import classification_text, speaker_scores, summarise, uar
@@ -33,7 +33,7 @@ def write_run(
     *,
     config_yaml: str,
     predictions: Predictions,
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[RunHistory],
     checkpoint: Checkpoint | None,
     extra: Mapping[str, Any] | None = None,
     note: str = "",
@@ -48,7 +48,7 @@ def write_run(
         config_yaml: the resolved configuration.
         predictions: the test split, and the validation split where there is one, of one condition and one
             modality subset; one seed and fold, or several.
-        history: per run, what `training_curves_figure` draws.
+        history: of each run, what its training curves show.
         checkpoint: of its model; None where the folder only sums up the runs below it.
         extra: further keys of metrics.json, as JSON knows them.
         note: a caveat to stand in the figures, the report and metrics.json.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import write_run
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import Tables, raw_table
+from fuse.runs.training_figure import RunHistory
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import Fitted, History, Job
 from fuse.stack.rows import cached_rows, torch_device
@@ -133,5 +134,5 @@ def _trained(
     return TrainedRun(fold, seed, fitted.model, fitted.history, concatenate(parts), width)
 
 
-def _history(one: TrainedRun) -> dict[str, Any]:
-    return {"fold": one.fold.number, "seed": one.seed, **asdict(one.history)}
+def _history(one: TrainedRun) -> RunHistory:
+    return RunHistory(one.fold.number, one.seed, one.history)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -33,7 +32,20 @@ FIXED_WIDTH = "DejaVu Sans Mono"
 TABLE_CHARACTERS, NARROW_TABLE_CHARACTERS = 52, 30
 EFFECT_CHARACTERS = 22
 SHORTEST_COLUMN = 5
-Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: its name, factor to the text of its value, and its score as a share.
+
+    `low` and `high` bound the score over speakers; None where there are too few for an interval.
+    """
+
+    name: str
+    factors: Mapping[str, str]
+    uar: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,7 @@ def sweep_figure(rows: Sequence[Row], path: Path, note: str = "", score: str = "
     than 30 configurations the best 15 and the worst 5 are listed; the main effects rest on all of them.
 
     Args:
-        rows: one mapping per configuration: `name`, `factors` (factor to the text of its value), `uar`, `low`,
-            `high`; the last two are None where there are too few speakers for an interval.
+        rows: one per configuration.
         note: a small footer.
         score: name of what is on the axes.
 
@@ -61,7 +72,7 @@ def sweep_figure(rows: Sequence[Row], path: Path, note: str = "", score: str = "
     """
     if not rows:
         raise ValueError("no configurations to draw: the sweep has no finished runs")
-    ordered = sorted(rows, key=lambda row: -float(row["uar"]))
+    ordered = sorted(rows, key=lambda row: -row.uar)
     listed, left_out = _listed(ordered)
     effects = _effects(rows) if len(_varying(rows)) > 1 else []
     places = max(len(listed) + bool(left_out), len(effects) - 1)
@@ -95,9 +106,9 @@ def _draw_configurations(axes: Axes, listed: Sequence[Row], left_out: int, table
     places = [place + (bool(left_out) and place >= BEST_SHOWN) for place in range(len(listed))]
     for place, row in zip(places, listed, strict=True):
         colour = VERMILION if place == 0 else BLUE
-        if row["low"] is not None:
-            axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=0.9)
-        axes.plot(row["uar"], place, "o", color=colour, markersize=3.2)
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=0.9)
+        axes.plot(row.uar, place, "o", color=colour, markersize=3.2)
     ticks = dict(zip([-1, *places], table, strict=True))
     if left_out:
         ticks[BEST_SHOWN] = f"({left_out} more)".ljust(len(table[0]))
@@ -109,9 +120,9 @@ def _draw_configurations(axes: Axes, listed: Sequence[Row], left_out: int, table
 def _table(listed: Sequence[Row], characters: int) -> list[str]:
     """Names of the factors that vary, and below them each configuration's values; or names, if those say more."""
     factors = _varying(listed)
-    lines = [[str(row["factors"].get(factor, "")) for factor in factors] for row in listed]
+    lines = [[row.factors.get(factor, "") for factor in factors] for row in listed]
     if not factors or len({tuple(line) for line in lines}) < len(lines):
-        factors, lines = ["configuration"], [[str(row["name"])] for row in listed]
+        factors, lines = ["configuration"], [[row.name] for row in listed]
     lines = [_short(factors), *lines]
     widths = _widths([max(map(len, column)) for column in zip(*lines, strict=True)], characters)
     return [
@@ -142,8 +153,8 @@ def _cut(word: str, characters: int) -> str:
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:
-    names = dict.fromkeys(name for row in rows for name in row["factors"])
-    return [name for name in names if len({str(row["factors"].get(name)) for row in rows}) > 1]
+    names = dict.fromkeys(name for row in rows for name in row.factors)
+    return [name for name in names if len({row.factors.get(name) for row in rows}) > 1]
 
 
 def _effects(rows: Sequence[Row]) -> list[_Line]:
@@ -151,9 +162,9 @@ def _effects(rows: Sequence[Row]) -> list[_Line]:
     factors = _varying(rows)
     for factor, name in zip(factors, _short(factors), strict=True):
         lines.append(_Line(name, ()))
-        values = dict.fromkeys(str(row["factors"][factor]) for row in rows if factor in row["factors"])
+        values = dict.fromkeys(row.factors[factor] for row in rows if factor in row.factors)
         for value in sorted(values, key=float) if all(map(_is_number, values)) else values:
-            scores = [float(row["uar"]) for row in rows if str(row["factors"].get(factor)) == value]
+            scores = [row.uar for row in rows if row.factors.get(factor) == value]
             lines.append(_Line(value, tuple(scores)))
     return lines
 
@@ -182,8 +193,8 @@ def _set_rows(axes: Axes) -> None:
 
 def _set_scores(axes: Axes, rows: Sequence[Row]) -> None:
     """From the lowest to the highest number that is drawn; chance only where it is near."""
-    lowest = min(float(row["uar"] if row["low"] is None else row["low"]) for row in rows)
-    highest = max(float(row["uar"] if row["high"] is None else row["high"]) for row in rows)
+    lowest = min(row.uar if row.low is None else row.low for row in rows)
+    highest = max(row.uar if row.high is None else row.high for row in rows)
     margin = max(0.01, 0.04 * (highest - lowest))
     axes.set_xlim(max(0.0, lowest - margin), min(1.0, highest + margin))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
@@ -194,7 +205,7 @@ def _title(ordered: Sequence[Row], some_left_out: bool) -> str:
     counted = f"{len(ordered)} configuration{'s' * (len(ordered) > 1)}"
     if some_left_out:
         counted += f", the best {BEST_SHOWN} and worst {WORST_SHOWN}"
-    return counted + ("\n95 % intervals over speakers" if any(row["low"] is not None for row in ordered) else "")
+    return counted + ("\n95 % intervals over speakers" if any(row.low is not None for row in ordered) else "")
 
 
 def _is_number(text: str) -> bool:

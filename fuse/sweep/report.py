@@ -22,7 +22,7 @@ from fuse.scores.metrics import described, summarise
 from fuse.scores.paired_test import Comparison, compare
 from fuse.scores.predictions import Predictions, concatenate, read_predictions, write_predictions
 from fuse.sweep.choice import Chosen, choose
-from fuse.sweep.figure import sweep_figure
+from fuse.sweep.figure import Row, sweep_figure
 from fuse.sweep.grid import Configuration, Run
 from fuse.sweep.ground import Outcome
 from fuse.sweep.ledger import DIVERGED, UAR
@@ -51,7 +51,8 @@ def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mappin
     scored = [cell for cell in cells if cell.uar is not None]
     if scored:
         write_atomic(out / "best.yaml", _best(scored[0]))
-        sweep_figure([_drawn(cell) for cell in scored], out / "sweep.png", note)
+        drawn = [_drawn(cell, cell.uar) for cell in scored if cell.uar is not None]
+        sweep_figure(drawn, out / "sweep.png", note)
     for value, one in chosen.items():
         if one is not None:
             write_predictions(one.test, out / "chosen" / _folder(value) / PREDICTIONS)
@@ -179,10 +180,9 @@ def _best(cell: Cell) -> str:
     return f"{opening}\n{dump_config(cell.configuration.config)}"
 
 
-def _drawn(cell: Cell) -> dict[str, object]:
+def _drawn(cell: Cell, uar: float) -> Row:
     low, high = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
-    factors = dict(cell.configuration.factors)
-    return {"name": cell.configuration.name, "factors": factors, "uar": cell.uar, "low": low, "high": high}
+    return Row(cell.configuration.name, cell.configuration.factors, uar, low, high)
 
 
 def _folder(value: str) -> str:

@@ -14,7 +14,8 @@ from cache.features.table import load_table
 from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
-from fuse.enrolment.__main__ import ALL, NEUTRAL, clips_for_half, drawn_statistics, points, run
+from fuse.enrolment.__main__ import clips_for_half, drawn_statistics, points, run
+from fuse.enrolment.points import ALL, NEUTRAL, Point
 from fuse.runs.adaptation import ADAPTED, adapted, prior_of, speaker_statistics
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT
@@ -128,8 +129,6 @@ def test_neutral_clips_alone(folder: Path) -> None:
 
 
 def test_half_of_the_gain_lies_between_points() -> None:
-    from fuse.enrolment.__main__ import Point
-
     curve = [
         Point("clean", name, score, None, None, 0.0, 1, 24)
         for name, score in (("0", 0.6), ("2", 0.65), ("5", 0.75), (NEUTRAL, 0.7), (ALL, 0.8))

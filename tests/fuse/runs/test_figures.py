@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from matplotlib.figure import Figure
 
 from cache.corpus.ravdess import LABELS
 from fuse.report.figures import features_figure, layers_figure
+from fuse.report.layers import LayerScore
 from fuse.robustness.figure import robustness_figure
+from fuse.robustness.rows import Row
 from fuse.runs.confusion_figure import confusion_matrix_figure
 from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHES
-from fuse.runs.training_figure import training_curves_figure
+from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.predictions import Predictions, concatenate
+from fuse.stack.job import History
+from fuse.sweep.figure import Row as Scored
 from fuse.sweep.figure import sweep_figure
 from tests.tiny.figure_texts import texts
 
@@ -42,33 +47,18 @@ def evaluation(seed: int = 0, classes: int = 8) -> Predictions:
     )
 
 
-def history(runs: int = 3, epochs: int = 6) -> list[dict[str, Any]]:
+def history(runs: int = 3, epochs: int = 6) -> list[RunHistory]:
     rng = np.random.default_rng(1)
-    return [
-        {
-            "seed": run,
-            "fold": 0,
-            "train_loss": rng.random(epochs).tolist(),
-            "validation_loss": rng.random(epochs).tolist(),
-            "validation_uar": [0.1 * epoch for epoch in range(epochs)],
-            "best_epoch": epochs - 1,
-        }
-        for run in range(runs)
-    ]
+    uar = [0.1 * epoch for epoch in range(epochs)]
+    losses = [(rng.random(epochs).tolist(), rng.random(epochs).tolist()) for _ in range(runs)]
+    return [RunHistory(0, run, History(*losses[run], uar.copy(), best_epoch=epochs - 1)) for run in range(runs)]
 
 
-def rows(runs: int = 1, subsets: int = 7, conditions: int = 8, interval: bool = True) -> list[dict[str, Any]]:
+def rows(runs: int = 1, subsets: int = 7, conditions: int = 8, interval: bool = True) -> list[Row]:
     names = ["clean", *(f"noise-white-{snr_db}db" for snr_db in range(1, conditions))]
+    low, high = (0.4, 0.6) if interval else (None, None)
     return [
-        {
-            "run": f"outputs/run-{run}",
-            "modalities": SUBSETS[subset],
-            "condition": condition,
-            "uar": 0.5,
-            "low": 0.4 if interval else None,
-            "high": 0.6 if interval else None,
-            "clips": 1440,
-        }
+        Row(f"outputs/run-{run}", SUBSETS[subset], condition, 0.5, 0.5, low, high, None, None, None, 1440, 24, 1, "")
         for run in range(runs)
         for subset in range(subsets)
         for condition in names
@@ -102,14 +92,15 @@ def test_confusion_counts_of_several_seeds_are_declared_as_such(tmp_path: Path, 
 
 def test_curves_show_every_run_and_their_mean(tmp_path: Path, drawn: list[Figure]) -> None:
     runs = history(3)
-    runs[1] = {**runs[1], **{name: runs[1][name][:4] for name in ("train_loss", "validation_loss")}}
-    runs[1] |= {"validation_uar": runs[1]["validation_uar"][:4], "best_epoch": 2}
+    whole = runs[1].history
+    shorter = History(whole.train_loss[:4], whole.validation_loss[:4], whole.validation_uar[:4], best_epoch=2)
+    runs[1] = replace(runs[1], history=shorter)
     training_curves_figure(runs, tmp_path / "curves.png")
     loss_axes, uar_axes = drawn[0].axes
     thin = [line for line in loss_axes.lines if line.get_linewidth() < 1]
     thick = [line for line in loss_axes.lines if line.get_linewidth() > 1]
     assert (len(thin), len(thick)) == (6, 2)
-    mean = np.mean([run["train_loss"][:4] for run in runs], axis=0)
+    mean = np.mean([run.history.train_loss[:4] for run in runs], axis=0)
     np.testing.assert_allclose(np.asarray(thick[0].get_ydata()), mean)
     best = next(line for line in uar_axes.lines if "best epoch" in str(line.get_label()))
     assert list(np.asarray(best.get_xdata())) == [6, 3, 6]
@@ -119,20 +110,23 @@ def test_curves_show_every_run_and_their_mean(tmp_path: Path, drawn: list[Figure
 
 @pytest.mark.parametrize("broken", [{"validation_loss": [], "validation_uar": []}, {"train_loss": [np.nan] * 6}])
 def test_curves_of_runs_without_validation_or_with_nan_are_drawn(tmp_path: Path, broken: dict[str, Any]) -> None:
-    training_curves_figure([{**history(1)[0], **broken}], tmp_path / "curves.png")
+    (run,) = history(1)
+    training_curves_figure([replace(run, history=replace(run.history, **broken))], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_infinite_loss_does_not_stretch_the_axis(tmp_path: Path, drawn: list[Figure]) -> None:
     runs = history(2)
-    runs[0]["train_loss"][2] = float("inf")
+    runs[0].history.train_loss[2] = float("inf")
     training_curves_figure(runs, tmp_path / "curves.png")
     assert drawn[0].axes[0].get_ylim()[1] < 1.2
 
 
 def test_an_impossible_best_epoch_and_an_empty_history_are_errors(tmp_path: Path) -> None:
+    runs = history(1)
+    runs[0].history.best_epoch = 6
     with pytest.raises(ValueError, match="best_epoch 6 of seed 0 is not one of its 6 epochs"):
-        training_curves_figure([{**history(1)[0], "best_epoch": 6}], tmp_path / "curves.png")
+        training_curves_figure(runs, tmp_path / "curves.png")
     with pytest.raises(ValueError, match="list of runs is empty"):
         training_curves_figure([], tmp_path / "curves.png")
     assert not list(tmp_path.iterdir())
@@ -140,7 +134,7 @@ def test_an_impossible_best_epoch_and_an_empty_history_are_errors(tmp_path: Path
 
 def test_robustness_panels_are_subsets_and_conditions_keep_their_order(tmp_path: Path, drawn: list[Figure]) -> None:
     table = rows(runs=2, subsets=3, conditions=4)
-    table[1]["uar"], table[1]["low"], table[1]["high"] = 0.3, 0.25, 0.35
+    table[1] = replace(table[1], uar=0.3, low=0.25, high=0.35)
     robustness_figure(table, tmp_path / "table.png")
     panels = [axes for axes in drawn[0].axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in panels] == ["audio + video + text", "audio + video", "audio + text"]
@@ -160,7 +154,7 @@ def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure])
 
 
 def test_a_missing_combination_leaves_its_place_empty(tmp_path: Path, drawn: list[Figure]) -> None:
-    table = [row for row in rows(subsets=2) if (row["modalities"], row["condition"]) != (SUBSETS[0], "clean")]
+    table = [row for row in rows(subsets=2) if (row.modalities, row.condition) != (SUBSETS[0], "clean")]
     robustness_figure(table, tmp_path / "table.png")
     heights = [np.asarray(line.get_ydata())[0] for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
     assert sorted(heights) == list(range(7))
@@ -172,10 +166,7 @@ def test_an_empty_table_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_solved_head_has_no_curve_but_the_scores_of_its_runs(tmp_path: Path, drawn: list[Figure]) -> None:
-    one = {"train_loss": [0.02], "validation_loss": [1.5], "best_epoch": 0}
-    runs = [
-        {**one, "seed": seed, "fold": fold, "validation_uar": [0.1 * fold]} for fold in (1, 2, 4) for seed in range(2)
-    ]
+    runs = [RunHistory(fold, seed, History([0.02], [1.5], [0.1 * fold])) for fold in (1, 2, 4) for seed in range(2)]
     training_curves_figure(runs, tmp_path / "curves.png")
     (axes,) = drawn[0].axes
     dots = {tuple(np.asarray(line.get_xdata())): line for line in axes.lines if line.get_marker() == "o"}
@@ -190,7 +181,7 @@ def test_a_solved_head_has_no_curve_but_the_scores_of_its_runs(tmp_path: Path, d
 
 
 def test_one_epoch_that_continues_a_run_is_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
-    training_curves_figure([{**history(1, 1)[0], "start_uar": 0.3}], tmp_path / "curves.png")
+    training_curves_figure([replace(history(1, 1)[0], start_uar=0.3)], tmp_path / "curves.png")
     assert len(drawn[0].axes) == 2
 
 
@@ -255,10 +246,10 @@ def test_clips_without_a_modality_have_no_place_in_it(tmp_path: Path, drawn: lis
         features_figure(placed(0), *clips(0), tmp_path / "none.png", "")
 
 
-def layers(interval: bool = True) -> list[dict[str, Any]]:
+def layers(interval: bool = True) -> list[LayerScore]:
     several = [("audio", layer) for layer in range(5)] + [("text", layer) for layer in range(3)] + [("face", 0)]
-    bounds = {"low": 0.4, "high": 0.6} if interval else {"low": None, "high": None}
-    return [{"modality": name, "layer": layer, "uar": 0.5 + 0.01 * layer, **bounds} for name, layer in several]
+    low, high = (0.4, 0.6) if interval else (None, None)
+    return [LayerScore(name, "tiny", layer, 0.5 + 0.01 * layer, low, high, 24, 1440) for name, layer in several]
 
 
 def test_layers_are_lines_and_a_single_one_stands_beside_them(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -280,16 +271,10 @@ def test_layers_without_intervals_have_none(tmp_path: Path, drawn: list[Figure])
         layers_figure([], tmp_path / "none.png", "")
 
 
-def sweep(conditions: int) -> list[dict[str, Any]]:
-    bounds = {"low": 0.3, "high": 0.7}
+def sweep(conditions: int) -> list[Scored]:
     names = ("mlp", "linear")
     return [
-        {
-            "name": f"run-{n}",
-            "factors": {"head": names[n % 2], "optim.lr": str(n // 2)},
-            "uar": 0.4 + 0.005 * n,
-            **bounds,
-        }
+        Scored(f"run-{n}", {"head": names[n % 2], "optim.lr": str(n // 2)}, 0.4 + 0.005 * n, 0.3, 0.7)
         for n in range(conditions)
     ]
 

@@ -14,8 +14,10 @@ from cache.corpus.ravdess import LABELS
 from cache.files.atomic import write_atomic
 from fuse.runs import folder as run_folder
 from fuse.runs.folder import is_complete, run_folders, write_run
+from fuse.runs.training_figure import RunHistory
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate, read_predictions
+from fuse.stack.job import History
 from tests.tiny.checkpoint import tiny_checkpoint
 
 FILES = {
@@ -27,16 +29,7 @@ FILES = {
     "training_curves.png",
     "classification_report.txt",
 }
-HISTORY = [
-    {
-        "seed": 0,
-        "fold": 0,
-        "train_loss": [2.0, 1.0],
-        "validation_loss": [2.0, 1.5],
-        "validation_uar": [0.2, 0.4],
-        "best_epoch": 1,
-    }
-]
+HISTORY = [RunHistory(0, 0, History([2.0, 1.0], [2.0, 1.5], [0.2, 0.4], best_epoch=1))]
 
 
 def evaluation(split: str, speakers: int, seed: int = 0) -> Predictions:

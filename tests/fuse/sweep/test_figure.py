@@ -2,24 +2,22 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fuse.sweep.figure import sweep_figure
+from fuse.sweep.figure import Row, sweep_figure
 
 
-def grid(factors: dict[str, tuple[str, ...]], interval: bool = True) -> list[dict[str, Any]]:
+def grid(factors: dict[str, tuple[str, ...]], interval: bool = True) -> list[Row]:
     """Every configuration of a grid; the n-th scores 0.3 + 0.005 n."""
     made = []
     for number, values in enumerate(itertools.product(*factors.values())):
         uar = 0.3 + 0.005 * number
-        bounds = {"low": uar - 0.1, "high": uar + 0.1} if interval else {"low": None, "high": None}
-        factor_values = dict(zip(factors, values, strict=True))
-        made.append({"name": f"run-{number}", "factors": factor_values, "uar": uar, **bounds})
+        low, high = (uar - 0.1, uar + 0.1) if interval else (None, None)
+        made.append(Row(f"run-{number}", dict(zip(factors, values, strict=True)), uar, low, high))
     return made
 
 
@@ -98,9 +96,7 @@ def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure])
 
 
 def test_configurations_that_differ_in_no_factor_go_by_name(tmp_path: Path, drawn: list[Figure]) -> None:
-    rows: list[dict[str, Any]] = [
-        {"name": name, "factors": {}, "uar": 0.5, "low": None, "high": None} for name in ("first", "second")
-    ]
+    rows = [Row(name, {}, 0.5, None, None) for name in ("first", "second")]
     sweep_figure(rows, tmp_path / "s.png", "a note")
     assert [row.strip() for row in rows_of(drawn[0])] == ["configuration", "first", "second"]
     assert "a note" in [text.get_text() for text in drawn[0].findobj(mpl.text.Text)]
