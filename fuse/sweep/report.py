@@ -46,7 +46,7 @@ def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mappin
     cells = sorted(_cells(outcomes), key=lambda cell: -1 if cell.uar is None else -cell.uar)
     chosen = {value: choose(part) for value, part in _by_value(config, outcomes).items()} if config.test else {}
     test = _test_table(config, chosen) if config.test else ["The test speakers were not scored (test: false)."]
-    lines = [*_validation_table(config, cells), "", *test, *([f"**{note}**"] if note else [])]
+    lines = [*_validation_table(config, cells, _chance(outcomes)), "", *test, *([f"**{note}**"] if note else [])]
     write_atomic(out / "sweep.md", "\n".join(lines) + "\n")
     scored = [cell for cell in cells if cell.uar is not None]
     if scored:
@@ -102,7 +102,13 @@ def _by_value(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, lis
     return groups
 
 
-def _validation_table(config: SweepConfig, cells: Sequence[Cell]) -> Iterator[str]:
+def _chance(outcomes: Sequence[Outcome]) -> str:
+    """The UAR of a guess, which follows from how many labels there are; "" where every run diverged."""
+    names = next((one.predictions.label_names for one in outcomes if one.predictions is not None), ())
+    return f"; chance is {100 / len(names):.3g} %" if names else ""
+
+
+def _validation_table(config: SweepConfig, cells: Sequence[Cell], chance: str) -> Iterator[str]:
     factors = list(config.grid)
     yield f"| {' | '.join(factors)} | validation UAR % | 95 % over speakers |"
     yield "|---" * (len(factors) + 2) + "|"
@@ -111,7 +117,7 @@ def _validation_table(config: SweepConfig, cells: Sequence[Cell]) -> Iterator[st
         score = f"{cell.diverged} runs diverged" if cell.uar is None else _percent(cell.uar)
         yield f"| {values} | {score} | {_range(cell.interval)} |"
     yield ""
-    yield "UAR: mean recall over the emotions; chance is 12.5 %. Folds are pooled, seeds averaged, never the best of."
+    yield f"UAR: mean recall over the emotions{chance}. Folds are pooled, seeds averaged, never the best of."
     if len(config.conditions) > 1:
         yield f"Scores are means over {', '.join(config.conditions)}."
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cache.corpus.clips import write_metadata
 from configs.loader import check
 from configs.schema.sweep import SweepConfig
+from fuse.scores.predictions import read_predictions
 from fuse.stack.width import Measured
 from fuse.sweep import rank
 from fuse.sweep.__main__ import run
@@ -54,6 +57,21 @@ def config(features: Path, out: Path, **shared: Any) -> SweepConfig:
     }
     grid = {"modalities": [["audio"], ["audio", "video"]], "optim.lr": [1e-3, 1e-2]}
     return check(SweepConfig, {"run": given, "grid": grid, "compare": "modalities", "output_dir": str(out)}, "test")
+
+
+def test_a_corpus_with_three_labels_of_its_own_is_swept(tmp_path: Path) -> None:
+    """Heads had eight outputs, and the table said that chance was 12.5 %, whatever the corpus."""
+    names = {"happy": "радость", "sad": "грусть", "angry": "гнев"}
+    clips = [clip for clip in tiny_clips() if clip.label in names]
+    write_tiny_features(tmp_path, clips)
+    write_metadata([replace(clip, label=names[clip.label]) for clip in clips], tmp_path / "metadata.csv")
+    assert run(config(tmp_path, tmp_path / "out", stack_width=10)) == 0
+    predictions = read_predictions(tmp_path / "out" / "chosen" / "audio" / "predictions.csv")
+    assert predictions.label_names == ("гнев", "грусть", "радость")
+    assert predictions.probabilities_NC.shape == (2 * 24 * 3 * 2, 3)
+    table = (tmp_path / "out" / "sweep.md").read_text()
+    assert "chance is 33.3 %" in table
+    assert float(table.split("| audio | 0.01 | ")[1].split(" |")[0]) > 60
 
 
 def cut_off_after(monkeypatch: pytest.MonkeyPatch, rows: int) -> Callable[[], None]:
