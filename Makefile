@@ -11,6 +11,12 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 
+# The shell would take what follows ` #` for a comment, and another folder would be read.
+HASH := \#
+ifneq ($(and $(filter $(HASH)%,$(SET)),$(if $(findstring ',$(SET))$(findstring ",$(SET)),,unquoted)),)
+$(error quote the value that has a $(HASH) in it: SET="corpus='data/take $(HASH)3/metadata.csv'")
+endif
+
 .PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table test test-slow bench lint
 .DEFAULT_GOAL := help
 

@@ -23,6 +23,10 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 SCIENTIFIC = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$")
 
 
+# What an override begins with that is more than one plain value.
+BEGIN_YAML = ("[", "{", '"', "'", "|", ">", "&", "*", "!")
+
+
 class _Loader(yaml.SafeLoader):
     """Knows 1e-4, and refuses a key that stands twice: of two values the reader would see the wrong one."""
 
@@ -50,7 +54,9 @@ def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """
     if not path.is_file():
         raise ValueError(f"no configuration file {path}; shipped ones: {_shipped()}")
-    tree = _parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    tree = _parse_yaml(text, str(path))
+    _refuse_doubtful_comments(text, str(path))
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -104,7 +110,32 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             child = node[parent] = {}
         node = child
-    node[last] = _parse_yaml(value, f"override {override!r}")
+    node[last] = _override_value(value, f"override {override!r}")
+
+
+def _override_value(text: str, where: str) -> Any:
+    """A list, a mapping or quoted text as in YAML, anything else as it stands: ` #` and `: ` may be part of a path."""
+    text = text.strip()
+    if text[:1] in BEGIN_YAML:
+        return _parse_yaml(text, where)
+    try:
+        loader: Any = _Loader("")
+        return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _refuse_doubtful_comments(text: str, where: str) -> None:
+    """YAML cuts `data/RAVDESS #2/metadata.csv` at the `#`: another folder would be read without a word."""
+    lines = text.splitlines()
+    for token in yaml.scan(text, yaml.SafeLoader):
+        if isinstance(token, yaml.ScalarToken) and token.plain:
+            behind = lines[token.end_mark.line][token.end_mark.column :].lstrip() if lines else ""
+            if behind[:1] == "#" and behind[1:2].strip(" #"):
+                raise ValueError(
+                    f"{where} line {token.end_mark.line + 1}: YAML reads only {token.value!r}; if {behind!r} belongs to"
+                    ' the value, quote all of it ("..."), else put a space behind the #'
+                )
 
 
 def _message(kind: type[Any], error: ValidationError) -> str:

@@ -134,6 +134,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, expected: str) -> Non
         ("model='null'", Outer("a", model="null")),
         ("corpus=a=b.csv", Outer("a=b.csv")),
         ("corpus='5'", Outer("5")),
+        # YAML takes these for a comment or a mapping: another folder was read without a word.
+        ("corpus=data/RAVDESS #2/metadata.csv", Outer("data/RAVDESS #2/metadata.csv")),
+        ("corpus=data/Interview: happy/m.csv", Outer("data/Interview: happy/m.csv")),
+        ("corpus=#1 a  b.csv", Outer("#1 a  b.csv")),
+        ("corpus=%d @x `y`", Outer("%d @x `y`")),
+        ("names=['take #3', 'Interview: happy']", Outer("a", names=("take #3", "Interview: happy"))),
         ("table.new=x", Outer("a", table={"new": "x"})),
         ("inner={steps: 9}", Outer("a", Inner(steps=9))),
     ],
@@ -160,6 +166,36 @@ def test_the_last_override_wins_and_siblings_stay(tmp_path: Path) -> None:
 )
 def test_overrides_go_through_the_same_check(tmp_path: Path, override: str, expected: str) -> None:
     assert expected in refusal(tmp_path, "corpus: a", override)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("corpus: data/RAVDESS #2/metadata.csv", 1),
+        ("size: 64\ncorpus: take #3.csv", 2),
+        ("corpus: a\nnames: [x, y #2, z]", 2),
+    ],
+)
+def test_a_path_that_yaml_would_cut_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    """A comment has a space behind its #; a folder named `RAVDESS #2` became another one, silently."""
+    message = refusal(tmp_path, text)
+    assert "x.yaml" in message
+    if "names" not in text:
+        assert f"line {line}: YAML reads only" in message
+        assert "quote all of it" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["corpus: a # a comment", "corpus: a ## loud", "#x\ncorpus: a #", 'corpus: "a" #b', "corpus: a#b"]
+)
+def test_comments_are_comments(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, text).corpus in ("a", "a#b")
+
+
+@pytest.mark.parametrize("path", ["data/RAVDESS #2/m.csv", "Interview: happy.csv", " a ", "# b", "- c", "1e3", "null"])
+def test_a_path_survives_its_own_configuration(tmp_path: Path, path: str) -> None:
+    (tmp_path / "y.yaml").write_text(dump_config(Outer(path)))
+    assert load_config(Outer, tmp_path / "y.yaml").corpus == path
 
 
 def test_missing_file_names_those_there_are(tmp_path: Path) -> None:

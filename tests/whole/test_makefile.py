@@ -48,6 +48,15 @@ def test_each_stage_is_one_line_around_a_module(target: str) -> None:
     assert re.search(r"python -m [\w.]+ --config configs/\S+\.yaml .*a\.b=1", lines[0])
 
 
+def test_a_path_that_the_shell_would_cut_is_refused() -> None:
+    """Behind ` #` the shell reads nothing: the folder `RAVDESS` was taken for `RAVDESS #2`."""
+    cut = make("-n", "features", "SET=corpus=data/RAVDESS #2/metadata.csv")
+    assert cut.returncode == 2
+    assert "quote the value that has a # in it" in cut.stderr
+    for whole in ("corpus='data/RAVDESS #2/metadata.csv'", "corpus=data/RAVDESS#2/metadata.csv"):
+        assert make("-n", "features", f"SET={whole}").stdout.rstrip().endswith(whole)
+
+
 def test_shipped_configurations_of_the_makefile_exist() -> None:
     for path in re.findall(r"configs/[\w/]+\.yaml", (ROOT / "Makefile").read_text()):
         assert (ROOT / path).is_file(), path
