@@ -1,1 +1,1 @@
-"""Which clips train, validate and test, and the audit of what that leaks."""
+"""Which clips train, validate and test, and what that leaks."""

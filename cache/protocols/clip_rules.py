@@ -1,4 +1,4 @@
-"""Protocols that look at more of a clip than its speaker: what was said in it, or nothing but its label."""
+"""Protocols that look at more of a clip than its speaker: what was said in it, its split, or nothing but its label."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from cache.corpus.clips import Clip
-from cache.names import by_number
-from cache.protocols.folds import CyclicGroups, Fold, Rule, cyclic_parts, speakers_of
+from cache.names import by_number, did_you_mean
+from cache.protocols.folds import PARTS, CyclicGroups, Fold, Rule, cyclic_parts, in_several_parts, speakers_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,13 @@ class RandomClips(Rule):
     is that of a hash of seed and clip id, so that it does not depend on the order of the corpus.
     """
 
-    leaks_speakers: ClassVar[bool] = True
     folds: int = 5
     seed: int = 0
+
+    @property
+    def leaks_speakers(self) -> bool:
+        """Always."""
+        return True
 
     def __post_init__(self) -> None:
         """Two hands would leave nothing to train on."""
@@ -83,6 +86,43 @@ class RandomClips(Rule):
         return hashlib.sha256(f"{self.seed} {clip.clip_id}".encode()).digest()
 
 
+@dataclass(frozen=True)
+class SplitColumn(Rule):
+    """The one fold that the corpus itself names: the column `split` says train, validation or test of each clip.
+
+    Attributes:
+        leaks_speakers: a speaker may stand in several parts, as in some published splits; every number then says so.
+            False: such a split is refused.
+    """
+
+    leaks_speakers: bool = False
+
+    def named(self, clips: Iterable[Clip]) -> frozenset[str]:
+        """Every speaker."""
+        return speakers_of(clips)
+
+    def divide(self, clips: Sequence[Clip]) -> tuple[Fold, ...]:
+        """The one fold.
+
+        Raises:
+            ValueError: a clip has no split or an unknown one, or a speaker stands in two parts and must not.
+        """
+        _refuse_other_splits(clips)
+        heard: dict[str, set[str]] = {}
+        for clip in clips:
+            heard.setdefault(clip.speaker, set()).add(clip.split)
+        shared = {name: [part for part in PARTS if part in heard[name]] for name in by_number(heard)}
+        shared = {name: parts for name, parts in shared.items() if len(parts) > 1}
+        if shared and not self.leaks_speakers:
+            raise ValueError(
+                f"{in_several_parts(1, shared)}, or mark every number with a protocol file of your own: "
+                "protocol={kind: split-column, leaks_speakers: true}"
+            )
+        listed = tuple(tuple(clip.clip_id for clip in clips if clip.split == part) for part in PARTS)
+        speakers = (by_number(name for name in heard if part in heard[name]) for part in PARTS)
+        return (Fold(1, *speakers, listed=listed if shared else (), leaks_speakers=self.leaks_speakers),)
+
+
 def spoken_words(statement: str) -> str:
     """A statement without what cannot be heard: case, punctuation, spaces."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", statement).casefold()))
@@ -93,6 +133,17 @@ def _listed(fold: Fold, clips: Sequence[Clip], held_out: set[str]) -> tuple[tupl
         tuple(i for i in fold.clip_ids(part, clips) if i not in held_out) for part in ("train", "validation")
     )
     return train, validation, tuple(i for i in fold.clip_ids("test", clips) if i in held_out)
+
+
+def _refuse_other_splits(clips: Sequence[Clip]) -> None:
+    wrong = [clip for clip in clips if clip.split not in PARTS]
+    if wrong:
+        values = ", ".join(sorted({repr(clip.split) if clip.split else "nothing" for clip in wrong}))
+        meant = did_you_mean(wrong[0].split, PARTS) if wrong[0].split else ""
+        raise ValueError(
+            f"the column split of metadata.csv says {values}{meant} of {len(wrong)} of {len(clips)} clips, "
+            f"first {wrong[0].clip_id}; it may say {', '.join(PARTS)}"
+        )
 
 
 def _refuse_unknown(said: dict[str, str]) -> None:

@@ -2,15 +2,14 @@
 
 A protocol is a name and a rule; a rule turns the clips of a corpus into folds. The test speakers of a fold
 are never seen in training or model choice, and the validation speakers are apart from both. Here are the
-rules over speakers alone; those that look at more of a clip stand in `cache.protocols.clip_rules`.
+rules over named speakers; the others stand in `cache.protocols.speaker_folds` and `cache.protocols.clip_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import ClassVar
 from typing import Protocol as Interface
 
 from cache.corpus.clips import Clip
@@ -49,17 +48,6 @@ class Fold:
             _refuse_repeats([*self.train, *self.validation, *self.test], f"fold {self.number}")
         _refuse_repeats(chain.from_iterable(self.listed), f"fold {self.number}", "clip")
 
-    def part_of(self, speaker: str) -> str | None:
-        """`train`, `validation` or `test`; None for a speaker that the fold leaves out.
-
-        Raises:
-            ValueError: the speaker stands in several parts, as a fold that leaks speakers has it.
-        """
-        parts = [part for part in PARTS if speaker in getattr(self, part)]
-        if len(parts) > 1:
-            raise ValueError(f"fold {self.number} {LEAKS_SPEAKERS}: {speaker} is in {', '.join(parts)}; ask by clip")
-        return parts[0] if parts else None
-
     def clip_ids(self, part: str, clips: Iterable[Clip]) -> tuple[str, ...]:
         """Ids of those of the clips that stand in a part, in their order."""
         assert part in PARTS, part
@@ -73,7 +61,10 @@ class Fold:
 class Rule(Interface):
     """How a protocol divides a corpus. A part may come back empty; `Protocol.folds` refuses that."""
 
-    leaks_speakers: ClassVar[bool] = False
+    @property
+    def leaks_speakers(self) -> bool:
+        """A speaker may stand in several parts: said beside every number."""
+        return False
 
     def named(self, clips: Iterable[Clip]) -> frozenset[str]:
         """Those of the clips' speakers that the rule knows where to put."""
@@ -195,6 +186,13 @@ class Protocol:
                 f"protocol {self.name}: fold {fold.number} has no {' and no '.join(empty)} {what} in this corpus"
                 f" (it has {len(clips)} clips of {', '.join(by_number(speakers_of(clips)))}); choose another protocol"
             )
+
+
+def in_several_parts(number: int, parts_of: Mapping[str, Sequence[str]]) -> str:
+    """What is said of speakers who stand in several parts of a fold and must not: the first one and how many."""
+    speaker, parts = next(iter(parts_of.items()))
+    others = f" ({len(parts_of)} speakers in all)" if len(parts_of) > 1 else ""
+    return f"fold {number}: speaker {speaker} stands in {' and '.join(parts)}{others}; give each speaker one part"
 
 
 def speakers_of(clips: Iterable[Clip]) -> frozenset[str]:

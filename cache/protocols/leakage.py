@@ -16,7 +16,7 @@ from cache.conditions import CLEAN
 from cache.corpus.clips import Clip, normal_speaker
 from cache.corpus.ravdess import RavdessName, parse_ravdess_name
 from cache.features.store import open_store
-from cache.protocols.folds import LEAKS_SPEAKERS, PARTS, Fold
+from cache.protocols.folds import LEAKS_SPEAKERS, PARTS, Fold, in_several_parts
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,13 @@ class _Repeated:
         return cls(clips, _alike(clips, known), _alike(clips, said), unhashed)
 
 
-def audit(fold: Fold, clips: Sequence[Clip], hashes: Mapping[str, str] | None = None) -> list[str]:
-    """Everything that one fold gives cause to say, a line each.
+def refuse_leaks(folds: Iterable[Fold], clips: Sequence[Clip], hashes: Mapping[str, str] | None = None) -> list[str]:
+    """Look at every fold; returns what is worth printing, each line once.
 
     Args:
-        fold: one that leaks speakers on purpose has no fatal finding, but says what it leaks.
+        folds: one that leaks speakers on purpose has no fatal finding, but says what it leaks.
         clips: the clips that are trained, validated and tested on; also those that have no part.
         hashes: SHA-256 of media files by clip id, where the clips do not say it themselves; see `recorded_hashes`.
-    """
-    return [finding.text for finding in _findings(fold, _Repeated.of(clips, hashes or {}))]
-
-
-def refuse_leaks(folds: Iterable[Fold], clips: Sequence[Clip], hashes: Mapping[str, str] | None = None) -> list[str]:
-    """Audit every fold; returns what is worth printing, each line once.
 
     Raises:
         ValueError: one line: the first fatal finding, and how many others there are.
@@ -114,11 +108,7 @@ def _speakers(fold: Fold, clips: Sequence[Clip], place: Mapping[str, str]) -> It
         text = f"fold {fold.number} {LEAKS_SPEAKERS}: {len(shared)} of {len(parts)} speakers stand in several parts"
         yield _Finding(text, fatal=False)
     elif shared:
-        speaker, found = next(iter(shared.items()))
-        text = (
-            f"fold {fold.number}: speaker {speaker} stands in {' and '.join(found)}{_others(len(shared), 'speakers')}"
-        )
-        yield _Finding(f"{text}; give each speaker one part", fatal=True)
+        yield _Finding(in_several_parts(fold.number, shared), fatal=True)
 
 
 def _repeats(

@@ -19,7 +19,7 @@ from configs.schema.protocols import load_protocol, protocol_names
 
 ACTORS = tuple(str(actor) for actor in range(1, 25))
 SHIPPED = ("chumachenko", "emobox6", "hicmae6", "holdout", "leave-one-speaker-out", "luna5")
-BY_CLIP = ("random-clips", "sentence-held-out")  # see test_protocols.py
+BY_CLIP = ("random-clips", "sentence-held-out", "split-column")  # see test_protocols.py
 speakers = st.one_of(st.integers(1, 40).map(str), st.text(min_size=1, max_size=3))
 # The actors less a few, and a few strangers: near what the protocols name, so that not all are refused.
 corpora = st.builds(
@@ -149,7 +149,7 @@ def test_speakers_that_a_protocol_does_not_name_are_left_out_and_can_be_asked_fo
     protocol = load_protocol("luna5")
     assert protocol.left_out(corpus) == ("25", "100", "anna")
     assert protocol.folds(corpus) == protocol.folds(clips_of(ACTORS))
-    assert all(fold.part_of("anna") is None for fold in protocol.folds(corpus))
+    assert not any("anna" in (*fold.train, *fold.validation, *fold.test) for fold in protocol.folds(corpus))
     assert load_protocol("leave-one-speaker-out").left_out(corpus) == ()
 
 
@@ -199,13 +199,6 @@ def test_a_fold_is_made_again_from_plain_values(fold: Fold) -> None:
     assert Fold(**asdict(fold)) == fold
 
 
-def test_a_fold_that_leaks_speakers_says_so_when_asked_for_the_part_of_one() -> None:
-    fold = Fold(2, ("1", "2"), ("2",), ("3",), listed=(("a",), ("b",), ("c",)), leaks_speakers=True)
-    assert [fold.part_of(speaker) for speaker in "134"] == ["train", "test", None]
-    with pytest.raises(ValueError, match="fold 2 leaks speakers: 2 is in train, validation; ask by clip"):
-        fold.part_of("2")
-
-
 @pytest.mark.parametrize("leaks", [False, True])
 def test_a_clip_in_two_parts_is_always_refused(leaks: bool) -> None:
     with pytest.raises(ValueError, match="clip a stands twice in fold 1"):
@@ -229,7 +222,10 @@ def test_rules_refuse_what_would_leak() -> None:
         ("luna", "unknown protocol 'luna' \\(did you mean luna5\\?\\); known: chumachenko, emobox6"),
         ("", "unknown protocol ''"),
         ("../ravdess/data", "unknown protocol"),
-        ("holdout.yaml", "did you mean holdout"),
+        ("holdout.yaml", r"no protocol file holdout.yaml \(did you mean holdout\?\)"),
+        ("speaker-folds", r"did you mean speaker-folds-5\?\); known: .*speaker-folds-K\[-seed-S\], or the path"),
+        ("speaker-folds-2", "protocol speaker-folds-2: folds must be at least 3"),
+        ("speaker-folds-05", "unknown protocol"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_known_ones(name: str, message: str) -> None:
@@ -247,6 +243,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(name: str, message: str
         ("protocol: {kind: sentence-held-out, groups: [[1], [2]]}", "mine.yaml: groups must be at least 3"),
         ("protocol: {kind: random-clips, folds: 2, seed: 0}", "mine.yaml: protocol.*folds"),
         ("protocol: {kind: random-clips, folds: 5}", "seed is required"),
+        ("protocol: {kind: speaker-folds, folds: 2, seed: 0}", "mine.yaml: protocol.*folds"),
+        ("protocol: {kind: split-column, leaks: true}", "mine.yaml: unknown key protocol.*leaks"),
         ("groups: []", "mine.yaml: "),
     ],
 )
