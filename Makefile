@@ -58,10 +58,10 @@ sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=
 	$(PY) -m fuse.sweep --config $(or $(CONFIG),configs/sweeps/modalities.yaml) $(SET)
 
 report: | $(READY) ## pictures of a run's features and layers: RUN=outputs/fusion
-	$(PY) -m fuse.report --config $(or $(CONFIG),configs/ravdess/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
+	$(PY) -m fuse.studies.report --config $(or $(CONFIG),configs/ravdess/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
 
 enrolment: | $(READY) ## how many clips of a speaker adaptation needs: for a run with standardise=speaker
-	$(PY) -m fuse.enrolment --config $(or $(CONFIG),configs/ravdess/enrolment.yaml) $(SET)
+	$(PY) -m fuse.studies.enrolment --config $(or $(CONFIG),configs/ravdess/enrolment.yaml) $(SET)
 
 robustness-table: | $(READY) ## what noise, occlusion and missing modalities cost
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)

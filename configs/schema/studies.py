@@ -46,7 +46,7 @@ class RobustnessConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class EnrolmentConfig:
-    """Configuration of `python -m fuse.enrolment`.
+    """Configuration of `python -m fuse.studies.enrolment`.
 
     Attributes:
         run: folder of a run of stage two with `standardise: speaker`.
@@ -78,7 +78,7 @@ class EnrolmentConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ReportConfig:
-    """Configuration of `python -m fuse.report`.
+    """Configuration of `python -m fuse.studies.report`.
 
     Attributes:
         run: folder of a run of stage two; gets features.png, layers.png and layers.csv.

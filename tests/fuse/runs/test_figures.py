@@ -12,8 +12,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from cache.corpus.ravdess import LABELS
-from fuse.report.figures import features_figure, layers_figure
-from fuse.report.layers import LayerScore
 from fuse.robustness.figure import robustness_figure
 from fuse.robustness.rows import Row
 from fuse.runs.confusion_figure import confusion_matrix_figure
@@ -21,6 +19,8 @@ from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHE
 from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
+from fuse.studies.report.figures import features_figure, layers_figure
+from fuse.studies.report.layers import LayerScore
 from fuse.sweep.figure import Row as Scored
 from fuse.sweep.figure import sweep_figure
 from tests.tiny.figure_texts import texts

@@ -15,11 +15,11 @@ from configs.loader import load_config
 from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
-from fuse.report.__main__ import CLIPS_SHOWN_AT_MOST, feature_spaces, run, shown_clips, space_name
 from fuse.runs.caveats import RANDOM_NOTE, caveats
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, run_folders
 from fuse.runs.tables import table_under
+from fuse.studies.report.__main__ import CLIPS_SHOWN_AT_MOST, feature_spaces, run, shown_clips, space_name
 from fuse.train import run as run_training
 from tests.tiny.features import LAYERS, WIDTHS, tiny_clips, tiny_corpus, write_tiny_features
 from tests.tiny.figure_texts import texts
@@ -119,7 +119,7 @@ def test_no_speaker_is_called_unseen_who_was_trained_on(trained: Path) -> None:
 
 def test_large_folds_are_thinned_out_and_say_so(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CLIPS_SHOWN_AT_MOST > 100
-    monkeypatch.setattr("fuse.report.__main__.CLIPS_SHOWN_AT_MOST", 20)
+    monkeypatch.setattr("fuse.studies.report.__main__.CLIPS_SHOWN_AT_MOST", 20)
     table = table_under(config_of(trained), tiny_corpus(), "clean")
     shown, whose = shown_clips(load_protocol("luna5").folds(table.clips)[0], table)
     assert whose == "20 of 80 clips of 5 test speakers"

@@ -21,10 +21,10 @@ from cache.corpus.clips import Clip
 from cache.features.store import open_store
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
-from fuse.report.projection import standardised
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import Tally
 from fuse.scores.metrics import uar
+from fuse.studies.report.projection import standardised
 
 # The same for every layer: 0.01, 0.1 and 1 lie within 0.03 of each other on validation speakers, voices and faces.
 INVERSE_PENALTY = 0.1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from fuse.report.projection import METHODS, pca, project, standardised, tsne
+from fuse.studies.report.projection import METHODS, pca, project, standardised, tsne
 
 
 def clusters(each: int = 12, width: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

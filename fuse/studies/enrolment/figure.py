@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from fuse.enrolment.points import NEUTRAL, Point
 from fuse.runs.style import (
     CHANCE,
     CHANCE_STYLE,
@@ -20,6 +19,7 @@ from fuse.runs.style import (
     figure_of,
     save,
 )
+from fuse.studies.enrolment.points import NEUTRAL, Point
 
 
 def enrolment_figure(points: Sequence[Point], path: Path, note: str = "") -> None:

@@ -17,7 +17,7 @@ from cache.features.table import FeatureTable, load_table
 from cache.features.units import unit_count, unit_rows
 from cache.protocols.folds import Fold
 from configs.schema.protocols import load_protocol
-from fuse.report.layers import INVERSE_PENALTY, StoredLayer, probe_layer, stored_layers, validated_once
+from fuse.studies.report.layers import INVERSE_PENALTY, StoredLayer, probe_layer, stored_layers, validated_once
 from tests.tiny.features import LAYERS, tiny_clips, write_tiny_features
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from cache.corpus.clips import LABELS
 from cache.names import by_number
-from fuse.report.layers import LayerScore
 from fuse.runs.style import (
     BLACK,
     BLUE,
@@ -36,6 +35,7 @@ from fuse.runs.style import (
     note_strip,
     save,
 )
+from fuse.studies.report.layers import LayerScore
 
 PALE = "#D5D5D5"
 Style = tuple[str, str]

@@ -28,13 +28,13 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
 from fuse.model.fusion import FusionModel
-from fuse.report.figures import features_figure, layers_figure
-from fuse.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
-from fuse.report.projection import METHODS, project
 from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
 from fuse.runs.tables import table_under
+from fuse.studies.report.figures import features_figure, layers_figure
+from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
+from fuse.studies.report.projection import METHODS, project
 
 FEATURES = "features.png"
 LAYERS = "layers.png"

@@ -29,8 +29,6 @@ from configs.command.progress import Progress
 from configs.loader import dump_config, load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
-from fuse.enrolment.figure import enrolment_figure
-from fuse.enrolment.points import ALL, NEUTRAL, Point
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
 from fuse.runs.caveats import caveats
@@ -42,6 +40,8 @@ from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import uar
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
+from fuse.studies.enrolment.figure import enrolment_figure
+from fuse.studies.enrolment.points import ALL, NEUTRAL, Point
 
 # Enough to tell strengths apart on validation speakers.
 CHOOSING_DRAWS = 5

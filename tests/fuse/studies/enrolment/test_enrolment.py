@@ -14,14 +14,14 @@ from cache.features.table import load_table
 from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import EnrolmentConfig
-from fuse.enrolment.__main__ import clips_for_half, drawn_statistics, points, run
-from fuse.enrolment.points import ALL, NEUTRAL, Point
 from fuse.runs.adaptation import ADAPTED, adapted, prior_of, speaker_statistics
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT
 from fuse.runs.predict import predictions_of
 from fuse.scores.metrics import speaker_scores, uar
 from fuse.scores.predictions import read_predictions
+from fuse.studies.enrolment.__main__ import clips_for_half, drawn_statistics, points, run
+from fuse.studies.enrolment.points import ALL, NEUTRAL, Point
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 from tests.tiny.figure_texts import texts

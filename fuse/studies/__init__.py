@@ -1,0 +1,1 @@
+"""Studies of a trained run: each answers one question, in a table and pictures of its own."""
