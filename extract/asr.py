@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from cache.files.lock import locked
-from extract.encoders.models import asr_precision
+from extract.encoders.models import ENGLISH, asr_precision, english_only
 
 # Whisper's own front end needs one hop; below it there is nothing to recognise.
 SHORTEST_SAMPLES = 160
@@ -47,7 +47,7 @@ class Recogniser:
         """Load by Whisper name or checkpoint file.
 
         Raises:
-            ValueError: it cannot be had; how to name a file instead.
+            ValueError: it cannot be had, with how to name a file instead; or it does not know the language.
         """
         self.language = language
         self.no_speech: list[float] = []
@@ -61,6 +61,8 @@ class Recogniser:
                 f"asr.model {model} could not be loaded ({type(error).__name__}: {str(error)[:120]}); "
                 "give the path of a Whisper checkpoint (.pt), or asr.model=null to take the corpus's statement"
             ) from error
+        if language.lower() not in ENGLISH and not self.network.is_multilingual:
+            raise ValueError(english_only(model, language))
 
     def transcribe(self, waveform_T: npt.NDArray[np.float32], statement: str) -> Transcript:
         """Recognise one clip; greedy and deterministic.

@@ -11,7 +11,7 @@ import torch
 
 from cache.media import SAMPLE_RATE_HZ
 from extract.encoders.base import NetworkEncoder
-from extract.encoders.models import Model
+from extract.encoders.models import Model, check_preprocessing
 from extract.encoders.options import DEFAULT, EncoderOptions
 from extract.encoders.preparer import OWN, Array, Inputs, Preparer
 
@@ -23,11 +23,12 @@ class SoundPreparer(Preparer):
         """Read the feature extractor's settings.
 
         Raises:
-            ValueError: the model was trained at another sample rate.
+            ValueError: there are none, or the model was trained at another sample rate.
         """
         from transformers import AutoFeatureExtractor
 
         super().__init__(model, options)
+        check_preprocessing("audio", model)
         self.extractor = AutoFeatureExtractor.from_pretrained(model.folder)
         rate_hz = self.extractor.sampling_rate
         if rate_hz != SAMPLE_RATE_HZ:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ class _Safetensors(Mapping[str, torch.Tensor]):
 def _open(path: Path) -> Mapping[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return _Safetensors(path)
-    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    # Files from before torch 1.6 are no archives: they are read whole.
+    archive = zipfile.is_zipfile(path)
+    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", mmap=archive, weights_only=True)
     return tensors
 
 

@@ -20,7 +20,12 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SETTINGS = ("*.json", "*.txt")
+# Tokenizers of SentencePiece are called spm.model, spiece.model or sentencepiece.bpe.model.
+SETTINGS = ("*.json", "*.txt", "*.model")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+# Settings of preprocessing: in a file of their own, or since transformers 5 below one of these keys of one for all.
+OWN_SETTINGS, ALL_SETTINGS = "preprocessor_config.json", "processor_config.json"
+PREPROCESSING = {"audio": "feature_extractor", "video": "image_processor"}
 SECONDS_FOR_AN_ANSWER = 15.0
 # What Whisper, DistilBERT and the others call the same thing in config.json.
 LAYERS = ("encoder_layers", "n_layers", "num_hidden_layers")
@@ -29,6 +34,9 @@ WIDTH = ("d_model", "dim", "hidden_size")
 VISION = "vision_config"
 # Pillow's numbers of the filters, as processors store them.
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
+# Whisper's models of English alone are called base.en and so on; these also exist for every language it knows.
+ENGLISH_ONLY, ENGLISH = ".en", ("en", "english")
+MULTILINGUAL = ("tiny", "base", "small", "medium")
 VISION_DEFAULTS = {"num_hidden_layers": 12, "hidden_size": 768, "image_size": 224}
 
 
@@ -80,7 +88,7 @@ def find_model(name: str) -> Model:
         model_type = str(config["model_type"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
-    picture = _picture_settings(folder) if sizes.get("image_size") else {}
+    picture = _preprocessing(folder, "video") if sizes.get("image_size") else {}
     # Looked at before they are hashed: a change in between shows later.
     files = {path: Source.of(path, "") for path in [*weight_files(name, folder), *_settings_files(folder)]}
     return Model(
@@ -105,12 +113,20 @@ def _first_of(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return config[key]
 
 
-def _picture_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "preprocessor_config.json"
+def _preprocessing(folder: Path, modality: str) -> dict[str, Any]:
+    """Settings of sound's or pictures' preprocessing as transformers finds them; empty where there are none."""
+    whole: dict[str, Any] = _json_of(folder / ALL_SETTINGS)
+    own: dict[str, Any] = whole.get(PREPROCESSING[modality]) or _json_of(folder / OWN_SETTINGS)
+    return own
+
+
+def _json_of(file: Path) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        settings = json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} holds no settings, but a {type(settings).__name__}")
     return settings
 
 
@@ -137,13 +153,47 @@ def asr_precision(device: str) -> str:
     return "float16" if device == "cuda" else "float32"
 
 
-def check_asr_model(model: str) -> None:
-    """Refuse a checkpoint path that does not exist, before anything is started."""
+def check_preprocessing(modality: str, model: Model) -> None:
+    """Refuse a model without the files that say how its input is prepared, before anything is started.
+
+    Without a tokenizer transformers makes one up that knows no word: every text would get one and the same row.
+
+    Raises:
+        ValueError: one line that names the files that are missing.
+    """
+    if modality == "text":
+        if not any(any(model.folder.glob(name)) for name in VOCABULARIES):
+            raise ValueError(
+                f"encoders.text: {model.folder} has no tokenizer ({', '.join(VOCABULARIES)}); copy the files of "
+                "the tokenizer there from the model that it was trained from"
+            )
+    elif not _preprocessing(model.folder, modality):
+        raise ValueError(
+            f"encoders.{modality}: {model.folder} has no {PREPROCESSING[modality].replace('_', ' ')}; add its "
+            f"{OWN_SETTINGS}, or copy that of the model that it was trained from"
+        )
+
+
+def check_asr_model(model: str, language: str) -> None:
+    """Refuse a checkpoint path that does not exist, or a language that the model does not know, before any start.
+
+    Raises:
+        ValueError: one line that names a model that would do.
+    """
     looks_like_path = "/" in model or model.endswith(".pt")
     if looks_like_path and not Path(model).expanduser().is_file():
         raise ValueError(
             f"asr.model: no checkpoint file {model}; give a Whisper name such as base.en, a .pt file, or null"
         )
+    if not looks_like_path and model.endswith(ENGLISH_ONLY) and language.lower() not in ENGLISH:
+        raise ValueError(english_only(model, language))
+
+
+def english_only(model: str, language: str) -> str:
+    """What is wrong, and the name of a model that would do."""
+    name = Path(model).name.removesuffix(ENGLISH_ONLY)
+    instead = name if name in MULTILINGUAL else "base"
+    return f"asr.language={language}: asr.model={model} knows English alone; set asr.model={instead}"
 
 
 def check_video_media(model: Model, media: MediaSettings) -> None:

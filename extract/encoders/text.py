@@ -6,16 +6,30 @@ Shape letters: B texts, N tokens.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from extract.encoders.base import NetworkEncoder
-from extract.encoders.models import Model
+from extract.encoders.models import Model, check_preprocessing
 from extract.encoders.options import DEFAULT, EncoderOptions
 from extract.encoders.preparer import Inputs, Preparer
 
 # Models that number positions from the padding token's id plus one: they place fewer tokens than they have positions.
 NUMBERED_FROM_PADDING = frozenset(("roberta", "xlm-roberta", "camembert", "mpnet"))
+
+# One and the same sentence. A tokenizer of any language or script knows a part of one of them.
+PROBES = (
+    "Kids are talking by the door",
+    "Les enfants parlent près de la porte",
+    "Дети разговаривают у двери",  # noqa: RUF001
+    "الأطفال يتحدثون عند الباب",
+    "बच्चे दरवाज़े के पास बात कर रहे हैं",
+    "孩子们在门口说话",
+    "子供たちがドアのそばで話している",
+    "아이들이 문 옆에서 이야기하고 있다",
+)
 
 
 class TextPreparer(Preparer):
@@ -25,11 +39,13 @@ class TextPreparer(Preparer):
     """
 
     def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
-        """Read the tokenizer."""
-        from transformers import AutoTokenizer
+        """Read the tokenizer.
 
+        Raises:
+            ValueError: there is none, it cannot be read, or it is another model's.
+        """
         super().__init__(model, options)
-        self.tokenizer = AutoTokenizer.from_pretrained(model.folder)
+        self.tokenizer = load_tokenizer(model)
         self.longest_N = min(_positions(model), int(self.tokenizer.model_max_length))
 
     def batch_key(self, signal: str) -> Hashable:
@@ -65,6 +81,53 @@ class SharedBlockEncoder(TextEncoder):
         """The block that makes each hidden state; the same one may come several times."""
         groups, count = self.network.encoder.albert_layer_groups, self.model.layers - 1
         return torch.nn.ModuleList([groups[block * len(groups) // count] for block in range(count)])
+
+
+def load_tokenizer(model: Model) -> Any:
+    """The tokenizer of a folder, after proof that it knows words and that the network knows its tokens.
+
+    Raises:
+        ValueError: one line; nothing that it would make of a text could be trusted.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    check_preprocessing("text", model)
+    _require_sentencepiece(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.folder)
+    # Damaged files and missing packages raise a dozen kinds of errors.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{model.folder}: transformers cannot load the tokenizer ({reason})") from error
+    known, largest = AutoConfig.from_pretrained(model.folder).vocab_size, max(tokenizer.get_vocab().values())
+    if largest >= known:
+        raise ValueError(
+            f"{model.folder}: the tokenizer has tokens up to number {largest}, the network's vocabulary ends at "
+            f"{known - 1}; they are of different models"
+        )
+    empty = set(tokenizer.all_special_ids)
+    if all(empty.issuperset(tokenizer(probe).input_ids) for probe in PROBES):
+        raise ValueError(
+            f"{model.folder}: the tokenizer knows no word of {len(PROBES)} languages; its files are damaged"
+        )
+    return tokenizer
+
+
+def _require_sentencepiece(model: Model) -> None:
+    if (model.folder / "tokenizer.json").exists() or not any(model.folder.glob("*.model")):
+        return
+    if missing := [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]:
+        raise ValueError(
+            f"{model.folder}: its tokenizer is a SentencePiece file, which needs {' and '.join(missing)}; "
+            "run pip install -r requirements.txt in the environment"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _positions(model: Model) -> int:

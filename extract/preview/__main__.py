@@ -65,7 +65,7 @@ def _subject(config: PreviewConfig, corpus: Corpus | None) -> Subject:
     if config.clip is None:
         raise ValueError("clip is missing; name a media file (make preview CLIP=x.mp4), or a clip id with corpus=FILE")
     if config.asr.model is not None:
-        check_asr_model(config.asr.model)
+        check_asr_model(config.asr.model, config.asr.language)
     subject = find_subject(config.clip, corpus)
     return subject if config.statement is None else replace(subject, statement=config.statement)
 

@@ -21,7 +21,14 @@ from cache.files.atomic import write_atomic
 from cache.media import MediaStore, Source
 from configs.schema.features import FeaturesConfig
 from extract.corrupt.noise.sources import NoiseSources, known_sources, noise_sources
-from extract.encoders.models import Model, check_asr_model, check_video_media, find_model, refuse_changed
+from extract.encoders.models import (
+    Model,
+    check_asr_model,
+    check_preprocessing,
+    check_video_media,
+    find_model,
+    refuse_changed,
+)
 from extract.encoders.options import EncoderOptions
 from extract.run.provenance import array_spec, device_kind, media_provenance, stored_layers, text_provenance
 
@@ -127,7 +134,7 @@ def make_plan(config: FeaturesConfig) -> Plan:
     if "video" in models:
         check_video_media(models["video"], config.media)
     if config.asr.model is not None and "text" in models:
-        check_asr_model(config.asr.model)
+        check_asr_model(config.asr.model, config.asr.language)
     checkpoint = _checkpoint(config) if "text" in models else {}
     device = device_kind()
     text = text_provenance(config, corpus, device) if "text" in models else {}
@@ -161,7 +168,8 @@ def _checkpoint(config: FeaturesConfig) -> dict[Path, Source]:
 
 
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:
-    """Refuse a pooling or layers that an encoder does not have, before a store is made for them."""
+    """Refuse a model that cannot be fed, and a pooling or layers that it does not have, before a store is made."""
+    check_preprocessing(modality, model)
     stored_layers(config.layers, model)
     if config.pooling != "mean":
         # Only then: importing torch takes longer than the rest of a run with nothing to do.

@@ -86,6 +86,24 @@ def test_names_are_loaded_by_one_rank_at_a_time_and_with_a_time_limit(
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.parametrize(("language", "knows"), [("de", False), ("de", True), ("en", False), ("english", False)])
+def test_a_checkpoint_of_english_alone_is_not_asked_for_another_language(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, language: str, knows: bool
+) -> None:
+    """The name of a file does not say what it knows; the network does."""
+    (tmp_path / "model.pt").touch()
+    encoder = SimpleNamespace(blocks=[])
+    network = SimpleNamespace(device=CPU, decode=None, encoder=encoder, is_multilingual=knows)
+    monkeypatch.setattr(whisper_timestamped, "load_model", lambda *_, **__: network)
+    if language == "de" and not knows:
+        with pytest.raises(
+            ValueError, match=r"^asr\.language=de: asr\.model=.*model\.pt knows English alone; set asr\.m"
+        ):
+            Recogniser(str(tmp_path / "model.pt"), language, CPU)
+    else:
+        Recogniser(str(tmp_path / "model.pt"), language, CPU)
+
+
 # What the recogniser returns
 
 

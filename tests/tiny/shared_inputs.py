@@ -16,3 +16,6 @@ needs_video = pytest.mark.skipif(not (SHARED / "ravdess/video").is_dir(), reason
 needs_whisper = pytest.mark.skipif(
     not (SHARED / "models/whisper-tiny.en-encoder").is_dir(), reason="no Whisper encoder in $SHARED"
 )
+
+CASES = SHARED / "cases/models"
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="no cases of models in $SHARED")

@@ -16,8 +16,9 @@ import pytest
 
 from configs.schema.features import MediaSettings
 from extract.encoders import models
-from extract.encoders.models import Model, check_asr_model, check_video_media, find_model
+from extract.encoders.models import Model, check_asr_model, check_preprocessing, check_video_media, find_model
 from tests.tiny.corpus import write_tiny_encoders
+from tests.tiny.shared_inputs import CASES, needs_cases
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,57 @@ def test_clips_vision_half_is_described_and_what_its_config_leaves_out_is_the_de
     assert (model.layers, model.width, model.frames, model.size) == (25, 1024, 0, 224)
     model = find_model(str(write_model(tmp_path, config | {"vision_config": {"image_size": 336}})))
     assert (model.layers, model.width, model.size) == (13, 768, 336)
+
+
+BICUBIC = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3}
+
+
+def test_settings_of_pictures_in_one_file_for_all_are_honoured(tmp_path: Path) -> None:
+    """transformers 5 writes processor_config.json: its bicubic was not seen, and pictures were made bilinear."""
+    for name in ("own", "whole"):
+        (tmp_path / name).mkdir()
+    own = find_model(str(write_model(tmp_path / "own", DINOV2, BICUBIC)))
+    whole = write_model(tmp_path / "whole", DINOV2)
+    (whole / "processor_config.json").write_text(json.dumps({"image_processor": BICUBIC}))
+    model = find_model(str(whole))
+    assert (model.size, model.short_side, model.resample) == (own.size, own.short_side, own.resample)
+    assert (model.size, model.short_side, model.resample) == (224, 256, "bicubic")
+    with pytest.raises(ValueError, match=r"encoders\.video is fed bicubic resizes; set media\.resample=bicubic"):
+        check_video_media(model, MediaSettings(short_side=256))
+    check_video_media(model, MediaSettings(short_side=256, resample="bicubic"))
+    # Where both are there, transformers goes by the newer one.
+    (whole / "preprocessor_config.json").write_text(json.dumps(BICUBIC | {"resample": 2}))
+    assert find_model(str(whole)).resample == "bicubic"
+
+
+@needs_cases
+def test_the_case_with_one_file_for_all_is_refused_for_a_bilinear_store() -> None:
+    model = find_model(str(CASES / "clip-processor-config-v5"))
+    check_preprocessing("video", model)
+    with pytest.raises(ValueError, match=r"fed bicubic resizes; set media\.resample=bicubic"):
+        check_video_media(model, MediaSettings(size=64))
+
+
+@pytest.mark.parametrize(("modality", "part"), [("audio", "feature extractor"), ("video", "image processor")])
+def test_a_model_without_settings_of_its_input_is_refused_before_anything_starts(
+    tiny: dict[str, Path], tmp_path: Path, modality: str, part: str
+) -> None:
+    """transformers said so in several sentences, after the ranks had started."""
+    folder = shutil.copytree(tiny[modality], tmp_path / modality)
+    check_preprocessing(modality, find_model(str(folder)))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    message = rf"^encoders\.{modality}: {folder} has no {part}; add its preprocessor_config\.json, or copy that of"
+    with pytest.raises(ValueError, match=message):
+        check_preprocessing(modality, find_model(str(folder)))
+    (folder / "processor_config.json").write_text(json.dumps({part.replace(" ", "_"): settings}))
+    check_preprocessing(modality, find_model(str(folder)))
+
+
+@needs_cases
+def test_the_case_without_an_extractor_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wav2vec2-without-extractor has no feature extractor; add its preprocessor"):
+        check_preprocessing("audio", find_model(str(CASES / "wav2vec2-without-extractor")))
 
 
 def test_a_processor_that_is_not_json_is_one_line(tmp_path: Path) -> None:
@@ -253,13 +305,23 @@ def test_a_hub_model_is_described_like_a_folder(tiny: dict[str, Path], monkeypat
 @pytest.mark.parametrize("model", ["nowhere.pt", "./nowhere", "models/nowhere.bin", "~/nowhere.pt"])
 def test_a_checkpoint_that_is_not_there(model: str) -> None:
     with pytest.raises(ValueError, match=rf"asr\.model: no checkpoint file {model}; give a Whisper name such as"):
-        check_asr_model(model)
+        check_asr_model(model, "en")
 
 
 def test_names_and_files_of_recognisers_pass(tmp_path: Path) -> None:
     (tmp_path / "model.pt").touch()
-    check_asr_model("base.en")
-    check_asr_model(str(tmp_path / "model.pt"))
+    check_asr_model("base.en", "en")
+    check_asr_model(str(tmp_path / "model.pt"), "de")
+    check_asr_model("base", "de")
+    check_asr_model("base.en", "English")
+
+
+@pytest.mark.parametrize(("model", "instead"), [("base.en", "base"), ("medium.en", "medium"), ("other.en", "base")])
+def test_a_recogniser_of_english_is_not_asked_for_another_language(model: str, instead: str) -> None:
+    """It wrote English nonsense for whatever it heard."""
+    message = rf"^asr\.language=de: asr\.model={model} knows English alone; set asr\.model={instead}$"
+    with pytest.raises(ValueError, match=message):
+        check_asr_model(model, "de")
 
 
 def test_media_settings_that_do_not_fit_name_those_that_do(tiny: dict[str, Path]) -> None:

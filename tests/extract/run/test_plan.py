@@ -61,6 +61,25 @@ def rank(plan: Plan, exchange: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return error.read_text() if error.exists() else ""
 
 
+@pytest.mark.parametrize(
+    ("modality", "name", "files", "message"),
+    [
+        ("audio", "wav2vec2", ["preprocessor_config.json"], "has no feature extractor"),
+        ("video", "videomae", ["preprocessor_config.json"], "has no image processor"),
+        ("text", "roberta", ["tokenizer.json", "vocab.json"], "has no tokenizer"),
+    ],
+)
+def test_an_encoder_that_cannot_be_fed_is_refused_before_anything_is_written(
+    site: Path, tmp_path: Path, modality: str, name: str, files: list[str], message: str
+) -> None:
+    folder = shutil.copytree(site / "encoders" / name, tmp_path / name)
+    for file in files:
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=rf"^encoders\.{modality}: {folder} {message}"):
+        plan_of(site, "refused", encoders={"audio": None, "video": None, "text": None, modality: str(folder)})
+    assert not (site / "refused").exists()
+
+
 def test_a_plan_arrives_as_it_was_made(site: Path, tmp_path: Path) -> None:
     plan = plan_of(site, "written")
     write_plan(plan, tmp_path / PLAN_FILE)
