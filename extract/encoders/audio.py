@@ -172,6 +172,7 @@ def _too_long(samples: int, longest: int) -> str:
 
 
 def _receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples that give one token. transformers has the inverse, as a private method of the loaded network."""
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel

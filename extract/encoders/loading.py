@@ -64,6 +64,9 @@ def load_network(model: Model) -> Any:
 def lost_weights(folder: Path, network: Any) -> list[str]:
     """Names of the checkpoint's tensors that are not in the network, value for value.
 
+    transformers reports keys that are missing or unexpected. It does not look at values, and said nothing of the
+    attention biases that it loaded as zeros.
+
     A tensor whose name the network knows, with or without a prefix ("wav2vec2.", "model."), must be equal to it.
     Others are looked for by their values among those that no name has claimed: transformers renames weights as it
     loads them (weight_g to parametrizations.weight.original0, q_bias to query.bias, gamma to weight), and no table

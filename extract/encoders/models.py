@@ -76,6 +76,9 @@ class Model:
 def find_model(name: str) -> Model:
     """Locate a model by hub name or local directory and describe it.
 
+    `config.json` is read here and not by `AutoConfig`: the launcher starts without torch and transformers, whose
+    import takes longer than a run that has nothing to do.
+
     Raises:
         ValueError: nothing there, and how to name a local directory instead.
     """

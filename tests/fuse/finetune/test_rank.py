@@ -1,0 +1,63 @@
+"""What a rank does beside training: join the others on its GPU or CPU, and say why it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from configs.command.stop import Stopped
+from fuse.finetune.fit import Diverged, World
+from fuse.finetune.rank import _conclude, process_group
+
+GPU = torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "ranks", "backend"),
+    [
+        (GPU, 2, "2", "nccl"),
+        (GPU, 4, "2", "nccl"),
+        (GPU, 1, "2", "gloo"),  # two ranks on one GPU: nccl refuses them
+        (torch.device("cpu"), 0, "2", "gloo"),
+    ],
+)
+def test_ranks_with_a_gpu_each_talk_by_nccl_and_others_by_gloo(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device, gpus: int, ranks: str, backend: str
+) -> None:
+    """The path of GPUs, with no GPU there."""
+    joined: list[Any] = []
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", joined.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda kind, device_id: joined.append((kind, device_id)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: joined.append("left"))
+    with pytest.raises(RuntimeError, match="inside"), process_group(World(1, 2, device)):
+        raise RuntimeError("inside")
+    own = backend == "nccl"
+    assert joined == [*([device] if own else []), (backend, device if own else None), "left"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Stopped(), 0, None),
+        (Diverged("training diverged in epoch 3"), 0, "training diverged in epoch 3"),
+        (ValueError("unit-00000.h5 is not readable"), 1, "unit-00000.h5 is not readable"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            1,
+            "out of GPU memory; lower optim.batch_size, or set gradient_checkpointing=true",
+        ),
+    ],
+)
+def test_what_one_rank_alone_has_met_ends_the_others(
+    tmp_path: Path, error: Exception, code: int, said: str | None
+) -> None:
+    """torchrun stops the other ranks when one returns 1; what all meet alike needs no such end."""
+    file = tmp_path / "error.txt"
+    assert _conclude(error, file) == code
+    assert (file.read_text() if file.exists() else None) == said
