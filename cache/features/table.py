@@ -260,7 +260,9 @@ def _encoder_of(store: FeatureStore, modality: str, wanted: str | None) -> str:
             f"no cached {modality} features in {store.path}; set encoders.{modality} and run make features"
         )
     choose = f"has no {wanted}" if wanted else "has several encoders"
-    raise ValueError(f"{store.path} {modality} {choose}; set encoders.{modality} to one of {', '.join(known)}")
+    remedy = f"set encoders.{modality} to one of {', '.join(known)}"
+    more = f", or run make features with encoders.{modality}={wanted}" if wanted else ""
+    raise ValueError(f"{store.path} {modality} {choose}; {remedy}{more}")
 
 
 def _rows(store: FeatureStore, clips: Sequence[Clip]) -> npt.NDArray[np.intp]:

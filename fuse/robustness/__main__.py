@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache.conditions import CLEAN
@@ -18,8 +18,7 @@ from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
 from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import dump_config, load_config
-from configs.schema.fusion import FusionConfig
+from configs.loader import dump_config
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.figure import robustness_figure
 from fuse.robustness.rows import Row
@@ -27,7 +26,7 @@ from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
-from fuse.runs.tables import table_under
+from fuse.runs.tables import table_under, trained_config
 from fuse.scores.intervals import MINIMUM_SPEAKERS, uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import speaker_scores, summarise, uar
@@ -96,18 +95,17 @@ def markdown(rows: Sequence[Row], note: str) -> str:
 
 
 def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
-    trained = load_config(FusionConfig, leaves[0] / CONFIG)
-    trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
-    corpus = read_corpus(Path(config.corpus or trained.corpus))
-    subsets = _subsets(config, name, trained.modalities)
     checkpoints = [read_stage_two(leaf / CHECKPOINT) for leaf in leaves]
+    trained = trained_config(leaves[0], checkpoints[0], config.corpus, config.features_dir)
+    corpus = read_corpus(Path(trained.corpus))
+    subsets = _subsets(config, name, trained.modalities)
     parts, note = [], ""
     for condition in config.all_conditions:
         table = table_under(trained, corpus, condition)
         note = note or caveats(trained, table)
         touched = subsets if condition == CLEAN else _touched(subsets, table)
         for leaf, checkpoint in zip(leaves, checkpoints, strict=True):
-            checkpoint.refuse_other_features(table.origins, leaf)
+            checkpoint.refuse_other_ground(table, leaf)
             parts += _predict(checkpoint, table, touched)
             progress.add(1)
     return Evaluated(name, concatenate(parts), note)

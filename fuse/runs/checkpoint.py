@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cache.corpus.labels import label_difference
 from cache.features.provenance import Origin, refuse_others
-from cache.features.table import Layers
+from cache.features.table import FeatureTable, Layers
 from cache.files.atomic import revealed
 from cache.protocols.folds import Fold
 from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
@@ -78,6 +79,27 @@ class Checkpoint:
         except RuntimeError as error:
             raise ValueError(f"weights that do not fit its settings ({' '.join(str(error).split())})") from error
         return model.eval()
+
+    def refuse_other_ground(self, table: FeatureTable, run: Path) -> None:
+        """Refuse clips with other labels, or features that were made otherwise, than those it was trained on.
+
+        Raises:
+            ValueError: one line with the difference and what to do.
+        """
+        self.refuse_other_labels(table.label_names, run)
+        self.refuse_other_features(table.origins, run)
+
+    def refuse_other_labels(self, label_names: tuple[str, ...], run: Path) -> None:
+        """Refuse a corpus with another label set, or another order of it: a prediction is the number of a label.
+
+        Raises:
+            ValueError: one line with what is missing or new.
+        """
+        if differs := label_difference(self.label_names, label_names):
+            raise ValueError(
+                f"the labels of this corpus are not those of the run {run} ({differs}); name a corpus with the same "
+                "ones, or list the run's in labels.txt beside metadata.csv: " + ", ".join(self.label_names)
+            )
 
     def refuse_other_features(self, origins: Mapping[str, Origin], run: Path) -> None:
         """Refuse features that were made otherwise than those it was trained on.
@@ -170,7 +192,10 @@ def _checkpoint(kept: Mapping[str, Any]) -> Checkpoint:
         "fold": Fold(**kept["fold"]),
         "speakers": speakers,
     }
-    return Checkpoint(**{**kept, **converted})
+    checkpoint = Checkpoint(**{**kept, **converted})
+    if len(checkpoint.label_names) != checkpoint.settings.classes:
+        raise ValueError(f"{len(checkpoint.label_names)} labels for {checkpoint.settings.classes} classes")
+    return checkpoint
 
 
 def _problem(kept: Any) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from cache.corpus.clips import Corpus
 from cache.features.provenance import refuse_mixing
 from cache.features.table import FeatureTable, load_table
+from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
 from fuse.runs.adaptation import adapted
+from fuse.runs.checkpoint import Checkpoint
+from fuse.runs.folder import CONFIG
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,23 @@ class Tables:
 
     main: FeatureTable
     variants: Mapping[str, Sequence[FeatureTable]]
+
+
+def trained_config(leaf: Path, kept: Checkpoint, corpus: str | None, features_dir: str | None) -> FusionConfig:
+    """The configuration of a run, for its features to be loaded again.
+
+    Args:
+        leaf: folder of the run.
+        kept: its checkpoint, which knows its encoders where the configuration left them to what was there.
+        corpus, features_dir: other places than the run's own; None: as there.
+    """
+    config = load_config(FusionConfig, leaf / CONFIG)
+    return replace(
+        config,
+        corpus=corpus or config.corpus,
+        features_dir=features_dir or config.features_dir,
+        encoders=dict(kept.encoders),
+    )
 
 
 def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:

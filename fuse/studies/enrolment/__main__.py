@@ -26,8 +26,7 @@ from cache.files.csv import csv_of
 from cache.protocols.folds import Fold
 from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import dump_config, load_config
-from configs.schema.fusion import FusionConfig
+from configs.loader import dump_config
 from configs.schema.studies import EnrolmentConfig
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
@@ -35,7 +34,7 @@ from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
-from fuse.runs.tables import raw_table
+from fuse.runs.tables import raw_table, trained_config
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import uar
@@ -69,20 +68,19 @@ class Trained:
 def run(config: EnrolmentConfig) -> int:
     """Draw, adapt, predict; write the curve as CSV, Markdown and figure, print it."""
     leaves = _first_seeds(run_folders(Path(config.run)))
-    trained = load_config(FusionConfig, leaves[0] / CONFIG)
+    heads = [_load(leaf) for leaf in leaves]
+    trained = trained_config(leaves[0], heads[0].kept, config.corpus, config.features_dir)
     if trained.standardise != "speaker":
         raise ValueError(
             f"{config.run} was trained with standardise={trained.standardise}; "
             "train one with: make train-fusion SET=standardise=speaker"
         )
-    trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
-    corpus = read_corpus(Path(config.corpus or trained.corpus))
-    heads = [_load(leaf) for leaf in leaves]
+    corpus = read_corpus(Path(trained.corpus))
     tables = {name: raw_table(trained, corpus, name) for name in config.all_conditions}
     own = tables.get(trained.condition) or raw_table(trained, corpus, trained.condition)
     for head in heads:
         for table in (own, *tables.values()):
-            head.kept.refuse_other_features(table.origins, head.folder)
+            head.kept.refuse_other_ground(table, head.folder)
     priors = {name: tables[CLEAN] if config.prior == CLEAN else table for name, table in tables.items()}
     strengths = [_strength(config, head, own, tables[CLEAN] if config.prior == CLEAN else own) for head in heads]
     counts = [*map(str, config.clips), NEUTRAL, ALL]

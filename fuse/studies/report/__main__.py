@@ -23,15 +23,14 @@ from cache.files.csv import csv_of
 from cache.protocols.folds import Fold
 from configs.command.entry import main
 from configs.command.progress import Progress
-from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
 from fuse.model.fusion import FusionModel
 from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import read_stage_two
-from fuse.runs.folder import CHECKPOINT, CONFIG, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
-from fuse.runs.tables import table_under
+from fuse.runs.folder import CHECKPOINT, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
+from fuse.runs.tables import table_under, trained_config
 from fuse.studies.report.figures import features_figure, layers_figure
 from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.studies.report.projection import METHODS, project
@@ -53,12 +52,10 @@ def run(config: ReportConfig) -> int:
     leaf = run_folders(folder)[0]
     # First the checkpoint: a fine-tuned run says there what it is.
     checkpoint = read_stage_two(leaf / CHECKPOINT)
-    trained = load_config(FusionConfig, leaf / CONFIG)
-    trained = replace(trained, corpus=config.corpus or trained.corpus)
-    trained = replace(trained, features_dir=config.features_dir or trained.features_dir)
+    trained = trained_config(leaf, checkpoint, config.corpus, config.features_dir)
     corpus = read_corpus(Path(trained.corpus))
     table = table_under(trained, corpus, trained.condition)
-    checkpoint.refuse_other_features(table.origins, leaf)
+    checkpoint.refuse_other_ground(table, leaf)
     fold, note = checkpoint.fold, caveats(trained, table)
     with threadpool_limits(config.threads):
         scores = probe_layers(trained, corpus)

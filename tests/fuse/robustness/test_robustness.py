@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,15 @@ def test_bad_input_ends_in_one_line(trained: Path, tmp_path: Path, more: dict[st
     with pytest.raises(ValueError, match=message):
         run(check(RobustnessConfig, tree, "test"))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_came_later_is_not_in_the_way(trained: Path, tmp_path: Path) -> None:
+    """A run that had not named its encoder could no longer be scored: "has several encoders; set encoders.audio"."""
+    features = tmp_path / "features"
+    write_tiny_features(features, tiny_clips(), {"noise-white-0db": 6.0})
+    shutil.copytree(features / "clean.zarr/audio/tiny", features / "clean.zarr/audio/later")
+    settings = {"runs": [str(trained / "holdout")], "features_dir": str(features), "conditions": ["noise-white-0db"]}
+    assert table(trained, tmp_path / "out", **settings)
 
 
 def test_features_that_a_run_was_not_trained_on_are_refused(trained: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cache.corpus.clips import LABELS
 from cache.features.provenance import Origin
 from fuse.runs.checkpoint import Checkpoint, read_checkpoint, read_stage_two, write_checkpoint
 from tests.tiny.checkpoint import tiny_checkpoint
@@ -60,6 +61,10 @@ def with_other_settings(kept: dict[str, Any]) -> Any:
     return kept
 
 
+def with_another_label(kept: dict[str, Any]) -> Any:
+    return {**kept, "label_names": (*kept["label_names"], "bored")}
+
+
 def with_unknown_settings(kept: dict[str, Any]) -> Any:
     kept["settings"]["depth"] = 6
     return kept
@@ -71,6 +76,7 @@ def with_unknown_settings(kept: dict[str, Any]) -> Any:
         (without, "lacks fold, speakers: it was written by another version; train the run again"),
         (with_more, "has unknown optimiser: it was written by another version; train the run again"),
         (with_other_settings, "weights that do not fit its settings"),
+        (with_another_label, "9 labels for 8 classes"),
         (with_unknown_settings, "unexpected keyword argument 'depth'"),
         (lambda kept: list(kept), "holds no record of a run"),
     ],
@@ -92,6 +98,21 @@ def test_a_file_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes | 
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"best_model\.pth is no checkpoint .*; train the run again"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("sad", "bored"), "missing: neutral, calm, happy, angry, fearful, disgust, surprised; new: bored"),
+        (LABELS[::-1], "the order: label 1 is neutral in one and surprised in the other"),
+    ],
+)
+def test_a_corpus_with_other_labels_is_refused_with_the_difference(labels: tuple[str, ...], said: str) -> None:
+    """A prediction is a number: with other labels it meant another emotion, and nobody asked."""
+    kept = tiny_checkpoint()
+    kept.refuse_other_labels(LABELS, Path("runs/one"))
+    with pytest.raises(ValueError, match=f"not those of the run runs/one \\({said}\\); name a corpus with the same"):
+        kept.refuse_other_labels(labels, Path("runs/one"))
 
 
 def test_other_features_than_it_was_trained_on_are_refused_with_the_difference() -> None:

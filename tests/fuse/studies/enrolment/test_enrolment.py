@@ -88,7 +88,9 @@ def test_nothing_is_known_of_the_noise_before_the_first_clip(
     )
 
     kept = read_stage_two(folder / "speaker" / "fold-1" / "seed-0" / CHECKPOINT)
-    tables = [load_table(folder, tiny_clips(), ["audio"], name) for name in ("clean", "noise-white-10db")]
+    tables = [
+        load_table(folder, tiny_clips(), ["audio"], name, label_names=LABELS) for name in ("clean", "noise-white-10db")
+    ]
     for saved, table in ((honest, tables[0]), (announced, tables[1])):
         prior = prior_of(table, kept.fold.train)
         test = tables[1].take(kept.fold.clip_ids("test", tables[1].clips))
