@@ -10,6 +10,8 @@ export RANKS ?= 2
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
+# Text as YAML, whatever it holds: braces, colons, "#".
+text = '$(subst ','',$(1))'
 
 # The shell would take what follows ` #` for a comment, and another folder would be read.
 HASH := \#
@@ -39,8 +41,8 @@ demo: | $(READY) ## the whole pipeline on a corpus it synthesises itself; CPU, u
 data: | $(READY) ## RAVDESS from Zenodo: ACTORS=1,2,23 KIND=video|audio; then data/metadata.csv
 	$(PY) -m extract.download --config $(or $(CONFIG),configs/ravdess/data.yaml) $(if $(ACTORS),"actors=[$(ACTORS)]") $(if $(KIND),kind=$(KIND)) $(SET)
 
-corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT=dir OUT=metadata.csv
-	$(PY) -m extract.corpus --config $(or $(CONFIG),configs/ravdess/corpus.yaml) $(if $(ROOT),"root=$(ROOT)") $(if $(OUT),"out=$(OUT)") $(SET)
+corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT=dir LAYOUT=... PATTERN=... CSV=... OUT=metadata.csv
+	$(PY) -m extract.corpus --config $(or $(CONFIG),configs/ravdess/corpus.yaml) $(if $(ROOT),"root=$(call text,$(ROOT))") $(if $(OUT),"out=$(call text,$(OUT))") $(if $(LAYOUT),layout=$(LAYOUT)) $(if $(PATTERN),"pattern=$(call text,$(PATTERN))") $(if $(CSV),"csv=$(call text,$(CSV))") $(if $(LABEL),"columns.label=$(call text,$(LABEL))") $(if $(SPEAKER),"columns.speaker=$(call text,$(SPEAKER))") $(SET)
 
 preview: | $(READY) ## a clip under every condition, to look at and listen to: CLIP=x.mp4
 	$(PY) -m extract.preview --config $(or $(CONFIG),configs/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)

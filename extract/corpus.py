@@ -1,10 +1,10 @@
-"""`python -m extract.corpus`: the command of `extract.corpora.ravdess`."""
+"""`python -m extract.corpus`: the command of `extract.corpora.command`."""
 
 import sys
 
 from configs.command.entry import main
 from configs.schema.corpora import CorpusConfig
-from extract.corpora.ravdess import run
+from extract.corpora.command import run
 
 if __name__ == "__main__":
-    sys.exit(main(CorpusConfig, run, "Write metadata.csv for a folder of RAVDESS clips."))
+    sys.exit(main(CorpusConfig, run, "Write metadata.csv for a folder of clips."))

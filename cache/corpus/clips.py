@@ -6,7 +6,7 @@ any further column is ignored. Which labels there are is said in `cache.corpus.l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text
 
 REQUIRED = ("clip_id", "path", "label", "speaker")
+STRETCH = ("start", "end")
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def normal_speaker(text: str) -> str:
     return (text.lstrip("0") or "0") if text.isascii() and text.isdigit() else text
 
 
-def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:
+def read_corpus(metadata: Path, root: Path | None = None, follow_links: bool = False) -> Corpus:
     """Read and check a metadata.csv.
 
     Args:
         metadata: the CSV file (UTF-8, header line).
         root: folder that `path` is relative to; default: the CSV's folder.
+        follow_links: links may lead out of the root; else a clip behind such a link is refused.
 
     Raises:
         ValueError: one line naming the file, the line and what to do.
@@ -75,30 +77,47 @@ def read_corpus(metadata: Path, root: Path | None = None) -> Corpus:
     if not root.is_dir():
         raise ValueError(f"corpus_root {root} is not a folder")
     rows = read_rows(metadata, REQUIRED)
-    clips = tuple(_clip(metadata, line, row, root) for line, row in rows)
+    clips = tuple(_clip(metadata, line, row, root, follow_links) for line, row in rows)
     _refuse_duplicates(metadata, clips)
     label_at = {line: clip.label for (line, _), clip in zip(rows, clips, strict=True)}
     return Corpus(root, clips, label_set(metadata, [clip.clip_id for clip in clips], label_at))
 
 
+def metadata_text(clips: Sequence[Clip], further: Sequence[Mapping[str, str]] = ()) -> str:
+    """A metadata.csv that `read_corpus` accepts.
+
+    `further`: of each clip, columns that it does not know; the same ones for all clips. (): there are none.
+    """
+    more = tuple(further[0]) if further else ()
+    cells = [tuple(columns[name] for name in more) for columns in further] or [()] * len(clips)
+    rows = ((*astuple(clip), *others) for clip, others in zip(clips, cells, strict=True))
+    return csv_text([*(field.name for field in fields(Clip)), *more], rows)
+
+
 def write_metadata(clips: Iterable[Clip], path: Path) -> None:
     """Write a metadata.csv that `read_corpus` accepts."""
-    write_atomic(path, csv_text([field.name for field in fields(Clip)], map(astuple, clips)))
+    write_atomic(path, metadata_text(tuple(clips)))
 
 
-def _clip(metadata: Path, line: int, row: dict[str, str], root: Path) -> Clip:
+def _clip(metadata: Path, line: int, row: dict[str, str], root: Path, follow_links: bool) -> Clip:
     where = f"{metadata} line {line}"
     values = {field.name: (row.get(field.name) or "").strip() for field in fields(Clip)}
     empty = [name for name in REQUIRED if not values[name]]
     if empty:
         raise ValueError(f"{where}: {', '.join(empty)} is empty")
+    if any((row.get(name) or "").strip() for name in STRETCH):
+        # Else the whole file would be taken for the stretch, without a word.
+        raise ValueError(
+            f"{where}: stretches of a file (start, end) are not cut yet; cut the media into a file per clip, "
+            "or take the columns start and end out to use whole files"
+        )
     label = normal_label(values["label"])
     if strange := unprintable(label):
         raise ValueError(f"{where}: label {label!r} holds the character {strange}; take it out")
     # Hashes are compared as text, and some tools write them in capitals.
     known = {"label": label, "speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
     try:
-        return Clip(**{**values, **known, "path": meant_path(root, values["path"])})
+        return Clip(**{**values, **known, "path": meant_path(root, values["path"], follow_links)})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -14,27 +14,32 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 
-def meant_path(root: Path, written: str) -> str:
+def meant_path(root: Path, written: str, follow_links: bool = False) -> str:
     """The path below `root` that `written` means, as the file system spells it; `written` where nothing fits.
+
+    Args:
+        root: the corpus root.
+        written: the path as the manifest has it.
+        follow_links: links may lead out of the root.
 
     Raises:
         ValueError: it is absolute, leaves the root, or leads out of it by a link; without a place or a file's name.
     """
     for spelling in dict.fromkeys((written, written.replace("\\", "/"))):
-        if os.path.lexists(root / _inside(root, spelling)):
+        if os.path.lexists(root / _inside(root, spelling, follow_links)):
             return spelling
     if PureWindowsPath(written).is_absolute():
         raise ValueError(_outside(written))
-    return _inside(root, _respelt(root, written.replace("\\", "/")))
+    return _inside(root, _respelt(root, written.replace("\\", "/")), follow_links)
 
 
-def _inside(root: Path, path: str) -> str:
+def _inside(root: Path, path: str, follow_links: bool) -> str:
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts:
         raise ValueError(_outside(path))
     # A link that leaves the root would let a manifest read any file of the machine.
     real_root = os.path.realpath(root)
-    if os.path.commonpath([real_root, os.path.realpath(root / path)]) != real_root:
+    if not follow_links and os.path.commonpath([real_root, os.path.realpath(root / path)]) != real_root:
         raise ValueError(f"path {path!r} leads out of the corpus root {root}; copy the file into it")
     return path
 

@@ -36,6 +36,22 @@ def read_rows(metadata: Path, required: Sequence[str]) -> list[Row]:
     return rows
 
 
+def columns_of(metadata: Path) -> list[str]:
+    """The names of a table's columns, whichever delimiter gives most of them.
+
+    Raises:
+        ValueError: one line: it is not text in UTF-8.
+    """
+    header = (_text(metadata).splitlines() or [""])[0]
+    cells = max((header.split(delimiter) for delimiter in DELIMITERS), key=len)
+    return [column_name(cell) for cell in cells]
+
+
+def column_name(cell: str) -> str:
+    """A column's name without its writer's habits: " Clip ID" and "clip_id" are one column."""
+    return cell.strip().strip('"').strip().casefold().replace(" ", "_").replace("-", "_")
+
+
 def _text(metadata: Path) -> str:
     content = metadata.read_bytes()
     if content.startswith(UTF_16_MARKS):
@@ -62,14 +78,14 @@ def _delimiter(text: str, required: Sequence[str]) -> str:
     """What stands between cells: the first under which the header has every required name, else a comma."""
     header = text.splitlines()[0] if text else ""
     for delimiter in DELIMITERS:
-        if set(required) <= {_name(cell) for cell in header.split(delimiter)}:
+        if set(required) <= {column_name(cell) for cell in header.split(delimiter)}:
             return delimiter
     return ","
 
 
 def _rows(metadata: Path, text: str, delimiter: str, required: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header = [_name(cell) for cell in next(reader, [])]
+    header = [column_name(cell) for cell in next(reader, [])]
     _check_header(metadata, header, required)
     for cells in reader:
         if not any(cell.strip() for cell in cells):
@@ -91,8 +107,3 @@ def _check_header(metadata: Path, header: Sequence[str], required: Sequence[str]
     twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
     if twice:
         raise ValueError(f"{metadata} has the column {twice[0]} twice; each may stand there once")
-
-
-def _name(cell: str) -> str:
-    """A column's name without its writer's habits: " Clip ID" and "clip_id" are one column."""
-    return cell.strip().strip('"').strip().casefold().replace(" ", "_").replace("-", "_")

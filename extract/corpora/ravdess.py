@@ -1,19 +1,19 @@
-"""`make corpus`: metadata.csv for a folder of RAVDESS clips that is already there."""
+"""RAVDESS by the names of its files: which clips a folder holds, and what is left out."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cache.corpus.clips import Clip, write_metadata
-from cache.corpus.ravdess import LABELS, RavdessName, parse_ravdess_name
-from configs.schema.corpora import CorpusConfig
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import RavdessName, parse_ravdess_name
+from extract.corpora.files import KINDS, media_files, refuse_no_folder
+from extract.corpora.listing import Listing, skips
 
-# A clip with a picture or only a sound, told by the container: people extract 01-...wav from 01-...mp4.
-KINDS = {".mp4": "video", ".wav": "audio", ".flac": "audio"}
+# As RAVDESS is published, and compressed without loss.
+SUFFIXES = {suffix: KINDS[suffix] for suffix in (".mp4", ".wav", ".flac")}
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,13 @@ class Found:
     kind: str
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The clips of a folder, ordered by clip id, and how many files were left out for which reason."""
-
-    clips: tuple[Clip, ...]
-    skipped: dict[str, int]
-
-    def summary(self) -> str:
-        """One line: clips, speakers, clips per label, what was skipped."""
-        labels = Counter(clip.label for clip in self.clips)
-        counts = ", ".join(f"{label} {labels[label]}" for label in LABELS if labels[label])
-        speakers = len({clip.speaker for clip in self.clips})
-        return f"{len(self.clips)} clips of {speakers} speakers: {counts}{_skips(self.skipped)}"
-
-
-def list_clips(folder: Path, root: Path, channels: Collection[str] = ("speech",), kind: str | None = None) -> Listing:
+def list_clips(
+    folder: Path,
+    root: Path,
+    channels: Collection[str] = ("speech",),
+    kind: str | None = None,
+    follow_links: bool = False,
+) -> Listing:
     """Find the RAVDESS clips below a folder.
 
     Args:
@@ -48,68 +39,24 @@ def list_clips(folder: Path, root: Path, channels: Collection[str] = ("speech",)
         root: the corpus root, which holds `folder`; paths are relative to it.
         channels: `speech`, `song`.
         kind: `video` or `audio`: see only those files; None: see all.
+        follow_links: see what links lead to, also out of the root.
 
     Raises:
         ValueError: one line: no such folder, nothing in it, a name that is not RAVDESS's, the same
             utterance twice, a link that leaves the root.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder" if folder.exists() else f"no folder {folder}")
-    media = [path for path in _media(folder, root) if kind in (None, KINDS[path.suffix.lower()])]
+    refuse_no_folder(folder)
+    suffixes = [suffix for suffix, value in SUFFIXES.items() if kind in (None, value)]
+    media = list(media_files(folder, root, suffixes, follow_links))
     if not media:
-        suffixes = [suffix for suffix, value in KINDS.items() if kind in (None, value)]
         raise ValueError(f"{folder} holds no clips: no {' or '.join(suffixes)} file in it or below")
     found = _parse(media, root)
     kept, skipped = _choose(found, channels)
     if not kept:
-        raise ValueError(f"{folder} holds none of the chosen clips{_skips(skipped)}{_song_hint(found, channels)}")
+        raise ValueError(f"{folder} holds none of the chosen clips{skips(skipped)}{_song_hint(found, channels)}")
     _refuse_repeats(folder, kept)
     clips = (Clip(path=str(item.path), **item.name.metadata) for item in kept)
     return Listing(tuple(sorted(clips, key=lambda clip: clip.clip_id)), skipped)
-
-
-def run(config: CorpusConfig) -> int:
-    """Write the metadata and say what is in it."""
-    root = Path(config.root)
-    out = root / "metadata.csv" if config.out is None else Path(config.out)
-    if out.is_dir():
-        raise ValueError(f"out={out} is a folder; name the CSV file, e.g. out={out / 'metadata.csv'}")
-    listing = list_clips(root, root, config.channels, config.kind)
-    write_metadata(listing.clips, out)
-    print(listing.summary())
-    print(f"wrote {out}")
-    if out.parent.resolve() != root.resolve():
-        print(f"the clips are not beside it: give the later stages corpus={out} corpus_root={root}")
-    return 0
-
-
-def _media(folder: Path, root: Path) -> Iterator[Path]:
-    """Media files below the folder. macOS leaves `._name` files and `__MACOSX` folders in zips."""
-    real_root = root.resolve()
-    for parent, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if _counts(name))
-        for name in folders:
-            _refuse_escape(Path(parent, name), real_root)
-        for name in sorted(filter(_counts, files)):
-            path = Path(parent, name)
-            if path.suffix.lower() in KINDS:
-                _refuse_escape(path, real_root)
-                yield path
-
-
-def _unreadable(error: OSError) -> None:
-    raise error  # os.walk would pass over a folder that cannot be read, and the corpus would be short
-
-
-def _counts(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _refuse_escape(path: Path, real_root: Path) -> None:
-    if path.is_symlink() and not path.resolve().is_relative_to(real_root):
-        raise ValueError(
-            f"{path} is a link out of the corpus root; copy what it points to, or give that folder as root"
-        )
 
 
 def _parse(media: Iterable[Path], root: Path) -> list[Found]:
@@ -139,10 +86,6 @@ def _choose(found: Iterable[Found], channels: Collection[str]) -> tuple[list[Fou
         else:
             kept.append(item)
     return kept, dict(skipped)
-
-
-def _skips(skipped: dict[str, int]) -> str:
-    return "; skipped " + ", ".join(f"{n} {reason}" for reason, n in skipped.items()) if skipped else ""
 
 
 def _song_hint(found: Iterable[Found], channels: Collection[str]) -> str:

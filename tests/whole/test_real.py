@@ -24,7 +24,7 @@ from cache.features.table import load_table
 from configs.schema.corpora import CorpusConfig
 from configs.schema.demo import RandomEncodersConfig
 from configs.schema.protocols import load_protocol
-from extract.corpora.ravdess import run as write_corpus_metadata
+from extract.corpora.command import run as write_corpus_metadata
 from extract.corpora.synthetic.encoders import write_random_encoders
 from tests.tiny.places import ROOT
 from tests.tiny.shared_inputs import SHARED, needs_audio, needs_video, needs_whisper

@@ -8,29 +8,18 @@ from pathlib import Path
 import pytest
 
 from cache.corpus.clips import LABELS, read_corpus
-from configs.command.entry import main
 from configs.loader import load_config
 from configs.schema.corpora import CorpusConfig
-from extract.corpora.ravdess import list_clips, run
+from extract.corpora.ravdess import list_clips
+from tests.tiny.folders import CONFIG, make_corpus, touch
 from tests.tiny.places import ROOT
 
 SHARED = ROOT.parent / "shared" / "ravdess"
-CONFIG = ROOT / "configs" / "ravdess" / "corpus.yaml"
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def corpus(*overrides: str) -> int:
-    return main(CorpusConfig, run, "test", ["--config", str(CONFIG), *overrides])
 
 
 @pytest.mark.skipif(not (SHARED / "audio").is_dir(), reason="the real RAVDESS audio is not here")
 def test_the_real_audio_corpus(tmp_path: Path) -> None:
-    assert corpus(f"root={SHARED / 'audio'}", f"out={tmp_path / 'metadata.csv'}") == 0
+    assert make_corpus(f"root={SHARED / 'audio'}", f"out={tmp_path / 'metadata.csv'}") == 0
     clips = read_corpus(tmp_path / "metadata.csv", SHARED / "audio").clips
     assert len(clips) == 1440
     assert [clip.clip_id for clip in clips] == sorted(clip.clip_id for clip in clips)
@@ -45,7 +34,7 @@ def test_the_real_audio_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (SHARED / "video").is_dir(), reason="the real-voice videos are not here")
 def test_the_real_voice_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert corpus(f"root={SHARED / 'video'}", f"out={tmp_path / 'metadata.csv'}") == 0
+    assert make_corpus(f"root={SHARED / 'video'}", f"out={tmp_path / 'metadata.csv'}") == 0
     loaded = read_corpus(tmp_path / "metadata.csv", SHARED / "video")
     assert len(loaded.clips) == 240
     assert all(loaded.source(clip).is_file() for clip in loaded.clips)
@@ -57,9 +46,9 @@ def test_the_real_voice_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.skipif(not (SHARED / "video").is_dir(), reason="the real RAVDESS clips are not here")
 def test_both_real_kinds_together_need_a_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = f"out={tmp_path / 'metadata.csv'}"
-    assert corpus(f"root={SHARED}", out) == 2
+    assert make_corpus(f"root={SHARED}", out) == 2
     assert "holds both kinds of 240 utterances" in capsys.readouterr().err
-    assert corpus(f"root={SHARED}", out, "kind=audio") == 0
+    assert make_corpus(f"root={SHARED}", out, "kind=audio") == 0
     assert len(read_corpus(tmp_path / "metadata.csv", SHARED).clips) == 1440
 
 
@@ -80,7 +69,7 @@ def test_the_layouts_of_the_zips(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "README.txt",
         "Video_Speech_Actor_03.zip",
     )
-    assert corpus(f"root={tmp_path}") == 0
+    assert make_corpus(f"root={tmp_path}") == 0
     clips = read_corpus(tmp_path / "metadata.csv").clips
     assert [clip.path for clip in clips] == [
         "01-01-01-01-01-01-01.mp4",
@@ -96,17 +85,17 @@ def test_the_layouts_of_the_zips(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     touch(tmp_path, *(f"Actor_{a:02d}/01-01-0{e}-01-01-01-{a:02d}.mp4" for a in (9, 1, 24) for e in (8, 1)))
-    assert corpus(f"root={tmp_path}") == 0
+    assert make_corpus(f"root={tmp_path}") == 0
     first = (tmp_path / "metadata.csv").read_bytes()
-    assert corpus(f"root={tmp_path}") == 0
+    assert make_corpus(f"root={tmp_path}") == 0
     assert (tmp_path / "metadata.csv").read_bytes() == first
 
 
 def test_song_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path, "03-02-02-01-01-01-02.wav", "03-02-02-01-01-01-03.wav")
-    assert corpus(f"root={tmp_path}") == 2
+    assert make_corpus(f"root={tmp_path}") == 2
     assert "skipped 2 song; to list them: channels=[song]" in capsys.readouterr().err
-    assert corpus(f"root={tmp_path}", "channels=[song]") == 0
+    assert make_corpus(f"root={tmp_path}", "channels=[song]") == 0
     assert len(read_corpus(tmp_path / "metadata.csv").clips) == 2
 
 
@@ -115,12 +104,12 @@ def test_both_kinds_of_one_utterance_need_a_choice(
     second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     touch(tmp_path, "a/01-01-02-01-01-01-02.mp4", second)
-    assert corpus(f"root={tmp_path}") == 2
+    assert make_corpus(f"root={tmp_path}") == 2
     error = capsys.readouterr().err
     assert f"both kinds of 1 utterance (the same sound), e.g. a/01-01-02-01-01-01-02.mp4 and {second}" in error
     assert "kind=video" in error
     for kind, path in (("video", "a/01-01-02-01-01-01-02.mp4"), ("audio", second)):
-        assert corpus(f"root={tmp_path}", f"kind={kind}") == 0
+        assert make_corpus(f"root={tmp_path}", f"kind={kind}") == 0
         assert [clip.path for clip in read_corpus(tmp_path / "metadata.csv").clips] == [path]
 
 
@@ -131,7 +120,7 @@ def test_both_kinds_of_one_utterance_need_a_choice(
         (("a.txt", "b/c.csv"), (), "holds no clips"),
         (("03-01-02-01-01-01-02.wav",), ("kind=video",), "holds no clips: no .mp4 file"),
         (("02-01-02-01-01-01-02.mp4",), (), "holds none of the chosen clips; skipped 1 video-only"),
-        (("a.mp4",), (), "a.mp4 is not a RAVDESS name"),
+        (("a.mp4",), ("layout=ravdess",), "a.mp4 is not a RAVDESS name"),
         (("a.mp4", "b.mp4", "01-01-02-01-01-01-02.mp4"), (), "(the first of 2 such files); rename or move it"),
         (("x/01-01-09-01-01-01-02.mp4",), (), "x/01-01-09-01-01-01-02.mp4: unknown emotion code 09; allowed"),
         (
@@ -154,7 +143,7 @@ def test_what_cannot_be_a_corpus_ends_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     touch(tmp_path, *files)
-    assert corpus(f"root={tmp_path}", *overrides) == 2
+    assert make_corpus(f"root={tmp_path}", *overrides) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -162,23 +151,23 @@ def test_what_cannot_be_a_corpus_ends_in_one_line(
 
 
 def test_a_folder_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert corpus(f"root={tmp_path / 'nowhere'}") == 2
+    assert make_corpus(f"root={tmp_path / 'nowhere'}") == 2
     assert f"error: no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
     touch(tmp_path, "file")
-    assert corpus(f"root={tmp_path / 'file'}") == 2
+    assert make_corpus(f"root={tmp_path / 'file'}") == 2
     assert "is not a folder" in capsys.readouterr().err
 
 
 def test_out_must_be_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path, "01-01-02-01-01-01-02.mp4")
-    assert corpus(f"root={tmp_path}", f"out={tmp_path}") == 2
+    assert make_corpus(f"root={tmp_path}", f"out={tmp_path}") == 2
     assert "name the CSV file" in capsys.readouterr().err
 
 
 def test_an_old_metadata_file_stays_when_the_folder_is_wrong(tmp_path: Path) -> None:
     touch(tmp_path, "bad.mp4")
     (tmp_path / "metadata.csv").write_text("precious")
-    assert corpus(f"root={tmp_path}") == 2
+    assert make_corpus(f"root={tmp_path}") == 2
     assert (tmp_path / "metadata.csv").read_text() == "precious"
 
 
@@ -187,7 +176,7 @@ def test_the_hint_for_clips_that_are_elsewhere_is_enough_to_read_them(
 ) -> None:
     root, out = tmp_path / "clips", tmp_path / "lists" / "metadata.csv"
     touch(root, "01-01-02-01-01-01-02.mp4")
-    assert corpus(f"root={root}", f"out={out}") == 0
+    assert make_corpus(f"root={root}", f"out={out}") == 0
     assert f"corpus={out} corpus_root={root}" in capsys.readouterr().out
     loaded = read_corpus(out, root)
     assert loaded.source(loaded.clips[0]).is_file()
@@ -225,7 +214,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(
 
     # Not with chmod: root may read every folder.
     monkeypatch.setattr(os, "scandir", closed)
-    assert corpus(f"root={tmp_path}") == 2
+    assert make_corpus(f"root={tmp_path}") == 2
     assert "Permission denied" in capsys.readouterr().err
 
 

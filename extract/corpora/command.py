@@ -1,0 +1,182 @@
+"""`make corpus`: metadata.csv for a folder of clips, what was found in it, and what to type next."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from cache.corpus.clips import metadata_text, read_corpus
+from cache.corpus.labels import TEXT_LIST, listed_labels
+from cache.corpus.ravdess import ACTORS, is_ravdess_id
+from cache.files.atomic import write_atomic
+from configs.schema.corpora import CorpusConfig
+from extract.corpora.files import KINDS, refuse_no_folder
+from extract.corpora.layouts import list_corpus
+from extract.corpora.listing import UNKNOWN_SPEAKER, Listing
+from extract.corpora.tables import tables
+
+OUR_HEADER = "clip_id,path,label,speaker,"
+# More speakers or labels than these do not stand side by side on a screen.
+MOST_SPEAKERS, MOST_LABELS = 12, 8
+# Where the later stages look when they are told nothing.
+DEFAULT_OUT = Path("data/metadata.csv")
+# leave-one-speaker-out: one tests, two validate, one trains.
+FEWEST_SPEAKERS = 4
+# A shell leaves these alone (brackets that match no file's name).
+PLAIN = re.compile(r"[\w.,:=/+@%\[\]-]+", re.ASCII)
+
+
+def run(config: CorpusConfig) -> int:
+    """Write the metadata and say what is in it."""
+    root = Path(config.root)
+    out = root / "metadata.csv" if config.out is None else Path(config.out)
+    if out.is_dir():
+        raise ValueError(f"out={out} is a folder; name the CSV file, e.g. out={out / 'metadata.csv'}")
+    refuse_no_folder(root)
+    listing = list_corpus(root, config)
+    _write(listing, root, out, config)
+    print("\n".join((*listing.notes, listing.summary(), *_table(listing))))
+    print(f"wrote {out}")
+    if listing.labels:
+        print(f"wrote {out.parent / TEXT_LIST}: {', '.join(listing.labels)}")
+    if out.parent.resolve() != root.resolve():
+        print(f"the clips are not beside it: give the later stages corpus={out} corpus_root={root}")
+    if any(columns.get("start") for columns in listing.further):
+        print("it lists stretches of files (start, end), which the later stages do not cut yet: they will refuse it")
+        return 0
+    # What was written must be readable: a labels.txt of somebody else's beside it may forbid that.
+    read_corpus(out, root, config.follow_links)
+    print("\n".join(("next:", *(f"  {line}" for line in next_commands(listing, root, out)))))
+    return 0
+
+
+# What is written
+
+
+def _write(listing: Listing, root: Path, out: Path, config: CorpusConfig) -> None:
+    if not config.overwrite:
+        _refuse_foreign(out, root, config)
+        _refuse_other_labels(listing, out)
+    if listing.labels:
+        _refuse_neighbours(out)
+        write_atomic(out.parent / TEXT_LIST, "".join(f"{label}\n" for label in listing.labels))
+    write_atomic(out, metadata_text(listing.clips, listing.further))
+
+
+def _refuse_foreign(out: Path, root: Path, config: CorpusConfig) -> None:
+    """A CSV that this command did not write is somebody's work, perhaps the very table that is read."""
+    asked = config.csv is not None or config.layout == "csv"
+    read = asked and out.resolve() in {file.resolve() for _, file in tables(root, config)}
+    if not read and (not out.is_file() or out.read_bytes().startswith(OUR_HEADER.encode())):
+        return
+    what = "is the table that is read" if read else "was written by somebody else"
+    raise ValueError(
+        f"{out} {what}; give another name: OUT={out.with_name('clips.csv')}, or replace it: SET=overwrite=true"
+    )
+
+
+def _refuse_other_labels(listing: Listing, out: Path) -> None:
+    known = listed_labels(out.parent)
+    if listing.labels and known is not None and (known[1] != listing.labels or known[0].name != TEXT_LIST):
+        raise ValueError(
+            f"{known[0]} lists {', '.join(known[1])}, and the layout {', '.join(listing.labels)}; give OUT a folder of "
+            "its own, or replace the list: SET=overwrite=true"
+        )
+
+
+def _refuse_neighbours(out: Path) -> None:
+    """A list of labels holds for every table of its folder."""
+    for file in sorted(out.parent.glob("*.csv")):
+        if file.name != out.name and file.read_bytes().startswith(OUR_HEADER.encode()):
+            raise ValueError(
+                f"{TEXT_LIST} would hold for {file} as well; give OUT a folder of its own, e.g. "
+                f"OUT={out.parent / out.stem / 'metadata.csv'}"
+            )
+
+
+# What is said
+
+
+def _table(listing: Listing) -> list[str]:
+    """Clips by label and speaker: side by side where that fits, else how many speakers each label has."""
+    labels, speakers = listing.label_order, listing.speakers
+    cells = Counter((clip.speaker, clip.label) for clip in listing.clips)
+    if len(speakers) <= MOST_SPEAKERS and len(labels) <= MOST_LABELS:
+        rows = [[speaker, *(str(cells[speaker, label]) for label in labels)] for speaker in speakers]
+        return _aligned([["speaker", *labels], *rows])
+    of_label = Counter(clip.label for clip in listing.clips)
+    of_speaker = Counter(clip.speaker for clip in listing.clips)
+    rows = [[label, str(of_label[label]), str(sum(cells[one, label] > 0 for one in speakers))] for label in labels]
+    fewest, most = (choose(speakers, key=of_speaker.__getitem__) for choose in (min, max))
+    spread = f"clips of a speaker: {of_speaker[fewest]} ({fewest}) to {of_speaker[most]} ({most})"
+    return [*_aligned([["label", "clips", "speakers"], *rows]), spread]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def next_commands(listing: Listing, root: Path, out: Path) -> list[str]:
+    """The commands of stages one and two for this corpus, whole."""
+    shared: dict[str, object] = {}
+    own: dict[str, object] = {}
+    fusion: dict[str, object] = {}
+    if out != DEFAULT_OUT:
+        name = out.parent.resolve().name if out.name == "metadata.csv" else out.stem
+        shared = {"corpus": str(out), "features_dir": f"features/{name}"}
+        fusion["output_dir"] = f"outputs/{name}"
+    if out.parent.resolve() != root.resolve():
+        own["corpus_root"] = str(root)
+    if all(KINDS.get(PurePosixPath(clip.path).suffix.lower()) == "audio" for clip in listing.clips):
+        own["encoders.video"] = None
+        fusion |= {"modalities": ["audio", "text"]}
+    if protocol := _protocol(listing):
+        fusion["protocol"] = protocol
+    return [_command("features", shared | own), _command("train-fusion", shared | fusion)]
+
+
+def _protocol(listing: Listing) -> str | None:
+    """None: the default, `holdout`, which names RAVDESS's speakers."""
+    speakers = set(listing.speakers)
+    if speakers == set(map(str, ACTORS)) and all(is_ravdess_id(clip.clip_id) for clip in listing.clips):
+        return None
+    if len(speakers - {UNKNOWN_SPEAKER}) >= FEWEST_SPEAKERS:
+        return "leave-one-speaker-out"
+    return "random-clips"
+
+
+def _command(target: str, settings: dict[str, object]) -> str:
+    """A make command; what make or a shell would take for their own is quoted."""
+    words = " ".join(_word(f"{key}={_value(value)}") for key, value in settings.items())
+    return f"make {target}" + (f" SET={_quoted(words)}" if words else "")
+
+
+def _word(text: str) -> str:
+    return text if PLAIN.fullmatch(text) else shlex.quote(text)
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return f"[{','.join(value)}]"
+    text = str(value)
+    return text if _reads_as(text) == text else json.dumps(text, ensure_ascii=False)
+
+
+def _reads_as(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _quoted(words: str) -> str:
+    escaped = re.sub(r'(["\\`])', r"\\\1", words).replace("$", r"\$\$")
+    return f'"{escaped}"'
