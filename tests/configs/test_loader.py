@@ -223,7 +223,8 @@ def test_what_is_dumped_loads_again(outer: Outer, model: str, table: dict[str, s
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_files_load(path: Path) -> None:
-    kind = SweepConfig if path.parent.name == "sweeps" else KINDS[path.stem.partition("-")[0]]
+    of_folder: dict[str, type[Any]] = {"sweeps": SweepConfig, "corpora": CorpusConfig}
+    kind = of_folder.get(path.parent.name) or KINDS[path.stem.partition("-")[0]]
     config = load_config(kind, path)
     assert check(kind, {**_plain(config)}, "again") == config
 
