@@ -31,8 +31,9 @@ from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
 from fuse.runs.tables import table_under, trained_config
-from fuse.studies.report.figures import features_figure, layers_figure
+from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
+from fuse.studies.report.layers_figure import layers_figure
 from fuse.studies.report.projection import METHODS, project
 
 FEATURES = "features.png"

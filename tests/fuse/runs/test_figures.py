@@ -19,8 +19,9 @@ from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHE
 from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
-from fuse.studies.report.figures import features_figure, layers_figure
+from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import LayerScore
+from fuse.studies.report.layers_figure import layers_figure
 from fuse.sweep.figure import Row as Scored
 from fuse.sweep.figure import sweep_figure
 from tests.tiny.figure_texts import texts
