@@ -12,7 +12,7 @@ import yaml
 
 from cache.corpus.clips import metadata_text, read_corpus
 from cache.corpus.labels import TEXT_LIST, listed_labels
-from cache.corpus.ravdess import ACTORS, is_ravdess_id
+from cache.corpus.ravdess import HOLDOUT, is_ravdess_id
 from cache.files.atomic import write_atomic
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.files import KINDS, refuse_no_folder
@@ -25,8 +25,8 @@ OUR_HEADER = "clip_id,path,label,speaker,"
 MOST_SPEAKERS, MOST_LABELS = 12, 8
 # Where the later stages look when they are told nothing.
 DEFAULT_OUT = Path("data/metadata.csv")
-# leave-one-speaker-out: one tests, two validate, one trains.
-FEWEST_SPEAKERS = 4
+# One tests, one validates, one trains.
+FEWEST_SPEAKERS, USUAL_FOLDS = 3, 5
 # A shell leaves these alone (brackets that match no file's name).
 PLAIN = re.compile(r"[\w.,:=/+@%\[\]-]+", re.ASCII)
 
@@ -128,7 +128,7 @@ def next_commands(listing: Listing, root: Path, out: Path) -> list[str]:
     own: dict[str, object] = {}
     fusion: dict[str, object] = {}
     if out != DEFAULT_OUT:
-        name = out.parent.resolve().name if out.name == "metadata.csv" else out.stem
+        name = re.sub(r"[^\w.-]+", "-", out.parent.resolve().name if out.name == "metadata.csv" else out.stem)
         shared = {"corpus": str(out), "features_dir": f"features/{name}"}
         fusion["output_dir"] = f"outputs/{name}"
     if out.parent.resolve() != root.resolve():
@@ -142,12 +142,15 @@ def next_commands(listing: Listing, root: Path, out: Path) -> list[str]:
 
 
 def _protocol(listing: Listing) -> str | None:
-    """None: the default, `holdout`, which names RAVDESS's speakers."""
-    speakers = set(listing.speakers)
-    if speakers == set(map(str, ACTORS)) and all(is_ravdess_id(clip.clip_id) for clip in listing.clips):
-        return None
-    if len(speakers - {UNKNOWN_SPEAKER}) >= FEWEST_SPEAKERS:
-        return "leave-one-speaker-out"
+    """One that this corpus allows; None: the default, `holdout`, which names RAVDESS's speakers."""
+    speakers = set(listing.speakers) - {UNKNOWN_SPEAKER}
+    by_split = {split: {clip.speaker for clip in listing.clips if clip.split == split} for split in HOLDOUT}
+    apart = all(by_split.values()) and sum(map(len, by_split.values())) == len(set().union(*by_split.values()))
+    if apart:
+        ravdess = all(is_ravdess_id(clip.clip_id) for clip in listing.clips)
+        return None if ravdess else "split-column"
+    if len(speakers) >= FEWEST_SPEAKERS:
+        return f"speaker-folds-{min(USUAL_FOLDS, len(speakers))}"
     return "random-clips"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache.corpus.clips import Clip, read_corpus
+from configs.schema.protocols import load_protocol
 from tests.tiny.folders import make_corpus, touch
 from tests.tiny.places import ROOT
 from tests.tiny.shared_inputs import SHARED, needs_audio
@@ -43,7 +44,7 @@ def test_folders_of_speakers_and_labels(tmp_path: Path, capsys: pytest.CaptureFi
     assert "17 clips of 4 speakers: a 9, b 8\nspeaker  a  b\nan       2  2\nbo       2  2\n" in out
     assert f'make features SET="corpus={tmp_path}/metadata.csv features_dir=features/{tmp_path.name}"' in out
     assert "output_dir=outputs/" in out
-    assert "protocol=leave-one-speaker-out" in out
+    assert "protocol=speaker-folds-4" in out
 
 
 def test_folders_of_splits_and_labels_as_hugging_face_has_them(tmp_path: Path) -> None:
@@ -304,3 +305,26 @@ def test_ravdess_needs_no_layout_and_is_written_as_before(tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "layout ravdess, by the names of the files" in said
     assert "protocol=" not in said
+
+
+@pytest.mark.parametrize(
+    ("files", "protocol"),
+    [
+        (tuple(f"{who}/{label}/{n}.wav" for who in "ab" for label in "xy" for n in range(5)), "random-clips"),
+        (("a/x/1.wav", "b/y/1.wav", "c/y/1.wav"), "speaker-folds-3"),
+        (tuple(f"s{n}/{label}/1.wav" for n in range(9) for label in "xy"), "speaker-folds-5"),
+        (("train/x/s1_1.wav", "dev/y/s2_1.wav", "test/x/s3_1.wav"), "split-column"),
+        (
+            tuple(f"{part}/{label}/s1_{n}.wav" for part in ("train", "dev", "test") for label in "xy" for n in "12"),
+            "random-clips",
+        ),
+    ],
+)
+def test_the_protocol_that_is_proposed_is_one_that_the_corpus_allows(
+    files: tuple[str, ...], protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, *files)
+    splits = ["pattern='{split}/{label}/{speaker}_*'", "values={split: {train: train, dev: validation, test: test}}"]
+    assert make_corpus(f"root={tmp_path}", *(splits if "_" in files[0] else [])) == 0
+    assert f"protocol={protocol}" in capsys.readouterr().out
+    load_protocol(protocol).folds(read_corpus(tmp_path / "metadata.csv").clips)
