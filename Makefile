@@ -19,7 +19,7 @@ ifneq ($(and $(filter $(HASH)%,$(SET)),$(if $(findstring ',$(SET))$(findstring "
 $(error quote the value that has a $(HASH) in it: SET="corpus='data/take $(HASH)3/metadata.csv'")
 endif
 
-.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table test test-slow bench lint
+.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict test test-slow bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -67,6 +67,9 @@ enrolment: | $(READY) ## how many clips of a speaker adaptation needs: for a run
 
 robustness-table: | $(READY) ## what noise, occlusion and missing modalities cost
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)
+
+predict: | $(READY) ## what a trained run says of a clip, a folder or a metadata.csv: CLIP=x.mp4 RUN=outputs/fusion
+	$(PY) -m fuse.predict --config $(or $(CONFIG),configs/predict.yaml) $(if $(CLIP),"clip=$(CLIP)") $(if $(RUN),"run=$(RUN)") $(SET)
 
 test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile

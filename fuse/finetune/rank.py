@@ -156,6 +156,7 @@ def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> Checkpoint:
         state={name: value.cpu() for name, value in model.fusion.state_dict().items()},
         condition=plan.config.condition,
         seed=plan.seed,
+        familiarity={},
         networks=networks,
         audio_seconds=plan.config.audio_seconds,
     )

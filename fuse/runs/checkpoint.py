@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from cache.files.atomic import revealed
 from cache.protocols.folds import Fold
 from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
 from fuse.runs.adaptation import SpeakerStatistics
+from fuse.runs.familiarity import Familiarity
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Checkpoint:
         encoders: by modality, the encoder, as a feature store names it.
         features: by modality, how the rows that it was trained on were made (`cache.features.provenance.Origin.made`).
         speakers: what an adapted run knows of each speaker; empty for others.
+        familiarity: by modality, what its training rows look like; empty for a fine-tuned run.
         networks: by modality, weights of the fine-tuned encoder; empty for a run of stage two.
         audio_seconds: what a fine-tuned run cuts or repeats sound to; None for a run of stage two.
     """
@@ -54,6 +57,7 @@ class Checkpoint:
     encoders: Mapping[str, str]
     features: Mapping[str, Mapping[str, Any]]
     speakers: Mapping[str, SpeakerStatistics] = field(default_factory=dict)
+    familiarity: Mapping[str, Familiarity] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     audio_seconds: float | None = None
 
@@ -178,8 +182,18 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
         "fold": asdict(checkpoint.fold),
         "features": {name: dict(made) for name, made in checkpoint.features.items()},
         "speakers": speakers,
+        "familiarity": {name: _plain_arrays(asdict(one)) for name, one in checkpoint.familiarity.items()},
     }
     return {**kept, **converted}
+
+
+def _plain_arrays(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays as tensors: only these load with `weights_only`."""
+    return {key: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for key, one in record.items()}
+
+
+def _arrays(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: one.numpy() if isinstance(one, Tensor) else one for key, one in record.items()}
 
 
 def _checkpoint(kept: Mapping[str, Any]) -> Checkpoint:
@@ -191,6 +205,7 @@ def _checkpoint(kept: Mapping[str, Any]) -> Checkpoint:
         "settings": ModelSettings(**kept["settings"]),
         "fold": Fold(**kept["fold"]),
         "speakers": speakers,
+        "familiarity": {name: Familiarity(**_arrays(one)) for name, one in kept["familiarity"].items()},
     }
     checkpoint = Checkpoint(**{**kept, **converted})
     if len(checkpoint.label_names) != checkpoint.settings.classes:

@@ -17,6 +17,7 @@ from fuse.model.fusion import FusionModel, ModelSettings
 from fuse.runs.adaptation import SpeakerStatistics, speaker_statistics
 from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import Checkpoint
+from fuse.runs.familiarity import Familiarity, familiarity
 from fuse.runs.folder import write_run
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import Tables, raw_table
@@ -60,6 +61,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
     note = caveats(config, table)
     text = dump_config(config)
     speakers = _known_speakers(config, table)
+    familiar = {one.fold: _familiarity(table, one) for one in {one.fold: one for one in runs}.values()}
     metrics: dict[str, Any] = {}
     shared = {"left_out": list(table.left_out), "stack_width": runs[0].stack_width}
     for one in runs:
@@ -69,7 +71,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             config_yaml=text,
             predictions=one.predictions,
             history=[_history(one)],
-            checkpoint=_checkpoint(config, table, one, speakers),
+            checkpoint=_checkpoint(config, table, one, speakers, familiar[one.fold]),
             extra={"best_epoch": one.history.best_epoch + 1, **shared},
             note=note,
         )
@@ -87,7 +89,11 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
 
 
 def _checkpoint(
-    config: FusionConfig, table: FeatureTable, one: TrainedRun, speakers: Mapping[str, SpeakerStatistics]
+    config: FusionConfig,
+    table: FeatureTable,
+    one: TrainedRun,
+    speakers: Mapping[str, SpeakerStatistics],
+    familiar: Mapping[str, Familiarity],
 ) -> Checkpoint:
     return Checkpoint(
         settings=one.model.settings,
@@ -102,7 +108,19 @@ def _checkpoint(
         encoders={name: origin.encoder for name, origin in table.origins.items()},
         features={name: origin.made for name, origin in table.origins.items()},
         speakers=speakers,
+        familiarity=familiar,
     )
+
+
+def _familiarity(table: FeatureTable, one: TrainedRun) -> dict[str, Familiarity]:
+    """What a fold's training rows look like, standardised as its model sees them; runs of a fold share it."""
+    train, validation = (table.take(one.fold.clip_ids(part, table.clips)) for part in ("train", "validation"))
+    standardiser, described = one.model.standardiser, {}
+    for name in table.features:
+        mean_D, scale_D = (kept[name].detach().numpy() for kept in (standardiser.mean_, standardiser.scale_))
+        parts = [(part.features[name] - mean_D) / scale_D for part in (train, validation)]
+        described[name] = familiarity(*parts)
+    return described
 
 
 def _known_speakers(config: FusionConfig, table: FeatureTable) -> dict[str, SpeakerStatistics]:

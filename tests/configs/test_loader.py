@@ -19,6 +19,7 @@ from configs.schema.demo import DemoConfig, RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
+from configs.schema.predict import PredictConfig
 from configs.schema.preview import PreviewConfig
 from configs.schema.studies import EnrolmentConfig, ReportConfig, RobustnessConfig
 from configs.schema.sweep import SweepConfig
@@ -35,6 +36,7 @@ KINDS: dict[str, type[Any]] = {
     "features": FeaturesConfig,
     "finetune": FinetuneConfig,
     "fusion": FusionConfig,
+    "predict": PredictConfig,
     "preview": PreviewConfig,
     "robustness": RobustnessConfig,
 }

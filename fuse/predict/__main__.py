@@ -1,0 +1,96 @@
+"""`make predict`: what a trained run says of clips that it has never seen.
+
+Exit codes: 0 every clip was predicted; 2 bad input; 3 some clips could not be read (each is a line, or has its
+`failure`), and the others were predicted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from configs.command.entry import main
+from configs.schema.predict import PredictConfig
+from fuse.predict.clips import find_clips
+from fuse.predict.model import Prediction, TrainedModel, load
+
+LIKELIEST = 3
+
+
+def run(config: PredictConfig) -> int:
+    """Predict and print; returns the exit code."""
+    if config.clip is None:
+        raise ValueError("clip is missing; name a media file, a folder or a metadata.csv (make predict CLIP=x.mp4)")
+    torch.set_num_threads(config.threads)
+    wanted = find_clips(config.clip, config.clip_root)
+    start = time.monotonic()
+    model = load(
+        config.run,
+        features_dir=config.features_dir,
+        encoders=asdict(config.encoders),
+        asr_model=config.asr_model,
+        device=config.device,
+    )
+    if not (config.json or config.csv):
+        print(f"loaded {config.run} in {time.monotonic() - start:.1f} s, most of it for {', '.join(model.modalities)}")
+    statements = [one.statement if config.statement is None else config.statement for one in wanted]
+    predictions = model.predictions([one.path for one in wanted], statements, config.speaker)
+    return _print(config, model, predictions)
+
+
+def _print(config: PredictConfig, model: TrainedModel, predictions: Iterator[Prediction]) -> int:
+    failed = 0
+    several = []
+    for one in predictions:
+        failed += bool(one.failure)
+        if config.json or config.csv:
+            several.append(one)
+        else:
+            print("\n".join(_lines(one)), flush=True)
+    if config.json:
+        print(json.dumps([_plain(one) for one in several], indent=2, ensure_ascii=False, allow_nan=False))
+    if config.csv:
+        print(model.table(several).to_csv(index=False), end="")
+    return 3 if failed else 0
+
+
+def _lines(one: Prediction) -> Iterator[str]:
+    if one.failure:
+        yield f"{one.clip}: failed: {one.failure}"
+        return
+    order = sorted(one.probabilities, key=lambda label: -one.probabilities[label])
+    yield f"{one.clip}: " + ", ".join(f"{label} {one.probabilities[label]:.3f}" for label in order[:LIKELIEST])
+    yield "  contributions: " + ", ".join(f"{name} {value:+.3f}" for name, value in one.contributions.items())
+    if one.heard and one.heard.transcript:
+        yield f"  heard: {one.heard.transcript}"
+    for name, reason in one.missing.items():
+        yield f"  {name} is missing ({reason}); the run's stand-in takes its place"
+    if one.unfamiliar:
+        unlike = " and ".join(one.unfamiliar)
+        yield f"  warning: {unlike} unlike anything that the run was trained on; do not rely on this answer"
+
+
+def _plain(one: Prediction) -> Mapping[str, Any]:
+    """As JSON has it: words with their times; nothing where there is nothing."""
+    words = json.loads(one.heard.words) if one.heard else []
+    return {
+        "clip": one.clip,
+        "label": one.label or None,
+        "probabilities": dict(one.probabilities),
+        "contributions": dict(one.contributions),
+        "missing": dict(one.missing),
+        "unfamiliar": list(one.unfamiliar),
+        "transcript": one.heard.transcript if one.heard else None,
+        "words": words,
+        "failure": one.failure or None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(PredictConfig, run, "Predict clips with a trained run.", flags=("json", "csv")))

@@ -1,0 +1,58 @@
+"""What `make predict` is pointed at: a media file, a folder of them, or a metadata.csv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.corpus.clips import read_corpus
+from cache.corpus.ravdess import parse_ravdess_name
+
+PICTURE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".aac", ".m4a", ".ogg", ".opus", ".wma")
+MEDIA_SUFFIXES = PICTURE_SUFFIXES + SOUND_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A clip to predict; `statement` is what is said in it, "" if nobody knows."""
+
+    path: Path
+    statement: str = ""
+
+
+def find_clips(name: str, root: str | None = None) -> list[Wanted]:
+    """The clips that are meant, in the order of the table or of their paths.
+
+    Args:
+        name: a media file, a folder (searched recursively; hidden files are passed over), or a CSV as stage one reads.
+        root: folder that the paths of a CSV start from; default: its own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".csv":
+        corpus = read_corpus(path, Path(root) if root else None)
+        return [Wanted(corpus.source(clip), clip.statement) for clip in corpus.clips]
+    if path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_media(file, path)]
+        if not found:
+            raise ValueError(f"clip={name}: no media file in this folder; known: {' '.join(MEDIA_SUFFIXES)}")
+        return [_of_file(file) for file in found]
+    if not path.is_file():
+        raise ValueError(f"clip={name}: no such file; name a media file, a folder of them or a metadata.csv")
+    return [_of_file(path)]
+
+
+def _is_media(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in file.relative_to(root).parts)
+    return not hidden and file.suffix.lower() in MEDIA_SUFFIXES and file.is_file()
+
+
+def _of_file(path: Path) -> Wanted:
+    """What no table says of a file, its RAVDESS name may."""
+    try:
+        return Wanted(path, parse_ravdess_name(path).statement)
+    except ValueError:
+        return Wanted(path)
