@@ -47,7 +47,7 @@ CHOOSING_DRAWS = 5
 # What every number says of what is known before the first clip.
 PRIORS = {
     "clean": "prior: the training speakers' clean clips",
-    "condition": "prior: the training speakers' clips under the tested condition, as if it were known beforehand",
+    "condition": "prior: the condition known beforehand",
 }
 
 

@@ -101,8 +101,8 @@ def test_nothing_is_known_of_the_noise_before_the_first_clip(
         rows = [order[clip.clip_id] for clip in test.clips]
         np.testing.assert_allclose(found.probabilities_NC[rows], expected, atol=1e-5)
     assert "prior: the training speakers' clean clips" in (curve / "enrolment.md").read_text()
-    assert "as if it were known beforehand" in (tmp_path / "enrolment.md").read_text()
-    assert "as if it were known beforehand" in " ".join(texts(drawn[0]))
+    assert "prior: the condition known beforehand" in (tmp_path / "enrolment.md").read_text()
+    assert "prior: the condition known beforehand" in " ".join(texts(drawn[0]))
 
 
 def test_everything_says_that_it_is_adapted(curve: Path) -> None:
