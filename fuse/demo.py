@@ -81,7 +81,8 @@ def _robustness() -> int:
 
 def _conclude(seconds: float) -> None:
     _say(f"done in {seconds:.0f} s")
-    print("test UAR on speakers 23 and 24, who were never seen (chance 0.125):")
+    chance = 1 / len(_metrics(OUTPUTS / "fusion")["labels"])
+    print(f"test UAR on speakers 23 and 24, who were never seen (chance {chance:.3g}):")
     for name in (*_fusions(), "finetune"):
         test = _metrics(OUTPUTS / name)["test"]
         print(f"  {name:12} {test['uar']:.3f}  ({test['clips']} clips, {test['speakers']} speakers)")

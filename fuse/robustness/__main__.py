@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cache.conditions import CLEAN
 from cache.corpus.clips import read_corpus
+from cache.corpus.labels import label_difference
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
@@ -29,7 +30,7 @@ from fuse.runs.predict import predictions_of
 from fuse.runs.tables import table_under, trained_config
 from fuse.scores.intervals import MINIMUM_SPEAKERS, uar_interval
 from fuse.scores.jackknife import tallies
-from fuse.scores.metrics import speaker_scores, summarise, uar
+from fuse.scores.metrics import speaker_scores, summarise, uar, uar_in_words
 from fuse.scores.paired_test import difference
 from fuse.scores.predictions import Predictions, concatenate, write_predictions
 
@@ -53,17 +54,27 @@ def run(config: RobustnessConfig) -> int:
     rows = [row for one in evaluated for row in table_rows(one, config.all_conditions)]
     note = "; ".join(dict.fromkeys(one.caveats for one in evaluated if one.caveats))
     out = Path(config.output_dir)
-    text = markdown(rows, note)
+    classes = _classes(evaluated)
+    text = markdown(rows, note, classes)
     write_atomic(out / CONFIG, dump_config(config))
     for one in evaluated:
         folder = out if len(evaluated) == 1 else out / one.name
         write_predictions(one.predictions, folder / PREDICTIONS)
     write_atomic(out / "robustness_table.csv", csv_of(rows))
     write_atomic(out / "robustness_table.md", text)
-    robustness_figure(rows, out / "robustness_table.png", note)
+    robustness_figure(rows, out / "robustness_table.png", note, classes=classes)
     print(text)
     print(f"table, figure and predictions: {out}")
     return 0
+
+
+def _classes(evaluated: Sequence[Evaluated]) -> int:
+    """How many labels the runs know; scores of runs that know different ones do not belong in one table."""
+    first, *others = evaluated
+    for one in others:
+        if difference := label_difference(first.predictions.label_names, one.predictions.label_names):
+            raise ValueError(f"runs: {one.name} knows other labels than {first.name} ({difference}); give each a table")
+    return len(first.predictions.label_names)
 
 
 def table_rows(evaluated: Evaluated, conditions: Sequence[str]) -> Iterator[Row]:
@@ -77,8 +88,11 @@ def table_rows(evaluated: Evaluated, conditions: Sequence[str]) -> Iterator[Row]
                 yield _row(evaluated.name, subset, condition, rows, clean)
 
 
-def markdown(rows: Sequence[Row], note: str) -> str:
-    """The table for a reader: per cents, intervals over speakers or, with few of them, each speaker's score."""
+def markdown(rows: Sequence[Row], note: str, classes: int) -> str:
+    """The table for a reader: per cents, intervals over speakers or, with few of them, each speaker's score.
+
+    `classes`: how many labels the runs know.
+    """
     enough = all(row.low is not None for row in rows)
     last = "95 % over speakers" if enough else "UAR by speaker"
     lines = [
@@ -91,7 +105,7 @@ def markdown(rows: Sequence[Row], note: str) -> str:
             f"| {row.run} | {row.modalities} | {row.condition} | {_percent(row.uar)} | {_percent(row.accuracy)} "
             f"| {_drop(row)} | {spread} | {row.clips} |"
         )
-    return "\n".join([*lines, "", *_legend(rows, enough, note)])
+    return "\n".join([*lines, "", *_legend(rows, enough, note, classes)])
 
 
 def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
@@ -173,8 +187,8 @@ def _drop(row: Row) -> str:
     return f"{_percent(row.drop)}{interval}"
 
 
-def _legend(rows: Sequence[Row], enough: bool, note: str) -> Iterator[str]:
-    yield "UAR: mean recall over the emotions; chance is 12.5 %. Drops are in points, paired by speaker."
+def _legend(rows: Sequence[Row], enough: bool, note: str, classes: int) -> Iterator[str]:
+    yield f"{uar_in_words(classes)} Drops are in points, paired by speaker."
     seeds = max(row.seeds for row in rows)
     if seeds > 1:
         yield f"Scores are means over {seeds} seeds; each clip counts once per seed."

@@ -17,7 +17,6 @@ from cache.conditions import CLEAN
 from fuse.robustness.rows import Row
 from fuse.runs.style import (
     BLACK,
-    CHANCE,
     CHANCE_STYLE,
     COLUMN_WIDTH_INCHES,
     RUN_COLOURS,
@@ -30,7 +29,7 @@ from fuse.runs.style import (
 )
 
 
-def robustness_figure(rows: Sequence[Row], path: Path, note: str = "") -> None:
+def robustness_figure(rows: Sequence[Row], path: Path, note: str = "", *, classes: int) -> None:
     """UAR by condition, a panel per modality subset and a colour per run, as a PNG.
 
     Conditions, subsets and runs stand in the order in which they first appear. For a single run a
@@ -39,6 +38,7 @@ def robustness_figure(rows: Sequence[Row], path: Path, note: str = "") -> None:
     Args:
         rows: those of the table.
         note: a small footer.
+        classes: how many labels the runs know.
 
     Raises:
         ValueError: there are no rows.
@@ -58,6 +58,7 @@ def robustness_figure(rows: Sequence[Row], path: Path, note: str = "") -> None:
         # An odd number of panels leaves a place: beside the first, so that both columns end in an axis.
         key_axes = panels.pop(1) if len(panels) > len(subsets) else None
         for axes, subset in zip(panels, subsets, strict=True):
+            axes.axvline(1 / classes, **CHANCE_STYLE, zorder=1)
             _draw_panel(axes, [row for row in rows if row.modalities == subset], conditions, runs)
             axes.set_title(fill(subset.replace("+", " + "), 22), loc="left")
         for axes in panels[-columns:]:
@@ -71,7 +72,6 @@ def robustness_figure(rows: Sequence[Row], path: Path, note: str = "") -> None:
 def _draw_panel(axes: Axes, rows: Sequence[Row], conditions: Sequence[str], runs: Sequence[str]) -> None:
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.axvline(CHANCE, **CHANCE_STYLE, zorder=1)
     for index, run in enumerate(runs):
         colour, marker = _run_style(index)
         offset = 0.0 if len(runs) == 1 else 0.64 * (index / (len(runs) - 1) - 0.5)

@@ -12,6 +12,7 @@ from typing import Any
 from cache.files.atomic import write_atomic
 from fuse.runs.checkpoint import Checkpoint, write_checkpoint
 from fuse.runs.confusion_figure import confusion_matrix_figure
+from fuse.runs.style import numbered_labels
 from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
@@ -71,8 +72,9 @@ def write_run(
     else:
         write_checkpoint(checkpoint, folder / CHECKPOINT)
     confusion_matrix_figure(test, folder / CONFUSION_MATRIX, note)
-    training_curves_figure(history, folder / TRAINING_CURVES, note)
-    write_atomic(folder / REPORT, classification_text(test) + (f"\n{note}\n" if note else ""))
+    training_curves_figure(history, folder / TRAINING_CURVES, note, classes=len(predictions.label_names))
+    said = [line for line in (numbered_labels(predictions.label_names), note) if line]
+    write_atomic(folder / REPORT, classification_text(test) + "".join(f"\n{line}\n" for line in said))
     write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
 
@@ -113,7 +115,8 @@ def _metrics(predictions: Predictions, extra: Mapping[str, Any], note: str) -> d
         part = predictions.select(split=split)
         metrics[split] = _evaluation(part) if len(part) else None
     assert not set(metrics) & set(extra), "extra must not replace the scores"
-    return {**metrics, **extra, **({"note": note} if note else {})}
+    labels = {"labels": list(predictions.label_names)}
+    return {**metrics, **labels, **extra, **({"note": note} if note else {})}
 
 
 def _evaluation(predictions: Predictions) -> dict[str, Any]:

@@ -6,14 +6,17 @@ and Ito, "Color Universal Design" (2008), and a map of one hue, which colour-bli
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cache.corpus.clips import LABELS
 from cache.files.atomic import revealed
 
 COLUMN_WIDTH_INCHES = 3.5
@@ -21,7 +24,6 @@ FULL_WIDTH_INCHES = 7.0
 DOTS_PER_INCH = 300
 NOTE_INCHES = 0.15
 NOTE_COLOUR = "#444444"
-CHANCE = 1 / len(LABELS)
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"),
 )
@@ -29,9 +31,13 @@ GREY = "#8A8A8A"
 RUN_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 RUN_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 CHANCE_STYLE: dict[str, Any] = {"color": GREY, "linestyle": (0, (2, 2)), "linewidth": 0.8}
+# It comes with matplotlib, and so draws the same on every machine. It has Latin, Greek, Cyrillic, Georgian, Armenian,
+# Arabic and Hebrew letters, but none of Chinese, Japanese, Korean or the scripts of India.
+FONT = "DejaVu Sans"
+LABEL_CHARACTERS = 16
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": [FONT],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -73,6 +79,38 @@ def save(figure: Figure, path: Path) -> None:
     """Write a PNG, complete or not at all."""
     with revealed(path) as part:
         figure.savefig(part, format="png", dpi=DOTS_PER_INCH)
+
+
+def drawn_labels(label_names: Sequence[str]) -> list[str]:
+    """What stands for each label in a figure: its first letters, or its number ("#3", from 1).
+
+    The number stands where the figure's font lacks a letter, or where two labels would look the same.
+    """
+    texts = [_cut(label) if _has_letters(label) else "" for label in label_names]
+    times = Counter(texts)
+    return [text if text and times[text] == 1 else f"#{number}" for number, text in enumerate(texts, start=1)]
+
+
+def numbered_labels(label_names: Sequence[str]) -> str:
+    """What the numbers in figures stand for, in a line of text; "" where every label is drawn."""
+    pairs = zip(drawn_labels(label_names), label_names, strict=True)
+    lacking = [f"{text} {label}" for text, label in pairs if text.startswith("#") and text != label]
+    return f"In figures, numbers stand for labels: {', '.join(lacking)}." if lacking else ""
+
+
+def _cut(label: str) -> str:
+    short = label if len(label) <= LABEL_CHARACTERS else label[: LABEL_CHARACTERS - 1] + "\u2026"
+    # Between two of them, matplotlib would read formulas.
+    return short.replace("$", r"\$")
+
+
+def _has_letters(label: str) -> bool:
+    return all(ord(letter) in _letters() for letter in label)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
 def shortened(name: str, characters: int) -> str:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fuse.runs.style import BLUE, CHANCE, CHANCE_STYLE, COLUMN_WIDTH_INCHES, GREY, STYLE, VERMILION, figure_of, save
+from fuse.runs.style import BLUE, CHANCE_STYLE, COLUMN_WIDTH_INCHES, GREY, STYLE, VERMILION, figure_of, save
 from fuse.stack.job import History
 
 LEGEND: dict[str, Any] = {"handlelength": 1.6, "columnspacing": 1.2}
@@ -33,12 +33,13 @@ class RunHistory:
     start_uar: float | None = None
 
 
-def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "") -> None:
+def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "", *, classes: int) -> None:
     """Loss and validation UAR by epoch: every run thin, their mean thick, each best epoch a dot, as a PNG.
 
     Args:
         runs: those to draw. Their epochs count from 0, on the axis from 1.
         note: a small footer.
+        classes: how many labels there are, of which a guess takes one.
 
     Raises:
         ValueError: there are no runs, or a best epoch that the run did not reach.
@@ -46,7 +47,7 @@ def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "
     if not runs:
         raise ValueError("no training history to draw: the list of runs is empty")
     if all(len(run.history.validation_uar) == 1 and run.start_uar is None for run in runs):
-        _single_epochs_figure(runs, path, note)
+        _single_epochs_figure(runs, path, note, classes)
         return
     with mpl.rc_context(STYLE):
         figure = figure_of(COLUMN_WIDTH_INCHES, 3.6, note)
@@ -56,7 +57,7 @@ def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "
         loss_axes.set_ylabel("cross-entropy (nats)")
         _draw_runs(uar_axes, (run.history.validation_uar for run in runs), BLUE, "UAR")
         _mark_best(uar_axes, runs)
-        uar_axes.axhline(CHANCE, **CHANCE_STYLE, label="chance", zorder=1)
+        uar_axes.axhline(1 / classes, **CHANCE_STYLE, label="chance", zorder=1)
         uar_axes.set_ylabel("validation UAR")
         uar_axes.set_xlabel("epoch")
         uar_axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
@@ -74,13 +75,13 @@ def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "
         save(figure, path)
 
 
-def _single_epochs_figure(runs: Sequence[RunHistory], path: Path, note: str) -> None:
+def _single_epochs_figure(runs: Sequence[RunHistory], path: Path, note: str, classes: int) -> None:
     """Where there is no curve: every run's validation UAR, a line per fold, and the losses in words."""
     folds = sorted({run.fold for run in runs})
     with mpl.rc_context(STYLE):
         figure = figure_of(COLUMN_WIDTH_INCHES, 1.25 + 0.17 * len(folds), note)
         axes = figure.add_subplot()
-        axes.axvline(CHANCE, **CHANCE_STYLE, label="chance", zorder=1)
+        axes.axvline(1 / classes, **CHANCE_STYLE, label="chance", zorder=1)
         for height, fold in enumerate(folds):
             values = [run.history.validation_uar[0] for run in runs if run.fold == fold]
             # Runs that agree would hide each other.

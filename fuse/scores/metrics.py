@@ -134,6 +134,11 @@ def classification_text(predictions: Predictions) -> str:
     return f"{described(summary)}: {scores}\n\n{table}\n{calibration}"
 
 
+def uar_in_words(classes: int) -> str:
+    """What stands below every table of UAR: what it is, and what a guess among so many labels would score."""
+    return f"UAR: mean recall over the emotions; chance is {100 / classes:.3g} %."
+
+
 def described(summary: dict[str, Any]) -> str:
     """What a summary rests on, in words: "240 clips, 4 speakers, 5 seeds"."""
     words = [

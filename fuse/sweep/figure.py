@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator
 
 from fuse.runs.style import (
     BLUE,
-    CHANCE,
     CHANCE_STYLE,
     COLUMN_WIDTH_INCHES,
     FULL_WIDTH_INCHES,
@@ -56,7 +55,9 @@ class _Line:
     scores: tuple[float, ...]
 
 
-def sweep_figure(rows: Sequence[Row], path: Path, note: str = "", score: str = "validation UAR") -> None:
+def sweep_figure(
+    rows: Sequence[Row], path: Path, note: str = "", score: str = "validation UAR", *, classes: int
+) -> None:
     """Configurations by score with their intervals, and the main effect of each factor, as a PNG.
 
     A main effect is the mean score over all configurations that share a value; each of them is a faint dot. Of more
@@ -66,6 +67,7 @@ def sweep_figure(rows: Sequence[Row], path: Path, note: str = "", score: str = "
         rows: one per configuration.
         note: a small footer.
         score: name of what is on the axes.
+        classes: how many labels the runs know.
 
     Raises:
         ValueError: there are no rows.
@@ -91,6 +93,7 @@ def sweep_figure(rows: Sequence[Row], path: Path, note: str = "", score: str = "
         for axes in panels:
             axes.set_ylim(places - 0.4, -1.6)
             axes.set_xlabel(score)
+            axes.axvline(1 / classes, **CHANCE_STYLE, zorder=1)
         _set_scores(panels[0], rows)
         save(figure, path)
 
@@ -186,7 +189,6 @@ def _draw_effects(axes: Axes, lines: Sequence[_Line]) -> None:
 
 
 def _set_rows(axes: Axes) -> None:
-    axes.axvline(CHANCE, **CHANCE_STYLE, zorder=1)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
 

@@ -18,7 +18,7 @@ from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import PREDICTIONS
 from fuse.scores.intervals import Interval, uar_interval
 from fuse.scores.jackknife import tallies
-from fuse.scores.metrics import described, summarise
+from fuse.scores.metrics import described, summarise, uar_in_words
 from fuse.scores.paired_test import Comparison, compare
 from fuse.scores.predictions import Predictions, concatenate, read_predictions, write_predictions
 from fuse.sweep.choice import Chosen, choose
@@ -46,13 +46,14 @@ def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mappin
     cells = sorted(_cells(outcomes), key=lambda cell: -1 if cell.uar is None else -cell.uar)
     chosen = {value: choose(part) for value, part in _by_value(config, outcomes).items()} if config.test else {}
     test = _test_table(config, chosen) if config.test else ["The test speakers were not scored (test: false)."]
-    lines = [*_validation_table(config, cells, _chance(outcomes)), "", *test, *([f"**{note}**"] if note else [])]
+    classes = next((len(one.predictions.label_names) for one in outcomes if one.predictions is not None), 0)
+    lines = [*_validation_table(config, cells, classes), "", *test, *([f"**{note}**"] if note else [])]
     write_atomic(out / "sweep.md", "\n".join(lines) + "\n")
     scored = [cell for cell in cells if cell.uar is not None]
     if scored:
         write_atomic(out / "best.yaml", _best(scored[0]))
         drawn = [_drawn(cell, cell.uar) for cell in scored if cell.uar is not None]
-        sweep_figure(drawn, out / "sweep.png", note)
+        sweep_figure(drawn, out / "sweep.png", note, classes=classes)
     for value, one in chosen.items():
         if one is not None:
             write_predictions(one.test, out / "chosen" / _folder(value) / PREDICTIONS)
@@ -102,13 +103,8 @@ def _by_value(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, lis
     return groups
 
 
-def _chance(outcomes: Sequence[Outcome]) -> str:
-    """The UAR of a guess, which follows from how many labels there are; "" where every run diverged."""
-    names = next((one.predictions.label_names for one in outcomes if one.predictions is not None), ())
-    return f"; chance is {100 / len(names):.3g} %" if names else ""
-
-
-def _validation_table(config: SweepConfig, cells: Sequence[Cell], chance: str) -> Iterator[str]:
+def _validation_table(config: SweepConfig, cells: Sequence[Cell], classes: int) -> Iterator[str]:
+    """`classes`: how many labels the runs know; 0 where every run diverged."""
     factors = list(config.grid)
     yield f"| {' | '.join(factors)} | validation UAR % | 95 % over speakers |"
     yield "|---" * (len(factors) + 2) + "|"
@@ -117,7 +113,8 @@ def _validation_table(config: SweepConfig, cells: Sequence[Cell], chance: str) -
         score = f"{cell.diverged} runs diverged" if cell.uar is None else _percent(cell.uar)
         yield f"| {values} | {score} | {_range(cell.interval)} |"
     yield ""
-    yield f"UAR: mean recall over the emotions{chance}. Folds are pooled, seeds averaged, never the best of."
+    said = f"{uar_in_words(classes)} " if classes else ""
+    yield f"{said}Folds are pooled, seeds averaged, never the best of."
     if len(config.conditions) > 1:
         yield f"Scores are means over {', '.join(config.conditions)}."
 

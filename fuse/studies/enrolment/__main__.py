@@ -83,7 +83,7 @@ def run(config: EnrolmentConfig) -> int:
             head.kept.refuse_other_ground(table, head.folder)
     priors = {name: tables[CLEAN] if config.prior == CLEAN else table for name, table in tables.items()}
     strengths = [_strength(config, head, own, tables[CLEAN] if config.prior == CLEAN else own) for head in heads]
-    counts = [*map(str, config.clips), NEUTRAL, ALL]
+    counts = [*map(str, config.clips), *([NEUTRAL] if NEUTRAL in corpus.labels else []), ALL]
     parts = []
     with Progress("enrolment", len(heads) * len(tables) * len(counts), "points") as progress:
         for head, strength in zip(heads, strengths, strict=True):
@@ -189,7 +189,7 @@ def _write(
     write_predictions(predictions, out / PREDICTIONS)
     write_atomic(out / "enrolment.csv", csv_of(curve))
     write_atomic(out / "enrolment.md", text)
-    enrolment_figure(curve, out / "enrolment.png", note)
+    enrolment_figure(curve, out / "enrolment.png", note, classes=len(predictions.label_names))
     print(text)
     print(f"curve, figure and predictions: {out}")
 
@@ -210,7 +210,8 @@ def _markdown(curve: Sequence[Point], strengths: Sequence[float], note: str) -> 
     folds = ", ".join(f"{value:g} ({times} folds)" for value, times in chosen.items())
     yield f"The training speakers' statistics weigh as many clips as validation chose: {folds}."
     yield "Scores are of all clips of the test speakers, those that enrolled them among them; the mean over draws."
-    yield "neutral: the neutral clips alone, which one has to know to be neutral. No other label is used."
+    if any(point.clips == NEUTRAL for point in curve):
+        yield "neutral: the neutral clips alone, which one has to know to be neutral. No other label is used."
     if note:
         yield f"**{note}**"
 

@@ -10,7 +10,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from fuse.runs.style import (
-    CHANCE,
     CHANCE_STYLE,
     COLUMN_WIDTH_INCHES,
     RUN_COLOURS,
@@ -22,12 +21,13 @@ from fuse.runs.style import (
 from fuse.studies.enrolment.points import NEUTRAL, Point
 
 
-def enrolment_figure(points: Sequence[Point], path: Path, note: str = "") -> None:
+def enrolment_figure(points: Sequence[Point], path: Path, note: str = "", *, classes: int) -> None:
     """UAR by clips known of the speaker, a line per condition, as a PNG.
 
     Args:
         points: those of the curve; the order of their `clips` is the axis's.
         note: a small footer.
+        classes: how many labels the run knows.
 
     Raises:
         ValueError: there are no points.
@@ -35,15 +35,19 @@ def enrolment_figure(points: Sequence[Point], path: Path, note: str = "") -> Non
     if not points:
         raise ValueError("no points to draw: the enrolment curve is empty")
     counts = [count for count in dict.fromkeys(point.clips for point in points) if count != NEUTRAL]
-    places = {count: place for place, count in enumerate(counts)} | {NEUTRAL: len(counts)}
+    places, names = {count: place for place, count in enumerate(counts)}, list(counts)
+    if any(point.clips == NEUTRAL for point in points):
+        places[NEUTRAL] = len(counts)
+        names.append("neutral\nones")
     with mpl.rc_context(STYLE):
         figure = figure_of(COLUMN_WIDTH_INCHES, 2.6, note)
         axes = figure.add_subplot()
         for number, condition in enumerate(dict.fromkeys(point.condition for point in points)):
             _draw(axes, [point for point in points if point.condition == condition], places, number)
-        axes.axhline(CHANCE, **CHANCE_STYLE, zorder=1, label="chance")
-        axes.axvline(len(counts) - 0.5, color="#BBBBBB", linewidth=0.6)
-        axes.set_xticks(list(places.values()), [*counts, "neutral\nones"])
+        axes.axhline(1 / classes, **CHANCE_STYLE, zorder=1, label="chance")
+        if NEUTRAL in places:
+            axes.axvline(len(counts) - 0.5, color="#BBBBBB", linewidth=0.6)
+        axes.set_xticks(list(places.values()), names)
         axes.set_xlabel("unlabelled clips known of the test speaker")
         axes.set_ylabel("UAR, all clips of the speaker")
         axes.set_ylim(0, 1)

@@ -62,7 +62,8 @@ def run(config: ReportConfig) -> int:
         scores = probe_layers(trained, corpus)
         write_atomic(folder / LAYERS_TABLE, csv_of(scores))
         scored_on = "validation clips" if fold.leaks_speakers else "validation speakers"
-        layers_figure(scores, folder / LAYERS, layers_title(trained, scores), note, scored_on)
+        classes = len(table.label_names)
+        layers_figure(scores, folder / LAYERS, layers_title(trained, scores), note, scored_on, classes=classes)
         shown, whose = shown_clips(fold, table)
         title = f"{whose}: fold {fold.number} of {trained.protocol}, seed {checkpoint.seed}"
         training = table.take(fold.clip_ids("train", table.clips))
@@ -125,7 +126,7 @@ def draw_features(
     placed = {method: {names[name]: one.coordinates[method] for name, one in projections.items()} for method in METHODS}
     shares = {names[name]: one.shares for name, one in projections.items()}
     sexes_N = np.array([clip.sex for clip in shown.clips])
-    features_figure(placed, shown.labels, shown.speakers, sexes_N, path, title, note, shares)
+    features_figure(placed, shown.labels, shown.label_names, shown.speakers, sexes_N, path, title, note, shares)
 
 
 def space_name(name: str, values_ND: NDArray[np.float32]) -> str:

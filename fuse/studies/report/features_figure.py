@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cache.corpus.clips import LABELS
 from cache.names import by_number
 from fuse.runs.style import (
     BLACK,
@@ -26,6 +25,7 @@ from fuse.runs.style import (
     SKY,
     STYLE,
     VERMILION,
+    drawn_labels,
     figure_of,
     note_strip,
     save,
@@ -33,16 +33,10 @@ from fuse.runs.style import (
 
 PALE = "#D5D5D5"
 Style = tuple[str, str]
-EMOTION_STYLES: tuple[Style, ...] = (
-    (GREY, "o"),
-    (SKY, "s"),
-    (ORANGE, "^"),
-    (BLUE, "v"),
-    (VERMILION, "D"),
-    (PURPLE, "P"),
-    (GREEN, "X"),
-    (BLACK, "*"),
-)
+COLOURS = (GREY, SKY, ORANGE, BLUE, VERMILION, PURPLE, GREEN, BLACK)
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
+# Of more labels than these, nobody could find one's points in the key.
+LABELS_SHOWN_AT_MOST = 32
 # No palette tells two dozen speakers apart: the first four of each sex have a colour, the others share one.
 WARM: tuple[Style, ...] = ((VERMILION, "o"), (ORANGE, "D"), (PURPLE, "s"), ("#7A3B00", "P"))
 COOL: tuple[Style, ...] = ((BLUE, "^"), (GREEN, "v"), (SKY, "X"), (BLACK, "*"))
@@ -59,6 +53,7 @@ KEY_COLUMNS = 4
 def features_figure(
     placed: Mapping[str, Mapping[str, NDArray[np.float64]]],
     labels_N: NDArray[np.int64],
+    label_names: Sequence[str],
     speakers_N: NDArray[np.str_],
     sexes_N: NDArray[np.str_],
     path: Path,
@@ -71,7 +66,7 @@ def features_figure(
     Args:
         placed: by method and then by the name of a space, coordinates (N, 2) of the same N clips; NaN where a clip
             has no place.
-        labels_N: index into `LABELS` of each clip; `speakers_N` and `sexes_N` ("female", "male" or "") alike.
+        labels_N: index into `label_names` of each clip; `speakers_N` and `sexes_N` ("female", "male" or "") alike.
         shown: the title: which clips these are.
         note: a small footer.
         shares: by the name of a space, what the two principal components hold of the variance, 0 to 1.
@@ -81,15 +76,16 @@ def features_figure(
     """
     if not len(labels_N):
         raise ValueError("no clips to draw: the table of features is empty")
-    emotions = {LABELS[label]: EMOTION_STYLES[label] for label in np.unique(labels_N).tolist()}
+    names = drawn_labels(label_names)
+    emotions = {names[label]: _label_style(label) for label in np.unique(labels_N).tolist()[:LABELS_SHOWN_AT_MOST]}
     speakers = _speaker_styles(speakers_N, sexes_N)
     named_N = np.array([name if name in speakers else "others" for name in speakers_N.tolist()])
-    emotion_N = np.array([LABELS[label] for label in labels_N.tolist()])
+    emotion_N = np.array([name if name in emotions else "others" for name in (names[n] for n in labels_N.tolist())])
     colourings = {"emotion": (emotion_N, emotions), "speaker": (named_N, speakers)}
     spaces = list(next(iter(placed.values())))
     with mpl.rc_context(STYLE):
         keys = [_emotion_key(emotions), _speaker_key(speakers, speakers_N, sexes_N)]
-        lines = max(-(-len(key) // KEY_COLUMNS) for key in keys)
+        lines = max(-(-len(key) // _columns(key)) for key in keys)
         height = 0.5 + PANEL_INCHES * len(spaces) + 0.12 * lines
         figure = figure_of(FULL_WIDTH_INCHES, height, note)
         panels = figure.subplots(len(spaces), len(placed) * len(colourings), squeeze=False)
@@ -103,6 +99,17 @@ def features_figure(
         figure.suptitle(shown, fontsize=STYLE["axes.titlesize"])
         _draw_keys(figure, keys, lines, note)
         save(figure, path)
+
+
+def _columns(key: Sequence[Line2D]) -> int:
+    """Long names take more room than four in a row have."""
+    return KEY_COLUMNS if max((len(str(one.get_label())) for one in key), default=0) <= 11 else KEY_COLUMNS - 1
+
+
+def _label_style(number: int) -> Style:
+    """Every eight labels the markers move on by one, so that no two labels look alike."""
+    turn, place = divmod(number, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
 def _draw_clips(

@@ -9,7 +9,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from fuse.runs.style import (
-    CHANCE,
     CHANCE_STYLE,
     COLUMN_WIDTH_INCHES,
     RUN_COLOURS,
@@ -27,6 +26,8 @@ def layers_figure(
     title: str,
     note: str = "",
     scored_on: str = "validation speakers",
+    *,
+    classes: int,
 ) -> None:
     """UAR of a probe by layer, a line per modality, with intervals over speakers, as a PNG.
 
@@ -37,6 +38,7 @@ def layers_figure(
         title: what the probe is and what its numbers rest on.
         note: a small footer.
         scored_on: whose UAR it is.
+        classes: how many labels the corpus has.
 
     Raises:
         ValueError: there are no rows.
@@ -48,7 +50,7 @@ def layers_figure(
     with mpl.rc_context(STYLE):
         figure = figure_of(COLUMN_WIDTH_INCHES, 2.6, note)
         axes = figure.add_subplot()
-        axes.axhline(CHANCE, **CHANCE_STYLE, label="chance", zorder=1)
+        axes.axhline(1 / classes, **CHANCE_STYLE, label="chance", zorder=1)
         _draw_curves(axes, curves)
         axes.set_ylim(0, min(1.0, 0.05 + max(row.uar if row.high is None else row.high for row in rows)))
         axes.set_ylabel(f"UAR on {scored_on}")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from cache.corpus.ravdess import LABELS
 from fuse.robustness.figure import robustness_figure
 from fuse.robustness.rows import Row
 from fuse.runs.confusion_figure import confusion_matrix_figure
-from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHES
+from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHES, numbered_labels
 from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
+from fuse.studies.enrolment.figure import enrolment_figure
+from fuse.studies.enrolment.points import Point
 from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import LayerScore
 from fuse.studies.report.layers_figure import layers_figure
@@ -96,7 +100,7 @@ def test_curves_show_every_run_and_their_mean(tmp_path: Path, drawn: list[Figure
     whole = runs[1].history
     shorter = History(whole.train_loss[:4], whole.validation_loss[:4], whole.validation_uar[:4], best_epoch=2)
     runs[1] = replace(runs[1], history=shorter)
-    training_curves_figure(runs, tmp_path / "curves.png")
+    training_curves_figure(runs, tmp_path / "curves.png", classes=8)
     loss_axes, uar_axes = drawn[0].axes
     thin = [line for line in loss_axes.lines if line.get_linewidth() < 1]
     thick = [line for line in loss_axes.lines if line.get_linewidth() > 1]
@@ -112,14 +116,14 @@ def test_curves_show_every_run_and_their_mean(tmp_path: Path, drawn: list[Figure
 @pytest.mark.parametrize("broken", [{"validation_loss": [], "validation_uar": []}, {"train_loss": [np.nan] * 6}])
 def test_curves_of_runs_without_validation_or_with_nan_are_drawn(tmp_path: Path, broken: dict[str, Any]) -> None:
     (run,) = history(1)
-    training_curves_figure([replace(run, history=replace(run.history, **broken))], tmp_path / "curves.png")
+    training_curves_figure([replace(run, history=replace(run.history, **broken))], tmp_path / "curves.png", classes=8)
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_infinite_loss_does_not_stretch_the_axis(tmp_path: Path, drawn: list[Figure]) -> None:
     runs = history(2)
     runs[0].history.train_loss[2] = float("inf")
-    training_curves_figure(runs, tmp_path / "curves.png")
+    training_curves_figure(runs, tmp_path / "curves.png", classes=8)
     assert drawn[0].axes[0].get_ylim()[1] < 1.2
 
 
@@ -127,16 +131,16 @@ def test_an_impossible_best_epoch_and_an_empty_history_are_errors(tmp_path: Path
     runs = history(1)
     runs[0].history.best_epoch = 6
     with pytest.raises(ValueError, match="best_epoch 6 of seed 0 is not one of its 6 epochs"):
-        training_curves_figure(runs, tmp_path / "curves.png")
+        training_curves_figure(runs, tmp_path / "curves.png", classes=8)
     with pytest.raises(ValueError, match="list of runs is empty"):
-        training_curves_figure([], tmp_path / "curves.png")
+        training_curves_figure([], tmp_path / "curves.png", classes=8)
     assert not list(tmp_path.iterdir())
 
 
 def test_robustness_panels_are_subsets_and_conditions_keep_their_order(tmp_path: Path, drawn: list[Figure]) -> None:
     table = rows(runs=2, subsets=3, conditions=4)
     table[1] = replace(table[1], uar=0.3, low=0.25, high=0.35)
-    robustness_figure(table, tmp_path / "table.png")
+    robustness_figure(table, tmp_path / "table.png", classes=8)
     panels = [axes for axes in drawn[0].axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in panels] == ["audio + video + text", "audio + video", "audio + text"]
     shown = [label.get_text() for label in panels[0].get_yticklabels()]
@@ -150,25 +154,25 @@ def test_robustness_panels_are_subsets_and_conditions_keep_their_order(tmp_path:
 
 
 def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure]) -> None:
-    robustness_figure(rows(subsets=1, interval=False), tmp_path / "table.png")
+    robustness_figure(rows(subsets=1, interval=False), tmp_path / "table.png", classes=8)
     assert not any("interval" in text for text in texts(drawn[0]))
 
 
 def test_a_missing_combination_leaves_its_place_empty(tmp_path: Path, drawn: list[Figure]) -> None:
     table = [row for row in rows(subsets=2) if (row.modalities, row.condition) != (SUBSETS[0], "clean")]
-    robustness_figure(table, tmp_path / "table.png")
+    robustness_figure(table, tmp_path / "table.png", classes=8)
     heights = [np.asarray(line.get_ydata())[0] for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
     assert sorted(heights) == list(range(7))
 
 
 def test_an_empty_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the robustness table is empty"):
-        robustness_figure([], tmp_path / "table.png")
+        robustness_figure([], tmp_path / "table.png", classes=8)
 
 
 def test_a_solved_head_has_no_curve_but_the_scores_of_its_runs(tmp_path: Path, drawn: list[Figure]) -> None:
     runs = [RunHistory(fold, seed, History([0.02], [1.5], [0.1 * fold])) for fold in (1, 2, 4) for seed in range(2)]
-    training_curves_figure(runs, tmp_path / "curves.png")
+    training_curves_figure(runs, tmp_path / "curves.png", classes=8)
     (axes,) = drawn[0].axes
     dots = {tuple(np.asarray(line.get_xdata())): line for line in axes.lines if line.get_marker() == "o"}
     np.testing.assert_allclose(sorted(dots), [[0.1, 0.1], [0.2, 0.2], [0.4, 0.4]])
@@ -182,15 +186,15 @@ def test_a_solved_head_has_no_curve_but_the_scores_of_its_runs(tmp_path: Path, d
 
 
 def test_one_epoch_that_continues_a_run_is_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
-    training_curves_figure([replace(history(1, 1)[0], start_uar=0.3)], tmp_path / "curves.png")
+    training_curves_figure([replace(history(1, 1)[0], start_uar=0.3)], tmp_path / "curves.png", classes=8)
     assert len(drawn[0].axes) == 2
 
 
-def clips(speakers: int, sexes: tuple[str, ...] = ("male", "female")) -> tuple[Any, Any, Any]:
-    """Labels, speakers and sexes of 8 clips per speaker."""
+def clips(speakers: int, sexes: tuple[str, ...] = ("male", "female")) -> tuple[Any, Any, Any, Any]:
+    """Labels, their names, speakers and sexes of 8 clips per speaker."""
     names = np.repeat([str(number + 1) for number in range(speakers)], 8)
     of = np.repeat([sexes[number % len(sexes)] for number in range(speakers)], 8)
-    return np.tile(np.arange(8), speakers), names, of
+    return np.tile(np.arange(8), speakers), LABELS, names, of
 
 
 def placed(count: int, spaces: tuple[str, ...] = ("audio", "fused")) -> dict[str, dict[str, Any]]:
@@ -254,7 +258,7 @@ def layers(interval: bool = True) -> list[LayerScore]:
 
 
 def test_layers_are_lines_and_a_single_one_stands_beside_them(tmp_path: Path, drawn: list[Figure]) -> None:
-    layers_figure(layers(), tmp_path / "l.png", "a probe\nluna5")
+    layers_figure(layers(), tmp_path / "l.png", "a probe\nluna5", classes=8)
     (axes,) = drawn[0].axes
     curves = {str(line.get_label()): np.asarray(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"}
     np.testing.assert_allclose(curves["audio"], np.arange(5) - 0.05)
@@ -266,10 +270,10 @@ def test_layers_are_lines_and_a_single_one_stands_beside_them(tmp_path: Path, dr
 
 
 def test_layers_without_intervals_have_none(tmp_path: Path, drawn: list[Figure]) -> None:
-    layers_figure(layers(interval=False), tmp_path / "l.png", "a probe")
+    layers_figure(layers(interval=False), tmp_path / "l.png", "a probe", classes=8)
     assert len(drawn[0].axes[0].lines) == 4  # chance and three modalities
     with pytest.raises(ValueError, match="nothing was probed"):
-        layers_figure([], tmp_path / "none.png", "")
+        layers_figure([], tmp_path / "none.png", "", classes=8)
 
 
 def sweep(conditions: int) -> list[Scored]:
@@ -283,13 +287,13 @@ def sweep(conditions: int) -> list[Scored]:
 @pytest.mark.parametrize("note", ["", "encoders: small, untrained"])
 def test_figures_have_a_width_of_print_and_nothing_overlaps(tmp_path: Path, drawn: list[Figure], note: str) -> None:
     confusion_matrix_figure(evaluation(), tmp_path / "a.png", note)
-    training_curves_figure(history(), tmp_path / "b.png", note)
-    training_curves_figure(history(6, 1), tmp_path / "c.png", note)
-    robustness_figure(rows(), tmp_path / "d.png", note)
-    robustness_figure(rows(subsets=2), tmp_path / "e.png", note)
-    layers_figure(layers(), tmp_path / "f.png", "logistic regression\n24 speakers", note)
+    training_curves_figure(history(), tmp_path / "b.png", note, classes=8)
+    training_curves_figure(history(6, 1), tmp_path / "c.png", note, classes=8)
+    robustness_figure(rows(), tmp_path / "d.png", note, classes=8)
+    robustness_figure(rows(subsets=2), tmp_path / "e.png", note, classes=8)
+    layers_figure(layers(), tmp_path / "f.png", "logistic regression\n24 speakers", note, classes=8)
     features_figure(placed(192), *clips(24), tmp_path / "g.png", "192 clips", note)
-    sweep_figure(sweep(60), tmp_path / "h.png", note)
+    sweep_figure(sweep(60), tmp_path / "h.png", note, classes=8)
     for figure, name in zip(drawn, "abcdefgh", strict=True):
         height, width = matplotlib.image.imread(tmp_path / f"{name}.png").shape[:2]
         assert width == round((FULL_WIDTH_INCHES if name in "gh" else COLUMN_WIDTH_INCHES) * DOTS_PER_INCH)
@@ -323,5 +327,91 @@ def test_drawing_leaves_no_global_state(tmp_path: Path) -> None:
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        robustness_figure(rows(subsets=2), tmp_path / name)
+        robustness_figure(rows(subsets=2), tmp_path / name, classes=8)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def named(label_names: tuple[str, ...]) -> Predictions:
+    """Four clips of each label, half of them right."""
+    classes = len(label_names)
+    labels = np.tile(np.arange(classes), 4)
+    shown = np.eye(classes)[np.where(np.arange(4 * classes) % 2, labels, (labels + 1) % classes)]
+    ids = [f"clip-{index}" for index in range(len(labels))]
+    shared: dict[str, Any] = {"protocol": "p", "fold": 0, "seed": 0, "split": "test", "condition": "clean"}
+    people = [str(index // classes) for index in range(len(labels))]
+    return Predictions.of(ids, people, people, labels, shown, modalities="audio", label_names=label_names, **shared)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 9, 10, 20, 21, 30, 31, 90])
+def test_a_matrix_of_any_size_is_readable(tmp_path: Path, drawn: list[Figure], classes: int) -> None:
+    """Once it had eight rows, whatever the labels."""
+    names = tuple(f"an emotion called {number}"[-18:] for number in range(classes))
+    confusion_matrix_figure(named(names), tmp_path / "matrix.png")
+    axes = drawn[0].axes[0]
+    written = [text for text in axes.texts if text.get_text()]
+    ticks = axes.get_yticklabels()
+    assert [len(axes.get_xticklabels()), len(ticks)] == [min(classes, 60 if classes < 60 else 45)] * 2
+    assert (len(written) > 0) == (classes <= 30)
+    boxes = [text.get_window_extent() for text in ticks]
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+    cell_points = axes.get_window_extent().width / classes / DOTS_PER_INCH * 72
+    for text in written:
+        assert text.get_window_extent().width / DOTS_PER_INCH * 72 < cell_points
+    assert min(float(text.get_fontsize()) for text in drawn[0].findobj(mpl.text.Text) if text.get_text()) >= 6
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("χαρά", "страх", "სიხარული", "غضب"), ["χαρά", "страх", "სიხარული", "غضب"]),
+        (("喜び", "angst", "悲しみ"), ["#1", "angst", "#3"]),
+        (("between $ and $", "calm"), [r"between \$ and \$", "calm"]),
+        (("a very long emotion indeed", "calm"), ["a very long emo\u2026", "calm"]),
+        (("a very long emotion indeed", "a very long emotion"), ["#1", "#2"]),
+    ],
+)
+def test_labels_are_drawn_as_far_as_the_font_goes(
+    names: tuple[str, ...], shown: list[str], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "Glyph 21916 missing from font"
+        confusion_matrix_figure(named(names), tmp_path / "matrix.png")
+        features_figure(placed(8, ("audio",)), np.arange(8) % len(names), names, *clips(1)[2:], tmp_path / "f.png", "")
+    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == shown
+    assert set(shown) <= set(texts(drawn[1]))
+
+
+def test_numbers_for_labels_are_explained_in_words() -> None:
+    said = "In figures, numbers stand for labels: #1 喜び, #3 悲しみ."
+    assert numbered_labels(("喜び", "angst", "悲しみ")) == said
+    assert numbered_labels(("χαρά", "angst")) == ""
+
+
+def test_chance_follows_from_the_number_of_labels(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Once it was 12.5 % whatever the labels."""
+    training_curves_figure(history(2), tmp_path / "a.png", classes=3)
+    training_curves_figure(history(2, 1), tmp_path / "b.png", classes=3)
+    robustness_figure(rows(subsets=2), tmp_path / "c.png", classes=3)
+    sweep_figure(sweep(6), tmp_path / "d.png", classes=3)
+    layers_figure(layers(), tmp_path / "e.png", "a probe", classes=3)
+    curve = [Point("clean", count, 0.5, 0.4, 0.6, 0.0, 1, 24) for count in ("0", "5", "all")]
+    enrolment_figure(curve, tmp_path / "f.png", classes=3)
+    assert len(drawn) == 6
+    for figure in drawn:
+        lines = [line for axes in figure.axes for line in axes.lines]
+        ends = [(*np.asarray(line.get_xdata()), *np.asarray(line.get_ydata())) for line in lines]
+        assert any(values.count(1 / 3) == 2 for values in ends)
+
+
+def test_thirty_labels_each_have_a_look_of_their_own(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = tuple(f"label {number}" for number in range(40))
+    labels_N = np.arange(80) % 40
+    _, _, people, sexes = clips(10)
+    features_figure(placed(80, ("audio",)), labels_N, names, people, sexes, tmp_path / "f.png", "80 clips")
+    points_of = drawn[0].axes[0].collections
+    looks = {
+        (*np.asarray(one.get_facecolor())[0], np.asarray(one.get_paths()[0].vertices).tobytes())
+        for one in points_of[1:]
+    }
+    assert len(looks) == len(points_of) - 1 == 32
+    assert len(np.asarray(points_of[0].get_offsets())) == 16  # the last eight share one look

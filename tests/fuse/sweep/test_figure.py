@@ -32,7 +32,7 @@ def scores_of(figure: Figure) -> list[tuple[float, float]]:
 
 
 def test_configurations_stand_by_score_with_their_intervals(tmp_path: Path, drawn: list[Figure]) -> None:
-    sweep_figure(grid({"head": ("mlp", "linear"), "optim.lr": ("0.1", "0.01")}), tmp_path / "s.png")
+    sweep_figure(grid({"head": ("mlp", "linear"), "optim.lr": ("0.1", "0.01")}), tmp_path / "s.png", classes=8)
     assert [place for place, _ in scores_of(drawn[0])] == [0, 1, 2, 3]
     np.testing.assert_allclose([score for _, score in scores_of(drawn[0])], [0.315, 0.31, 0.305, 0.3])
     bars = [np.ravel(line.get_xdata()) for line in drawn[0].axes[0].lines if line.get_linewidth() == 0.9]
@@ -49,7 +49,7 @@ def test_configurations_stand_by_score_with_their_intervals(tmp_path: Path, draw
 
 
 def test_main_effects_are_means_by_value_numbers_in_order(tmp_path: Path, drawn: list[Figure]) -> None:
-    sweep_figure(grid({"head": ("mlp", "linear"), "optim.lr": ("0.1", "1e-3", "0.01")}), tmp_path / "s.png")
+    sweep_figure(grid({"head": ("mlp", "linear"), "optim.lr": ("0.1", "1e-3", "0.01")}), tmp_path / "s.png", classes=8)
     assert rows_of(drawn[0], 1) == ["head", "mlp", "linear", "lr", "1e-3", "0.01", "0.1"]
     means = [line for line in drawn[0].axes[1].lines if line.get_marker() == "o"]
     np.testing.assert_allclose(
@@ -62,12 +62,14 @@ def test_main_effects_are_means_by_value_numbers_in_order(tmp_path: Path, drawn:
 
 
 def test_a_factor_that_does_not_vary_is_not_shown(tmp_path: Path, drawn: list[Figure]) -> None:
-    sweep_figure(grid({"head": ("mlp",), "hidden": ("64", "256"), "dropout": ("0", "0.1")}), tmp_path / "s.png")
+    sweep_figure(
+        grid({"head": ("mlp",), "hidden": ("64", "256"), "dropout": ("0", "0.1")}), tmp_path / "s.png", classes=8
+    )
     assert "mlp" not in " ".join(rows_of(drawn[0]) + rows_of(drawn[0], 1))
 
 
 def test_one_factor_needs_one_panel(tmp_path: Path, drawn: list[Figure]) -> None:
-    sweep_figure(grid({"modalities": ("audio", "face", "audio+face")}), tmp_path / "s.png")
+    sweep_figure(grid({"modalities": ("audio", "face", "audio+face")}), tmp_path / "s.png", classes=8)
     assert len(drawn[0].axes) == 1
     assert drawn[0].get_figwidth() == 3.5
 
@@ -75,7 +77,9 @@ def test_one_factor_needs_one_panel(tmp_path: Path, drawn: list[Figure]) -> None
 @pytest.mark.parametrize("count", [30, 31, 60])
 def test_long_sweeps_show_both_ends_and_say_so(tmp_path: Path, drawn: list[Figure], count: int) -> None:
     numbers = tuple(map(str, range(count)))
-    sweep_figure(grid({"a": numbers[: count // 2], "b": ("x", "y")})[:count] + grid({"a": ("z",)}), tmp_path / "s.png")
+    sweep_figure(
+        grid({"a": numbers[: count // 2], "b": ("x", "y")})[:count] + grid({"a": ("z",)}), tmp_path / "s.png", classes=8
+    )
     total = 2 * (count // 2) + 1
     shown = scores_of(drawn[0])
     if total <= 30:
@@ -89,7 +93,7 @@ def test_long_sweeps_show_both_ends_and_say_so(tmp_path: Path, drawn: list[Figur
 
 
 def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure]) -> None:
-    sweep_figure(grid({"head": ("mlp", "linear")}, interval=False), tmp_path / "s.png", score="test UAR")
+    sweep_figure(grid({"head": ("mlp", "linear")}, interval=False), tmp_path / "s.png", score="test UAR", classes=8)
     assert "interval" not in drawn[0].axes[0].get_title(loc="left")
     assert len(drawn[0].axes[0].lines) == 3  # chance and two scores
     assert drawn[0].axes[0].get_xlabel() == "test UAR"
@@ -97,13 +101,13 @@ def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure])
 
 def test_configurations_that_differ_in_no_factor_go_by_name(tmp_path: Path, drawn: list[Figure]) -> None:
     rows = [Row(name, {}, 0.5, None, None) for name in ("first", "second")]
-    sweep_figure(rows, tmp_path / "s.png", "a note")
+    sweep_figure(rows, tmp_path / "s.png", "a note", classes=8)
     assert [row.strip() for row in rows_of(drawn[0])] == ["configuration", "first", "second"]
     assert "a note" in [text.get_text() for text in drawn[0].findobj(mpl.text.Text)]
     with pytest.raises(ValueError, match="no finished runs"):
-        sweep_figure([], tmp_path / "none.png")
+        sweep_figure([], tmp_path / "none.png", classes=8)
 
 
 def test_factors_of_one_name_keep_their_sections(tmp_path: Path, drawn: list[Figure]) -> None:
-    sweep_figure(grid({"optim.p": ("1", "2"), "augment.p": ("1", "2")}), tmp_path / "s.png")
+    sweep_figure(grid({"optim.p": ("1", "2"), "augment.p": ("1", "2")}), tmp_path / "s.png", classes=8)
     assert rows_of(drawn[0])[0].split() == ["optim.p", "augment.p"]

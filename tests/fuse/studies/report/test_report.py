@@ -42,7 +42,7 @@ def train(config: FusionConfig) -> None:
     """Without the figures of each run, which take longer than the training."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("confusion_matrix_figure", "training_curves_figure"):
-            patch.setattr(f"fuse.runs.folder.{name}", lambda *_: None)
+            patch.setattr(f"fuse.runs.folder.{name}", lambda *_, **__: None)
         run_training(config)
 
 
