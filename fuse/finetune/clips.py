@@ -6,29 +6,21 @@ Shape letters: B clips, T samples or frames, H height, W width, C colour channel
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.conditions import CLEAN, Condition, parse_condition, parse_joint
 from cache.corpus.clips import Clip
-from cache.features.units import unit_size
-from cache.media import Media, MediaStore, MediaUnit
+from cache.media import Media, MediaStore
 from configs.schema.fusion import Augment
 from extract.corrupt.apply import corrupt
 from extract.corrupt.sound.level import Waveform, active_speech_power
-from extract.encoders.preparer import Inputs, Preparer
-
-# Units of a corpus are about sixteen.
-UNITS_OPEN = 32
+from fuse.finetune.media import OpenMedia
 
 
 @dataclass(frozen=True)
@@ -48,60 +40,6 @@ class Signals:
 
     label: int
     by_modality: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prepared clips: `labels_B`, and by modality the encoder's inputs and which clips are `present`."""
-
-    labels_B: Tensor
-    inputs: Mapping[str, Inputs]
-    present: Mapping[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        inputs = {name: {key: value.to(device) for key, value in one.items()} for name, one in self.inputs.items()}
-        present = {name: values.to(device) for name, values in self.present.items()}
-        return Batch(self.labels_B.to(device), inputs, present)
-
-
-class OpenMedia:
-    """Reads clips of a media store, and keeps the files of some units open: opening costs as much as reading a clip.
-
-    Every process opens its own: files that were open when it was forked are closed when it first reads.
-    """
-
-    def __init__(self, store: MediaStore, clips: int) -> None:
-        """`clips`: how many the store holds."""
-        self._store, self._unit_size, self._process = store, unit_size(clips), os.getpid()
-        self._open: dict[int, tuple[ExitStack, MediaUnit]] = {}
-
-    def read(self, row: int, *modalities: str) -> Media:
-        """As `MediaUnit.read`, by the clip's row in the store."""
-        if self._process != os.getpid():
-            self.close()
-        unit, place = divmod(row, self._unit_size)
-        if unit not in self._open:
-            self._open_unit(unit)
-        return self._open[unit][1].read(place, *modalities)
-
-    def close(self) -> None:
-        """Close what is open; reading opens it again."""
-        for stack, _ in self._open.values():
-            stack.close()
-        self._open, self._process = {}, os.getpid()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without open files: another process opens its own."""
-        return {**self.__dict__, "_open": {}}
-
-    def _open_unit(self, unit: int) -> None:
-        if len(self._open) == UNITS_OPEN:
-            oldest, _ = self._open.pop(next(iter(self._open)))
-            oldest.close()
-        with ExitStack() as stack:
-            opened = stack.enter_context(self._store.open_unit(unit))
-            self._open[unit] = stack.pop_all(), opened
 
 
 class MediaClips(Dataset[Signals]):
@@ -195,34 +133,3 @@ def of_length(waveform_T: Waveform, samples: int, share: float) -> Waveform:
         return np.resize(waveform_T, samples)
     start = round(share * (len(waveform_T) - samples))
     return waveform_T[start : start + samples]
-
-
-class Collator:
-    """Turns clips into a `Batch`. Absent signals get a stand-in, so that every encoder runs in every batch.
-
-    It goes to the loader processes, and holds no network.
-    """
-
-    def __init__(self, preparers: Mapping[str, Preparer], samples: int, frames: int, size: int) -> None:
-        """`samples` of sound, `frames` of `size` pixels: the shapes of the stand-ins."""
-        self.preparers, self.samples, self.frames, self.size = preparers, samples, frames, size
-
-    def __call__(self, clips: Sequence[Signals]) -> Batch:
-        """One batch, on the CPU."""
-        inputs, present = {}, {}
-        for name, preparer in self.preparers.items():
-            signals = [clip.by_modality[name] for clip in clips]
-            present[name] = torch.tensor([signal is not None for signal in signals])
-            inputs[name] = preparer.inputs([self._absent(name) if one is None else one for one in signals])
-        return Batch(torch.tensor([clip.label for clip in clips]), inputs, present)
-
-    def stand_in(self) -> Batch:
-        """A batch of one clip that has no modality: the right shapes, and nothing else."""
-        return self([Signals(0, dict.fromkeys(self.preparers))])
-
-    def _absent(self, modality: str) -> Any:
-        if modality == "text":
-            return ""
-        if modality == "audio":
-            return np.zeros(self.samples, np.float32)
-        return np.zeros((self.frames, self.size, self.size, 3), np.uint8)

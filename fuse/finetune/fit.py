@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 from configs.command.progress import Progress
 from configs.command.stop import StopRequest
 from configs.schema.finetune import FinetuneOptim
-from fuse.finetune.clips import Batch, Collator, MediaClips, Signals
+from fuse.finetune.batches import Batch, Loaders
+from fuse.finetune.clips import MediaClips, Signals
 from fuse.finetune.network import Answers, EndToEndModel, loss_of, restore, trained_state
 from fuse.scores.metrics import uar
 from fuse.stack.job import History
@@ -40,21 +41,6 @@ class World:
     rank: int
     size: int
     device: torch.device
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """How clips become batches."""
-
-    collator: Collator
-    batch_size: int
-    workers: int
-
-    def over(
-        self, clips: MediaClips | Subset[Signals], sampler: DistributedSampler[Signals] | None = None
-    ) -> DataLoader[Signals]:
-        """Batches of these clips, in their order or the sampler's. They arrive as `Batch`."""
-        return DataLoader(clips, self.batch_size, sampler=sampler, collate_fn=self.collator, num_workers=self.workers)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,28 @@ class EndToEndModel(nn.Module):
         return hidden_BLD.float().mean(dim=1)
 
 
+def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The precision encoders run in on this device.
+
+    Raises:
+        ValueError: the device does not have it.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float16
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision=float16 needs a GPU; set precision=auto")
+    if precision == "bfloat16" and not _has_bfloat16(device):
+        raise ValueError("precision=bfloat16: this GPU does not have it; set precision=auto")
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[precision]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def checkpoint_gradients(model: EndToEndModel) -> None:
     """Keep block inputs only and compute the rest again on the way back: less memory, more time."""
     for encoder in model.encoders.values():

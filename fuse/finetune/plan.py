@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +21,16 @@ from cache.features.table import (
     origin_of,
     side_by_side,
 )
-from cache.features.units import unit_size
 from cache.media import SAMPLE_RATE_HZ, MediaStore
-from cache.protocols.folds import PARTS, Fold
+from cache.protocols.folds import PARTS
 from configs.schema.finetune import FinetuneConfig
 from extract.corrupt.noise.sources import RECORDED
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import Model, find_model
 from fuse.finetune.clips import ClipItem
-from fuse.model.fusion import FusionModel
-from fuse.runs.checkpoint import Checkpoint, read_stage_two
-from fuse.runs.folder import CHECKPOINT, run_folders
-
-
-@dataclass(frozen=True)
-class Start:
-    """The run of stage two that is continued."""
-
-    folder: Path
-    fusion: FusionModel
-    checkpoint: Checkpoint
-
-    @property
-    def fold(self) -> Fold:
-        """Its speakers: who was never seen there stays unseen."""
-        return self.checkpoint.fold
-
-    @property
-    def fixed(self) -> dict[str, Any]:
-        """The keys of the configuration that this run decides."""
-        kept = self.checkpoint
-        return {
-            "modalities": kept.modalities,
-            "protocol": kept.protocol,
-            "head": kept.settings.head,
-            "hidden": kept.settings.hidden,
-            "dropout": kept.settings.dropout,
-            "layers": kept.layers,
-            "standardise": kept.standardise,
-        }
+from fuse.finetune.media import find_media
+from fuse.finetune.network import encoder_dtype
+from fuse.finetune.start import Start, find_start, resolve
 
 
 @dataclass(frozen=True)
@@ -118,67 +88,12 @@ def make_plan(config: FinetuneConfig) -> FinetunePlan:
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     rows = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
     parts = {part: _items(config, start, table, rows, models, part) for part in PARTS}
-    media = _media(config, models, [item.row for items in parts.values() for item in items], len(rows))
+    media = find_media(
+        Path(config.features_dir), models, [item.row for items in parts.values() for item in items], len(rows)
+    )
     return FinetunePlan(
         config, start, models, parts, media, len(rows), table.left_out, table.random_weights, table.label_names
     )
-
-
-def find_start(init: Path) -> Start:
-    """The one run of stage two in a folder.
-
-    Raises:
-        ValueError: there is none, several, or it is no run of stage two.
-    """
-    runs = run_folders(init)
-    if len(runs) > 1:
-        raise ValueError(f"init={init} holds {len(runs)} runs; name the one to continue, e.g. init={runs[0]}")
-    checkpoint = read_stage_two(runs[0] / CHECKPOINT)
-    return Start(runs[0], checkpoint.head(), checkpoint)
-
-
-def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
-    """Fill in what the continued run decides.
-
-    Raises:
-        ValueError: the configuration says something else.
-    """
-    if start.checkpoint.standardise == "speaker":
-        raise ValueError(
-            f"{start.folder} is adapted to each speaker's cached features, which fine-tuning changes; "
-            "start from a run with standardise=train"
-        )
-    for name, value in start.fixed.items():
-        given = getattr(config, name)
-        same = set(given) == set(value) if name == "modalities" and given else given == value
-        if given is not None and not same:
-            raise ValueError(
-                f"{name}={_shown(given)} contradicts the run it starts from ({start.folder}: {_shown(value)}); "
-                f"leave {name} out, or set init to another run"
-            )
-    return replace(config, **start.fixed, seeds=config.seeds or (start.checkpoint.seed,))
-
-
-def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The precision encoders run in on this device.
-
-    Raises:
-        ValueError: the device does not have it.
-    """
-    if precision == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float16
-    if precision == "float16" and device.type == "cpu":
-        raise ValueError("precision=float16 needs a GPU; set precision=auto")
-    if precision == "bfloat16" and not _has_bfloat16(device):
-        raise ValueError("precision=bfloat16: this GPU does not have it; set precision=auto")
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[precision]
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _refuse_recorded_noise(config: FinetuneConfig) -> None:
@@ -270,40 +185,3 @@ def _items(
         ClipItem(clip, label, rows[clip.clip_id], text, has)
         for clip, label, text, has in zip(clips, numbers, texts, present, strict=True)
     )
-
-
-def _media(config: FinetuneConfig, models: Mapping[str, Model], rows: Sequence[int], stored: int) -> MediaStore | None:
-    """The media store that holds these rows at the size the video encoder takes."""
-    if not models.keys() & {"audio", "video"}:
-        return None
-    folder = Path(config.features_dir)
-    kept = [_media_of(folder, models["video"])] if "video" in models else _every_media(folder)
-    units = sorted({row // unit_size(stored) for row in rows})
-    missing = f"no decoded clips in {folder / 'media'}"
-    for provenance in kept:
-        media = MediaStore(folder, provenance)
-        lacking = [unit for unit in units if not media.has_unit(unit)]
-        if not lacking:
-            return media
-        missing = f"{media.folder} lacks {len(lacking)} of {len(units)} units of decoded clips"
-    raise ValueError(
-        f"{missing}; run make features with SET=restore_media=true and the same corpus, features_dir and encoders"
-    )
-
-
-def _media_of(folder: Path, model: Model) -> Mapping[str, Any]:
-    """The media that the features of a video encoder were made of."""
-    store, plain = open_store(folder / f"{CLEAN}.zarr"), {"frames": model.frames, "size": model.size}
-    stored = store.provenance(f"video/{model.name}") if model.name in store.encoders("video") else {}
-    media: Mapping[str, Any] = stored.get("media", plain)
-    return media
-
-
-def _every_media(folder: Path) -> list[Mapping[str, Any]]:
-    """The media that are there, by their settings: any will do where only sound is wanted."""
-    records = [next(path.glob("*.sources.json"), None) for path in sorted(folder.glob("media/frames*"))]
-    return [json.loads(record.read_text())["provenance"] for record in records if record]
-
-
-def _shown(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

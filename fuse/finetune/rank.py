@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -20,13 +19,12 @@ from configs.command.progress import Progress
 from configs.command.stop import Stopped, StopRequest
 from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
-from extract.encoders.base import NetworkEncoder
-from extract.encoders.catalogue import encoder_class
 from extract.encoders.loading import rank_device
-from fuse.finetune.clips import Collator, MediaClips
-from fuse.finetune.fit import Diverged, Loaders, Logits, Watch, World, evaluate, fit
-from fuse.finetune.network import EndToEndModel, checkpoint_gradients, freeze_unused, refuse_idle_encoders
-from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
+from fuse.finetune.batches import Loaders
+from fuse.finetune.fit import Diverged, Logits, Watch, World, evaluate, fit
+from fuse.finetune.load import clips_of, load
+from fuse.finetune.network import EndToEndModel
+from fuse.finetune.plan import FinetunePlan, make_plan
 from fuse.runs.caveats import RANDOM_NOTE
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import write_run
@@ -36,50 +34,6 @@ from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
 
 EVALUATED = ("validation", "test")
-
-
-def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loaders]:
-    """The model, ready to train on this device, and the loaders that feed it.
-
-    Raises:
-        ValueError: an encoder cannot be loaded, cannot take `audio_seconds` of sound, or would not learn.
-    """
-    config = plan.config
-    encoders: dict[str, NetworkEncoder] = {
-        name: encoder_class(name, model)(model, device) for name, model in plan.models.items()
-    }
-    if "audio" in encoders:
-        try:
-            encoders["audio"].preparer.batch_key(np.zeros(plan.samples, np.float32))
-        except ValueError as error:
-            raise ValueError(f"audio_seconds={config.audio_seconds:g}: {error}") from error
-    assert config.layers is not None
-    dtype = encoder_dtype(config.precision, device)
-    model = EndToEndModel(encoders, plan.start.fusion.to(device), config.layers, dtype)
-    model.unfreeze(config.unfreeze)
-    if config.gradient_checkpointing:
-        checkpoint_gradients(model)
-    video = plan.models.get("video")
-    frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
-    preparers = {name: encoder.preparer for name, encoder in encoders.items()}
-    collator = Collator(preparers, plan.samples, frames, size)
-    stand_in = collator.stand_in().to(device)
-    freeze_unused(model, stand_in.inputs, stand_in.present)
-    refuse_idle_encoders(model, config.unfreeze)
-    return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
-
-
-def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
-    """The clips of one part; those of `train` are augmented."""
-    return MediaClips(
-        plan.parts[part],
-        plan.media,
-        plan.stored,
-        condition=plan.config.condition,
-        samples=plan.samples,
-        augment=plan.config.augment if part == "train" else None,
-        seed=plan.seed,
-    )
 
 
 def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: World, stop: StopRequest) -> None:

@@ -38,11 +38,14 @@ from extract.run.plan import prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune import __main__ as finetune
-from fuse.finetune.clips import ClipItem, Collator, MediaClips, OpenMedia, drawn_conditions, of_length
-from fuse.finetune.fit import START, Loaders, Stepper, Watch, World, evaluate, fit
-from fuse.finetune.network import EndToEndModel, freeze_unused, loss_of
-from fuse.finetune.plan import FinetunePlan, encoder_dtype, make_plan
-from fuse.finetune.rank import EVALUATED, clips_of, load
+from fuse.finetune.batches import Collator, Loaders
+from fuse.finetune.clips import ClipItem, MediaClips, drawn_conditions, of_length
+from fuse.finetune.fit import START, Stepper, Watch, World, evaluate, fit
+from fuse.finetune.load import clips_of, load
+from fuse.finetune.media import OpenMedia
+from fuse.finetune.network import EndToEndModel, encoder_dtype, freeze_unused, loss_of
+from fuse.finetune.plan import FinetunePlan, make_plan
+from fuse.finetune.rank import EVALUATED
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
 from fuse.model.heads.catalogue import HEADS
@@ -267,7 +270,7 @@ def test_a_unit_of_media_is_opened_once_by_each_process(corpus: Path, monkeypatc
 
 def test_only_so_many_units_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MediaStore(tmp_path, {"frames": 16, "size": 32})
-    monkeypatch.setattr("fuse.finetune.clips.UNITS_OPEN", 2)
+    monkeypatch.setattr("fuse.finetune.media.UNITS_OPEN", 2)
     for unit in range(4):
         store.write_unit(unit, iter([(Media(np.full(3, unit, np.float32), None), Source("", 0, 0, 0, 0))]))
     media = OpenMedia(store, 10_000)

@@ -1,0 +1,63 @@
+"""From a plan to what a rank works with: the model on its device, the clips of each part, and their loaders."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from extract.encoders.base import NetworkEncoder
+from extract.encoders.catalogue import encoder_class
+from fuse.finetune.batches import Collator, Loaders
+from fuse.finetune.clips import MediaClips
+from fuse.finetune.network import (
+    EndToEndModel,
+    checkpoint_gradients,
+    encoder_dtype,
+    freeze_unused,
+    refuse_idle_encoders,
+)
+from fuse.finetune.plan import FinetunePlan
+
+
+def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loaders]:
+    """The model, ready to train on this device, and the loaders that feed it.
+
+    Raises:
+        ValueError: an encoder cannot be loaded, cannot take `audio_seconds` of sound, or would not learn.
+    """
+    config = plan.config
+    encoders: dict[str, NetworkEncoder] = {
+        name: encoder_class(name, model)(model, device) for name, model in plan.models.items()
+    }
+    if "audio" in encoders:
+        try:
+            encoders["audio"].preparer.batch_key(np.zeros(plan.samples, np.float32))
+        except ValueError as error:
+            raise ValueError(f"audio_seconds={config.audio_seconds:g}: {error}") from error
+    assert config.layers is not None
+    dtype = encoder_dtype(config.precision, device)
+    model = EndToEndModel(encoders, plan.start.fusion.to(device), config.layers, dtype)
+    model.unfreeze(config.unfreeze)
+    if config.gradient_checkpointing:
+        checkpoint_gradients(model)
+    video = plan.models.get("video")
+    frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
+    preparers = {name: encoder.preparer for name, encoder in encoders.items()}
+    collator = Collator(preparers, plan.samples, frames, size)
+    stand_in = collator.stand_in().to(device)
+    freeze_unused(model, stand_in.inputs, stand_in.present)
+    refuse_idle_encoders(model, config.unfreeze)
+    return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
+
+
+def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
+    """The clips of one part; those of `train` are augmented."""
+    return MediaClips(
+        plan.parts[part],
+        plan.media,
+        plan.stored,
+        condition=plan.config.condition,
+        samples=plan.samples,
+        augment=plan.config.augment if part == "train" else None,
+        seed=plan.seed,
+    )
