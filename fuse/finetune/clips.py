@@ -1,7 +1,7 @@
-"""Batches for fine-tuning: media of clips, corrupted and cut on the fly, prepared for the encoders.
+"""Clips for fine-tuning: their media, corrupted and cut on the fly.
 
 What is drawn for a clip follows from (seed, epoch, clip id) alone: never from the rank or the batch.
-Shape letters: B clips, T samples or frames, H height, W width, C colour channels.
+Shape letters: T samples or frames.
 """
 
 from __future__ import annotations

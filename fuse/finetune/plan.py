@@ -26,7 +26,7 @@ from cache.protocols.folds import PARTS
 from configs.schema.finetune import FinetuneConfig
 from extract.corrupt.noise.sources import RECORDED
 from extract.encoders.catalogue import encoder_class
-from extract.encoders.models import Model, find_model
+from extract.encoders.models import Model, check_preprocessing, find_model
 from fuse.finetune.clips import ClipItem
 from fuse.finetune.media import find_media
 from fuse.finetune.network import encoder_dtype
@@ -107,36 +107,38 @@ def _refuse_recorded_noise(config: FinetuneConfig) -> None:
 
 def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
     """The encoders, which must be those whose features the run was trained on."""
-    models = {}
+    models = {name: _model(config, start, name) for name in start.fusion.widths}
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
-    for name, width in start.fusion.widths.items():
-        if name not in MODALITIES:
+    for name, model in models.items():
+        if model.name not in store.encoders(name):
+            continue
+        stored = store.provenance(f"{name}/{model.name}")
+        _refuse_other_pooling(name, stored, model)
+        if stored.get("weights_sha256") != model.weights_sha256:
             raise ValueError(
-                f"{start.folder} uses {name}, whose features were imported: there is no encoder to fine-tune"
+                f"encoders.{name}={getattr(config.encoders, name)} has other weights than the features in "
+                f"{config.features_dir} were made with; name the same model folder, or run make features again"
             )
-        wanted = getattr(config.encoders, name)
-        if wanted is None:
-            raise ValueError(
-                f"encoders.{name} is null, but {start.folder} uses {name}; name the encoder of its features"
-            )
-        model = find_model(wanted)
-        encoder_class(name, model)
-        chosen = layers_of(name, start.checkpoint.layers)
-        joined = len(layer_numbers(chosen, model.layers)) if side_by_side(chosen) else 1
-        trained_on = start.checkpoint.encoders[name]
-        if trained_on != model.name or model.width * joined != width:
-            named = trained_on if trained_on != model.name else f"an encoder of width {width // joined}"
-            raise ValueError(f"encoders.{name}={wanted} is not what {start.folder} was trained on: {named}")
-        if model.name in store.encoders(name):
-            stored = store.provenance(f"{name}/{model.name}")
-            _refuse_other_pooling(name, stored, model)
-            if stored.get("weights_sha256") != model.weights_sha256:
-                raise ValueError(
-                    f"encoders.{name}={wanted} has other weights than the features in {config.features_dir} "
-                    "were made with; name the same model folder, or run make features again"
-                )
-        models[name] = model
     return models
+
+
+def _model(config: FinetuneConfig, start: Start, name: str) -> Model:
+    """The encoder of one modality, of the name and width that the run has."""
+    if name not in MODALITIES:
+        raise ValueError(f"{start.folder} uses {name}, whose features were imported: there is no encoder to fine-tune")
+    wanted = getattr(config.encoders, name)
+    if wanted is None:
+        raise ValueError(f"encoders.{name} is null, but {start.folder} uses {name}; name the encoder of its features")
+    model = find_model(wanted)
+    encoder_class(name, model)
+    check_preprocessing(name, model)
+    chosen, width = layers_of(name, start.checkpoint.layers), start.fusion.widths[name]
+    joined = len(layer_numbers(chosen, model.layers)) if side_by_side(chosen) else 1
+    trained_on = start.checkpoint.encoders[name]
+    if trained_on != model.name or model.width * joined != width:
+        named = trained_on if trained_on != model.name else f"an encoder of width {width // joined}"
+        raise ValueError(f"encoders.{name}={wanted} is not what {start.folder} was trained on: {named}")
+    return model
 
 
 def _refuse_other_pooling(modality: str, stored: Mapping[str, Any], model: Model) -> None:
