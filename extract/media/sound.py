@@ -7,6 +7,7 @@ Shape letters: C channels, T samples.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from fractions import Fraction
 from typing import Any
@@ -22,6 +23,7 @@ Waveform = npt.NDArray[np.float32]
 PIECE_SECONDS = 60
 # torchaudio keeps a filter for every phase between the two rates: 160 for 44.1 kHz, 16 000 for 47 999 Hz.
 LARGEST_FILTERS = 4_000_000
+PLANES = 8  # that a frame of FFmpeg holds by itself
 ZERO_CROSSINGS = 6  # of the filter, on each side: torchaudio's default
 
 
@@ -61,11 +63,32 @@ class Sound:
         return self._resampler.end() if self._resampler else np.zeros(0, np.float32)
 
 
-def channels_of(frame: av.AudioFrame) -> npt.NDArray[np.float32]:
+def keep_layout(frame: av.AudioFrame) -> None:
+    """Let the layout of a frame live for ever where its channels stand in an order of their own.
+
+    PyAV 18 shares the list of such channels between frame and layout, and both free it: the process then dies later, at
+    another clip. AIFF, CAF and MOV have such orders from five channels on.
+    """
+    if "(" in frame.layout.name:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(frame.layout))
+
+
+def stored_values(frame: av.AudioFrame) -> npt.NDArray[Any]:
+    """The samples of a frame as they were decoded, (C, T)."""
+    count = frame.layout.nb_channels
+    if frame.format.is_planar and count < PLANES:
+        planes_CT: npt.NDArray[Any] = frame.to_ndarray()
+        return planes_CT
+    if frame.format.is_planar:
+        # PyAV 18 looks for the last plane behind the last of eight. Between two layouts of memory nothing is held back.
+        (frame,) = av.AudioResampler(format=frame.format.packed.name).resample(frame)
+    interleaved: npt.NDArray[Any] = frame.to_ndarray()
+    return interleaved.reshape(-1, count).T
+
+
+def channels_of(frame: av.AudioFrame) -> Waveform:
     """The samples of a frame (C, T); whole numbers are scaled so that full scale is 1."""
-    values: npt.NDArray[Any] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
+    values = stored_values(frame)
     samples_CT: Waveform = values.astype(np.float32)
     if values.dtype == np.uint8:
         samples_CT = (samples_CT - np.float32(128)) / np.float32(128)

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from extract.media.picture import Picture
-from extract.media.sound import Sound
+from extract.media.sound import Sound, keep_layout, stored_values
 from extract.media.tracks import INDEXED, Tracks, open_media
 
 NO_CONCEALMENT = {"err_detect": "crccheck+bitstream+buffer+explode"}
@@ -73,6 +73,9 @@ def _decode_into(path: Path, takers: dict[int, list[Callable[[Any], None]]]) -> 
 
 def _hand_over(frames: list[Any], takers: list[Callable[[Any], None]]) -> None:
     for frame in frames:
+        if isinstance(frame, av.AudioFrame):
+            keep_layout(frame)
+    for frame in frames:
         for take in takers:
             take(frame)
 
@@ -101,8 +104,7 @@ class _SampleDigest:
         self._digest = hashlib.md5(usedforsecurity=False)
 
     def add(self, frame: av.AudioFrame) -> None:
-        values = frame.to_ndarray()
-        interleaved = np.ascontiguousarray(values.T if frame.format.is_planar else values).reshape(-1)
+        interleaved = np.ascontiguousarray(stored_values(frame).T).reshape(-1)
         if self.bits == 24:
             # Decoded into the upper three bytes of four.
             interleaved = np.ascontiguousarray(interleaved.astype("<i4").view(np.uint8).reshape(-1, 4)[:, 1:])

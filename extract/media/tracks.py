@@ -103,8 +103,14 @@ def _survey(container: Any) -> Tracks:
         None if picture is None else picture.index,
         0 if picture is None else shown[picture.index],
         {} if picture is None else _repeats(times.get(picture.index, [])),
-        float(sound.duration * sound.time_base) if sound is not None and sound.duration else 0.0,
+        0.0 if sound is None else _seconds(container.format.name, sound, packets[sound.index]),
     )
+
+
+def _seconds(container: str, sound: Any, packets: int) -> float:
+    # What comes in fragments has no length in its header, and FFmpeg's sum of them counts the start of the picture.
+    in_fragments = container == INDEXED and sound.frames < packets
+    return float(sound.duration * sound.time_base) if sound.duration and not in_fragments else 0.0
 
 
 def _is_cover(stream: Any) -> bool:

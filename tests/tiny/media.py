@@ -65,6 +65,7 @@ class SoundTrack:
     layout: str = "mono"
     default: bool | None = None
     bit_rate: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_media(
@@ -117,7 +118,7 @@ def _frames(picture: PictureTrack) -> Any:
 
 
 def _sound_stream(file: Any, sound: SoundTrack) -> Any:
-    stream = file.add_stream(sound.codec, rate=sound.rate_hz, layout=sound.layout)
+    stream = file.add_stream(sound.codec, rate=sound.rate_hz, layout=sound.layout, options=dict(sound.options))
     if sound.bit_rate:
         stream.bit_rate = sound.bit_rate
     if sound.default is not None:
@@ -133,8 +134,9 @@ def _write_sound(file: Any, stream: Any, sound: SoundTrack) -> None:
     to_format = av.AudioResampler(format=stream.format.name, layout=sound.layout, rate=sound.rate_hz)
     size = stream.codec_context.frame_size or 1024
     for start in range(0, samples_CT.shape[1], size):
-        block = np.ascontiguousarray(samples_CT[:, start : start + size])
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=sound.layout)
+        # Interleaved: PyAV 18 writes behind the last of eight planes.
+        block = np.ascontiguousarray(samples_CT[:, start : start + size].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(block, format="flt", layout=sound.layout)
         frame.sample_rate, frame.pts, frame.time_base = sound.rate_hz, start, Fraction(1, sound.rate_hz)
         for converted in to_format.resample(frame):
             file.mux(stream.encode(converted))
