@@ -57,7 +57,8 @@ def _verify(options: argparse.Namespace) -> int:
         raise ValueError("--sources needs --corpus metadata.csv to find the media files")
     report = verify(options.features_dir)
     if options.sources and not report.damage:
-        report.damage += changed_sources(options.features_dir, read_corpus(options.corpus, options.corpus_root))
+        corpus = read_corpus(options.corpus, options.corpus_root, options.follow_links)
+        report.damage += changed_sources(options.features_dir, corpus)
     print(report)
     return 1 if report.damage else 0
 
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     checked.add_argument("--sources", action="store_true", help="hash the media files again, too")
     checked.add_argument("--corpus", type=Path, metavar="FILE", help="metadata.csv, for --sources")
     checked.add_argument("--corpus-root", type=Path, metavar="DIR", help="folder of its paths; default: the CSV's")
+    checked.add_argument("--follow-links", action="store_true", help="read clips behind links out of that folder")
     _folder(commands.add_parser("repair", help="set what is damaged back to pending; print what computes it"))
     garbage = _folder(commands.add_parser("gc", help="list what nothing needs any more"))
     garbage.add_argument("--yes", action="store_true", help="delete it")

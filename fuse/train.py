@@ -25,7 +25,7 @@ from fuse.runs.training import train_all, write_runs
 def run(config: FusionConfig) -> int:
     """Train every fold and seed, write the run folders, print the scores."""
     torch.set_num_threads(config.threads)
-    corpus = read_corpus(Path(config.corpus))
+    corpus = read_corpus(Path(config.corpus), follow_links=True)
     protocol = load_protocol(config.protocol)
     tables = load_tables(config, corpus)
     folds = protocol.folds(tables.main.clips)

@@ -64,7 +64,8 @@ def read_corpus(metadata: Path, root: Path | None = None, follow_links: bool = F
     Args:
         metadata: the CSV file (UTF-8, header line).
         root: folder that `path` is relative to; default: the CSV's folder.
-        follow_links: links may lead out of the root; else a clip behind such a link is refused.
+        follow_links: links may lead out of the root; else a clip behind such a link is refused. Where no clip is
+            opened, links do not matter.
 
     Raises:
         ValueError: one line naming the file, the line and what to do.

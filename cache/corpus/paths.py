@@ -40,7 +40,9 @@ def _inside(root: Path, path: str, follow_links: bool) -> str:
     # A link that leaves the root would let a manifest read any file of the machine.
     real_root = os.path.realpath(root)
     if not follow_links and os.path.commonpath([real_root, os.path.realpath(root / path)]) != real_root:
-        raise ValueError(f"path {path!r} leads out of the corpus root {root}; copy the file into it")
+        raise ValueError(
+            f"path {path!r} leads out of the corpus root {root}; copy the file into it, or set follow_links=true"
+        )
     return path
 
 

@@ -91,7 +91,7 @@ def _clip_ids(what: Import) -> Sequence[str]:
     known = [open_store(store).clip_ids for store in stores if store.exists()][:1]
     if what.corpus is not None:
         # The store refuses other clips than its own.
-        return [clip.clip_id for clip in read_corpus(what.corpus).clips]
+        return [clip.clip_id for clip in read_corpus(what.corpus, follow_links=True).clips]
     if not known:
         raise ValueError(f"{what.features_dir} has no {CLEAN}.zarr to take the clips from; add --corpus metadata.csv")
     return known[0]

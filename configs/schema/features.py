@@ -95,6 +95,7 @@ class FeaturesConfig:
     """Configuration of `python -m extract`.
 
     Attributes:
+        follow_links: read clips behind links that lead out of the corpus root; else such a corpus is refused.
         pooling: over a clip's own tokens: mean, mean and standard deviation side by side, the last token, or
             the class token.
         layers: hidden states that are kept: all, the last, or these numbers (0: the embedding output).
@@ -110,6 +111,7 @@ class FeaturesConfig:
 
     corpus: str
     corpus_root: str | None = None
+    follow_links: bool = False
     features_dir: str = "features"
     encoders: Encoders = field(default_factory=Encoders)
     whisper: WhisperSettings = field(default_factory=WhisperSettings)

@@ -59,6 +59,7 @@ class PreviewConfig:
     Attributes:
         clip: a media file, or the id of a clip of `corpus`.
         corpus: metadata.csv that knows the clip's statement and speaker, and whose other clips make babble.
+        follow_links: read clips behind links that lead out of the corpus root.
         conditions: null: those of `PREVIEW_CONDITIONS` that can be made with what is configured.
         statement: what is said in the clip; null: what the corpus or the file's RAVDESS name says.
         out: folder; the sheets, sounds and transcripts of a clip stand in a folder of its id below it.
@@ -67,6 +68,7 @@ class PreviewConfig:
     clip: str | None = None
     corpus: str | None = None
     corpus_root: str | None = None
+    follow_links: bool = False
     conditions: Annotated[tuple[ConditionName, ...], Field(min_length=1)] | None = None
     statement: str | None = None
     asr: Asr = field(default_factory=Asr)

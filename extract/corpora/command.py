@@ -51,7 +51,7 @@ def run(config: CorpusConfig) -> int:
         return 0
     # What was written must be readable: a labels.txt of somebody else's beside it may forbid that.
     read_corpus(out, root, config.follow_links)
-    print("\n".join(("next:", *(f"  {line}" for line in next_commands(listing, root, out)))))
+    print("\n".join(("next:", *(f"  {line}" for line in next_commands(listing, root, out, config.follow_links)))))
     return 0
 
 
@@ -122,7 +122,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
-def next_commands(listing: Listing, root: Path, out: Path) -> list[str]:
+def next_commands(listing: Listing, root: Path, out: Path, follow_links: bool) -> list[str]:
     """The commands of stages one and two for this corpus, whole."""
     shared: dict[str, object] = {}
     own: dict[str, object] = {}
@@ -133,6 +133,8 @@ def next_commands(listing: Listing, root: Path, out: Path) -> list[str]:
         fusion["output_dir"] = f"outputs/{name}"
     if out.parent.resolve() != root.resolve():
         own["corpus_root"] = str(root)
+    if follow_links:
+        own["follow_links"] = True
     if all(KINDS.get(PurePosixPath(clip.path).suffix.lower()) == "audio" for clip in listing.clips):
         own["encoders.video"] = None
         fusion |= {"modalities": ["audio", "text"]}
@@ -165,8 +167,8 @@ def _word(text: str) -> str:
 
 
 def _value(value: object) -> str:
-    if value is None:
-        return "null"
+    if value is None or value is True:
+        return "null" if value is None else "true"
     if isinstance(value, list):
         return f"[{','.join(value)}]"
     text = str(value)

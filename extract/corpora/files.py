@@ -65,5 +65,6 @@ def _counts(name: str) -> bool:
 def _refuse_escape(path: Path, real_root: Path) -> None:
     if path.is_symlink() and not path.resolve().is_relative_to(real_root):
         raise ValueError(
-            f"{path} is a link out of the corpus root; copy what it points to, or give that folder as root"
+            f"{path} is a link out of the corpus root; copy what it points to, give that folder as root, or set "
+            "follow_links=true"
         )

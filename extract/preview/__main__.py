@@ -84,7 +84,8 @@ def _title(subject: Subject) -> str:
 def _corpus(config: PreviewConfig) -> Corpus | None:
     if config.corpus is None:
         return None
-    return read_corpus(Path(config.corpus), Path(config.corpus_root) if config.corpus_root else None)
+    root = Path(config.corpus_root) if config.corpus_root else None
+    return read_corpus(Path(config.corpus), root, config.follow_links)
 
 
 def _conditions(config: PreviewConfig, corpus: Corpus | None) -> tuple[tuple[Condition, ...], NoiseSources]:

@@ -126,7 +126,8 @@ def make_plan(config: FeaturesConfig) -> Plan:
     Raises:
         ValueError: one line; nothing was written.
     """
-    corpus = read_corpus(Path(config.corpus), Path(config.corpus_root) if config.corpus_root else None)
+    root = Path(config.corpus_root) if config.corpus_root else None
+    corpus = read_corpus(Path(config.corpus), root, config.follow_links)
     wanted = {name: value for name, value in asdict(config.encoders).items() if value is not None}
     models = {modality: find_model(name) for modality, name in wanted.items()}
     for modality, model in models.items():

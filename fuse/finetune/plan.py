@@ -81,7 +81,7 @@ def make_plan(config: FinetuneConfig) -> FinetunePlan:
     config = resolve(config, start)
     _refuse_recorded_noise(config)
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    corpus = read_corpus(Path(config.corpus))
+    corpus = read_corpus(Path(config.corpus), follow_links=True)
     start.checkpoint.refuse_other_labels(corpus.labels, start.folder)
     models = _models(config, start)
     table = _table(config, start, corpus, models)

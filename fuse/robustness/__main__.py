@@ -111,7 +111,7 @@ def markdown(rows: Sequence[Row], note: str, classes: int) -> str:
 def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
     checkpoints = [read_stage_two(leaf / CHECKPOINT) for leaf in leaves]
     trained = trained_config(leaves[0], checkpoints[0], config.corpus, config.features_dir)
-    corpus = read_corpus(Path(trained.corpus))
+    corpus = read_corpus(Path(trained.corpus), follow_links=True)
     subsets = _subsets(config, name, trained.modalities)
     parts, note = [], ""
     for condition in config.all_conditions:

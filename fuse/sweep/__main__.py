@@ -52,7 +52,7 @@ def run(config: SweepConfig) -> int:
 def _corpus_without_leaks(runs: Sequence[Run]) -> Corpus:
     """The corpus, once it is sure that no clip stands on two sides of a fold."""
     first = runs[0].configuration.config
-    corpus = read_corpus(Path(first.corpus))
+    corpus = read_corpus(Path(first.corpus), follow_links=True)
     clips = corpus.clips
     folds = list(dict.fromkeys(one.fold for one in runs))
     for line in refuse_leaks(folds, clips, recorded_hashes(Path(first.features_dir), clips)):

@@ -38,7 +38,7 @@ def every_run(config: SweepConfig) -> list[Run]:
     """
     cells = configurations(config)
     first = cells[0].config
-    clips = read_corpus(Path(first.corpus)).clips
+    clips = read_corpus(Path(first.corpus), follow_links=True).clips
     return runs_of(cells, load_protocol(first.protocol).folds(clips))
 
 
@@ -52,7 +52,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
     stacks = [stack for stack in plan.stacks[rank::world_size] if not stack.is_done(done)]
     first = runs[0].configuration.config
     use_threads(first.threads)
-    corpus = read_corpus(Path(first.corpus))
+    corpus = read_corpus(Path(first.corpus), follow_links=True)
     ground: Ground | None = None
     shape = ""
     title = f"sweep, rank {rank} of {world_size}"

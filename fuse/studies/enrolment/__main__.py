@@ -75,7 +75,7 @@ def run(config: EnrolmentConfig) -> int:
             f"{config.run} was trained with standardise={trained.standardise}; "
             "train one with: make train-fusion SET=standardise=speaker"
         )
-    corpus = read_corpus(Path(trained.corpus))
+    corpus = read_corpus(Path(trained.corpus), follow_links=True)
     tables = {name: raw_table(trained, corpus, name) for name in config.all_conditions}
     own = tables.get(trained.condition) or raw_table(trained, corpus, trained.condition)
     for head in heads:

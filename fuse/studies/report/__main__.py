@@ -54,7 +54,7 @@ def run(config: ReportConfig) -> int:
     # First the checkpoint: a fine-tuned run says there what it is.
     checkpoint = read_stage_two(leaf / CHECKPOINT)
     trained = trained_config(leaf, checkpoint, config.corpus, config.features_dir)
-    corpus = read_corpus(Path(trained.corpus))
+    corpus = read_corpus(Path(trained.corpus), follow_links=True)
     table = table_under(trained, corpus, trained.condition)
     checkpoint.refuse_other_ground(table, leaf)
     fold, note = checkpoint.fold, caveats(trained, table)

@@ -375,6 +375,20 @@ def test_sources_are_hashed_again(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("error: --sources needs --corpus")
 
 
+def test_sources_behind_links_are_hashed_when_told(
+    tmp_path: Path, features_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "outside.wav").touch()
+    (root / "c00.wav").symlink_to(tmp_path / "outside.wav")
+    write_metadata([Clip("c00", "c00.wav", "happy", "1")], root / "metadata.csv")
+    arguments = ["verify", str(features_dir), "--sources", "--corpus", str(root / "metadata.csv")]
+    assert main(arguments) == 2
+    assert "leads out of the corpus root" in capsys.readouterr().err
+    assert main([*arguments, "--follow-links"]) in (0, 1)
+
+
 # Info and garbage
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cache.corpus.clips import Clip, read_corpus
+from configs.schema.features import Asr, Encoders, FeaturesConfig
 from configs.schema.protocols import load_protocol
+from extract.run.plan import make_plan
+from tests.tiny.corpus import write_tiny_encoders
 from tests.tiny.folders import make_corpus, touch
 from tests.tiny.places import ROOT
 from tests.tiny.shared_inputs import SHARED, needs_audio
@@ -203,10 +207,16 @@ def test_links_out_of_the_root_are_followed_when_told(tmp_path: Path, capsys: py
     assert make_corpus(f"root={root}") == 2
     assert "is a link out of the corpus root" in capsys.readouterr().err
     assert make_corpus(f"root={root}", "follow_links=true") == 0
+    assert "follow_links=true" in capsys.readouterr().out
     metadata = root / "metadata.csv"
     assert [clip.path for clip in read_corpus(metadata, follow_links=True).clips] == ["a/1.wav", "b/2.wav"]
-    with pytest.raises(ValueError, match="leads out of the corpus root"):
+    with pytest.raises(ValueError, match=r"leads out of the corpus root .* set follow_links=true"):
         read_corpus(metadata)
+    encoders = Encoders(audio=str(write_tiny_encoders(tmp_path / "encoders")["audio"]), video=None, text=None)
+    plain = FeaturesConfig(str(metadata), encoders=encoders, asr=Asr(None), conditions=("clean",))
+    with pytest.raises(ValueError, match="leads out of the corpus root"):
+        make_plan(plain)
+    assert len(make_plan(replace(plain, follow_links=True)).corpus.clips) == 2
 
 
 # What is there already
