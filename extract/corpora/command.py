@@ -70,7 +70,7 @@ def _write(listing: Listing, root: Path, out: Path, config: CorpusConfig) -> Non
 
 def _refuse_foreign(out: Path, root: Path, config: CorpusConfig) -> None:
     """A CSV that this command did not write is somebody's work, perhaps the very table that is read."""
-    asked = config.csv is not None or config.layout == "csv"
+    asked = config.csv is not None or config.layout == "csv" or bool(config.columns)
     read = asked and out.resolve() in {file.resolve() for _, file in tables(root, config)}
     if not read and (not out.is_file() or out.read_bytes().startswith(OUR_HEADER.encode())):
         return
@@ -114,6 +114,8 @@ def _table(listing: Listing) -> list[str]:
     rows = [[label, str(of_label[label]), str(sum(cells[one, label] > 0 for one in speakers))] for label in labels]
     fewest, most = (choose(speakers, key=of_speaker.__getitem__) for choose in (min, max))
     spread = f"clips of a speaker: {of_speaker[fewest]} ({fewest}) to {of_speaker[most]} ({most})"
+    if of_speaker[fewest] == of_speaker[most]:
+        spread = f"clips of each speaker: {of_speaker[most]}"
     return [*_aligned([["label", "clips", "speakers"], *rows]), spread]
 
 

@@ -72,6 +72,8 @@ def _by_pattern(root: Path, config: CorpusConfig) -> Listing:
 def _by_table(root: Path, config: CorpusConfig) -> Listing:
     table, notes = table_rows(root, config)
     rows = [(entry.where, row) for entry in table if (row := _table_row(root, config, entry)) is not None]
+    null = len(table) - len(rows)
+    rows = [(where, row) for where, row in rows if config.kind in (None, _kind(row["path"]))]
     there = [(where, row) for where, row in rows if (root / row["path"]).is_file()]
     if rows and not there:
         where, row = rows[0]
@@ -80,10 +82,10 @@ def _by_table(root: Path, config: CorpusConfig) -> Listing:
         missing = next(row["path"] for where, row in rows if not (root / row["path"]).is_file())
         notes.append(f"{len(rows) - len(there)} files are not there and are left out, first: {missing}")
     paths = {row["path"] for _, row in there}
-    other = [path for path in map(str, _media(root, config)) if path not in paths]
+    other = [path for path in map(str, _found(root, config)) if path not in paths]
     if other:
         notes.append(f"{len(other)} media files stand in no line and are left out, first: {other[0]}")
-    return _finished(there, config, notes, len(table) - len(rows))
+    return _finished(there, config, notes, null)
 
 
 def _table_row(root: Path, config: CorpusConfig, entry: TableRow) -> dict[str, str] | None:
@@ -118,9 +120,10 @@ def _resolved(root: Path, config: CorpusConfig) -> tuple[CorpusConfig, str]:
         return config, f"layout {config.layout}"
     if config.layout is not None:
         return _ready_made(config.layout, config), f"layout {config.layout}, from configs/corpora/{config.layout}.yaml"
-    for key in ("pattern", "csv"):
-        if getattr(config, key) is not None:
-            return replace(config, layout=key), f"layout {key}"
+    if config.pattern is not None:
+        return replace(config, layout="pattern"), "layout pattern"
+    if config.csv is not None or config.columns:
+        return replace(config, layout="csv"), "layout csv"
     paths = _media(root, config)
     if any(RAVDESS_SHAPE.fullmatch(path.stem) for path in paths):
         return replace(config, layout="ravdess"), "layout ravdess, by the names of the files"
@@ -186,12 +189,21 @@ def _media(root: Path, config: CorpusConfig) -> list[PurePosixPath]:
     Raises:
         ValueError: one line: there are none.
     """
-    suffixes = [suffix for suffix, kind in KINDS.items() if config.kind in (None, kind)]
-    paths = [path.relative_to(root) for path in media_files(root, root, suffixes, config.follow_links)]
+    paths = _found(root, config)
     if not paths:
         usual = [*(VIDEO[:1] if config.kind != "audio" else ()), *(AUDIO[:2] if config.kind != "video" else ())]
         raise ValueError(f"{root} holds no clips: no {' or '.join(usual)} file in it or below, nor any other media")
-    return list(map(PurePosixPath, paths))
+    return paths
+
+
+def _found(root: Path, config: CorpusConfig) -> list[PurePosixPath]:
+    suffixes = [suffix for suffix, kind in KINDS.items() if config.kind in (None, kind)]
+    files = media_files(root, root, suffixes, config.follow_links)
+    return [PurePosixPath(path.relative_to(root)) for path in files]
+
+
+def _kind(path: str) -> str | None:
+    return KINDS.get(PurePosixPath(path).suffix.lower())
 
 
 def _patterns(config: CorpusConfig) -> list[Pattern]:
@@ -235,6 +247,6 @@ def _finished(
 ) -> Listing:
     """`null`: how many clips have a label that is to be left out."""
     if not rows:
-        raise ValueError("labels: the label of every clip is null; nothing is left")
+        raise ValueError("nothing is left: the label of every clip is null, or kind leaves them all out")
     listing = listed([row for _, row in rows], label_order(config), notes)
     return replace(listing, skipped={"whose label is null": null} if null else {})

@@ -131,3 +131,21 @@ def test_the_table_that_is_read_is_not_written_over(root: Path, capsys: pytest.C
     assert make_corpus(f"root={root}", "layout=csv") == 2
     assert "metadata.csv is the table that is read; give another name: OUT=" in capsys.readouterr().err
     assert (root / "metadata.csv").read_text() == text
+
+
+def test_columns_alone_say_that_there_is_a_table(root: Path) -> None:
+    (root / "list.csv").write_text("file,emotion,speaker\ndata/1.wav,joy,a\ndata/2.wav,rage,a\n")
+    assert make_corpus(f"root={root}", "columns.label=emotion") == 0
+    assert len(read_corpus(root / "metadata.csv").clips) == 2
+
+
+def test_a_table_with_sound_and_pictures_of_the_same_clips_needs_a_choice(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(root, "data/1.mp4", "data/2.mp4")
+    rows = [f"data/{n}.{suffix},{label}" for n, label in ((1, "joy"), (2, "rage")) for suffix in ("wav", "mp4")]
+    (root / "list.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    assert make_corpus(f"root={root}", "csv=list.csv") == 2
+    assert "keep one of them, or choose with kind=video or kind=audio" in capsys.readouterr().err
+    assert make_corpus(f"root={root}", "csv=list.csv", "kind=video") == 0
+    assert [clip.path for clip in read_corpus(root / "metadata.csv").clips] == ["data/1.mp4", "data/2.mp4"]
