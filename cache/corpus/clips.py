@@ -12,7 +12,6 @@ from pathlib import Path
 
 from cache.corpus.labels import label_set, normal_label, unprintable
 from cache.corpus.paths import meant_path
-from cache.corpus.ravdess import LABELS as LABELS
 from cache.corpus.sheet import read_rows
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text

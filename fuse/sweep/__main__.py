@@ -42,6 +42,7 @@ def run(config: SweepConfig) -> int:
         if not (out / PLAN).is_file():
             write_plan(plan_sweep(config, runs, corpus, ranks), out / PLAN)
         plan = read_plan(out / PLAN)
+        plan.refuse_other_labels(corpus.labels, out)
         _print_plan(runs, done, plan, ranks)
         if plan.left(done):
             interruption.listen()

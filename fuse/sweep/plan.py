@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cache.corpus.clips import Corpus
+from cache.corpus.labels import label_difference
 from cache.files.atomic import write_atomic
 from configs.schema.sweep import SweepConfig
 from fuse.model.fusion import ModelSettings
@@ -55,12 +56,26 @@ class SweepPlan:
     Attributes:
         features: by number of the shape, then by modality, how the features were made that its runs are trained on
             (`cache.features.provenance.Origin.made`).
+        label_names: the label set of the corpus, in its order.
         note: caveats.
     """
 
     stacks: tuple[PlannedStack, ...]
     features: tuple[Mapping[str, Mapping[str, Any]], ...]
+    label_names: tuple[str, ...]
     note: str
+
+    def refuse_other_labels(self, label_names: Sequence[str], out: Path) -> None:
+        """Refuse to go on with a corpus that has other labels than the one that the sweep began with.
+
+        Raises:
+            ValueError: one line with what is missing or new.
+        """
+        if differs := label_difference(self.label_names, label_names):
+            raise ValueError(
+                f"{out} holds a sweep that began with other labels ({differs}); choose another output_dir, or list its "
+                f"labels in labels.txt beside metadata.csv: {', '.join(self.label_names)}"
+            )
 
     def left(self, done: Collection[int]) -> list[PlannedStack]:
         """The stacks that lack a run."""
@@ -90,7 +105,7 @@ def plan_sweep(config: SweepConfig, runs: Sequence[Run], corpus: Corpus, ranks: 
             stacks.append(PlannedStack(tuple(same[place].number for place in places), shape, width, seconds))
         features.append({name: origin.made for name, origin in ground.main.origins.items()})
         notes[caveats(ground.config, ground.main)] = True
-    return SweepPlan(tuple(stacks), tuple(features), "; ".join(note for note in notes if note))
+    return SweepPlan(tuple(stacks), tuple(features), corpus.labels, "; ".join(note for note in notes if note))
 
 
 def write_plan(plan: SweepPlan, path: Path) -> None:
@@ -107,6 +122,6 @@ def read_plan(path: Path) -> SweepPlan:
     try:
         tree = json.loads(path.read_text())
         stacks = tuple(PlannedStack(**{**one, "runs": tuple(one["runs"])}) for one in tree["stacks"])
-        return SweepPlan(stacks, tuple(tree["features"]), tree["note"])
+        return SweepPlan(stacks, tuple(tree["features"]), tuple(tree["label_names"]), tree["note"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no plan of a sweep; delete it: what is left is then planned anew") from error

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from cache.corpus.clips import LABELS, Clip, write_metadata
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS
 from tests.tiny.corpus import tone, write_tiny_encoders
 from tests.tiny.places import ROOT
 

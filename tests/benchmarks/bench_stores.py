@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import zarr
 
-from cache.corpus.clips import LABELS, Clip
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import LABELS
 from cache.features.rows import ArraySpec, UnitRows
 from cache.features.store import FeatureStore
 from cache.features.table import load_table

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.corpus.clips import LABELS, Clip
-from cache.corpus.ravdess import ACTORS, STATEMENTS, RavdessName
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import ACTORS, LABELS, STATEMENTS, RavdessName
 from cache.protocols.clip_rules import RandomClips, SentenceHeldOut, spoken_words
 from cache.protocols.folds import LEAKS_SPEAKERS, PARTS, CyclicGroups, Fold, Protocol
 from cache.protocols.leakage import refuse_leaks

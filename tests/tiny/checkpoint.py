@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cache.corpus.clips import LABELS
+from cache.corpus.ravdess import LABELS
 from cache.protocols.folds import Fold
 from fuse.model.fusion import FusionModel, ModelSettings
 from fuse.runs.adaptation import SpeakerStatistics

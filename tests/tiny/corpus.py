@@ -12,7 +12,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from cache.corpus.clips import LABELS, Clip, write_metadata
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS
 from configs.schema.demo import RandomEncodersConfig
 from extract.corpora.synthetic.encoders import write_random_encoders
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from cache.corpus.clips import LABELS, Clip, write_metadata
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS
 from tests.tiny.corpus import pictures, tone, write_mp4, write_tiny_encoders, write_tiny_mp4
 from tests.tiny.places import ROOT
 

@@ -14,7 +14,8 @@ import pytest
 
 import cache.features.chunks
 import extract.run.rank
-from cache.corpus.clips import LABELS, Clip, write_metadata
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS
 from cache.features.rows import State
 from cache.features.store import open_store, remove_leftovers
 from configs.command.entry import main

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from cache.__main__ import main
 from cache.care.verify import Damage, verify
-from cache.corpus.clips import LABELS, Clip, write_metadata
+from cache.corpus.clips import Clip, write_metadata
+from cache.corpus.ravdess import LABELS
 from cache.features.rows import ArraySpec, State, UnitRows
 from cache.features.store import FeatureStore, open_store
 from cache.features.table import load_table

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.corpus.clips import LABELS, Clip
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import LABELS
 from cache.features.rows import ArraySpec, State, UnitRows
 from cache.features.store import FeatureStore
 from cache.features.table import FeatureTable, load_table

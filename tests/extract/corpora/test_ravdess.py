@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.corpus.clips import LABELS, read_corpus
+from cache.corpus.clips import read_corpus
+from cache.corpus.ravdess import LABELS
 from configs.loader import load_config
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.ravdess import list_clips

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from cache.corpus.clips import LABELS
+from cache.corpus.ravdess import LABELS
 from cache.exchange.imports import Import, import_features
 from configs.loader import check
 from configs.schema.fusion import FusionConfig

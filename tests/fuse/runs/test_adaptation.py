@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.corpus.clips import LABELS, Clip
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import LABELS
 from cache.features.table import FeatureTable
 from fuse.runs.adaptation import SpeakerStatistics, adapted, enrolled, prior_of, speaker_statistics
 

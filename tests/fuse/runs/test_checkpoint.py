@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cache.corpus.clips import LABELS
+from cache.corpus.ravdess import LABELS
 from cache.features.provenance import Origin
 from fuse.runs.checkpoint import Checkpoint, read_checkpoint, read_stage_two, write_checkpoint
 from tests.tiny.checkpoint import tiny_checkpoint

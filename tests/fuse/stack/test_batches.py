@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from cache.corpus.clips import LABELS, Clip
+from cache.corpus.clips import Clip
+from cache.corpus.ravdess import LABELS
 from cache.features.table import FeatureTable
 from fuse.stack.batches import StackBatch, StackLoader
 from fuse.stack.job import Job

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cache.corpus.clips import write_metadata
+from cache.corpus.clips import read_corpus, write_metadata
 from configs.loader import check
 from configs.schema.sweep import SweepConfig
 from fuse.scores.predictions import read_predictions
@@ -18,6 +18,7 @@ from fuse.stack.width import Measured
 from fuse.sweep import rank
 from fuse.sweep.__main__ import run
 from fuse.sweep.ground import Outcome
+from fuse.sweep.ledger import ROWS
 from fuse.sweep.plan import PLAN, read_plan
 from tests.tiny.features import tiny_clips, write_tiny_features
 
@@ -155,6 +156,17 @@ def test_a_sweep_is_not_resumed_on_features_that_were_made_otherwise(
     write_tiny_features(tmp_path / "features", tiny_clips(), made={"dtype": "bfloat16"})
     with pytest.raises(ValueError, match=r"its audio features .* the sweep .* \(dtype bfloat16, not unset\); put back"):
         run(settings)
+
+
+def test_a_sweep_is_not_resumed_on_a_corpus_with_other_labels(features: Path, tmp_path: Path) -> None:
+    """Once its rows would have counted other classes than those that were there."""
+    folder, out = shutil.copytree(features, tmp_path / "features"), tmp_path / "out"
+    run(config(folder, out))
+    (out / ROWS).unlink()
+    names = read_corpus(folder / "metadata.csv").labels
+    (folder / "labels.txt").write_text("\n".join([*names[1:], names[0]]))
+    with pytest.raises(ValueError, match=r"began with other labels \(the order: label 1 is neutral in one and calm"):
+        run(config(folder, out))
 
 
 def test_a_plan_that_cannot_be_read_names_the_way_out(features: Path, tmp_path: Path) -> None:

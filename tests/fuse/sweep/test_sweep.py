@@ -16,7 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from cache.corpus.clips import LABELS, read_corpus
+from cache.corpus.clips import read_corpus
+from cache.corpus.ravdess import LABELS
 from configs.loader import check, dump_config, load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cache.corpus.clips import LABELS
+from cache.corpus.ravdess import LABELS
 from cache.features.table import load_table
 from configs.loader import check
 from configs.schema.fusion import FusionConfig
