@@ -103,6 +103,22 @@ class Condition:
         return {"": MODALITIES, "audio": ("audio", "text"), "video": ("video",)}[self.modality]
 
 
+@dataclass(frozen=True)
+class JointCondition:
+    """What was done to whole clips: one condition, or one each of several modalities. What `a+b` is parsed to."""
+
+    parts: tuple[Condition, ...]
+
+    @property
+    def name(self) -> str:
+        """As it is typed, and kept in tables: the parts' names, joined by `+`."""
+        return "+".join(part.name for part in self.parts)
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+
 def parse_condition(name: str, seed: int = 0) -> Condition:
     """The condition of that name.
 
@@ -125,18 +141,26 @@ def parse_condition(name: str, seed: int = 0) -> Condition:
     return Condition(name, kind.modality, match[1], level, seed)
 
 
-def parse_joint(name: str, seed: int = 0) -> tuple[Condition, ...]:
-    """The parts of a condition name: one, or several of different modalities for `a+b`."""
+def parse_joint(name: str, seed: int = 0) -> JointCondition:
+    """What a name says in full: one condition, or several of different modalities for `a+b`.
+
+    Raises:
+        ValueError: as `parse_condition`; or two of them change one modality.
+    """
     parts = tuple(parse_condition(part, seed) for part in name.split("+"))
     changed = [part.modality for part in parts]
     if len(parts) > 1 and ("" in changed or len(set(changed)) < len(changed)):
         raise ValueError(f"joint condition {name!r} must name one condition of each of several modalities")
-    return parts
+    return JointCondition(parts)
 
 
-def stored_conditions(names: Sequence[str], seed: int = 0) -> tuple[Condition, ...]:
+# What clips are under that nothing was done to.
+UNCHANGED = parse_joint(CLEAN)
+
+
+def stored_conditions(wanted: Sequence[JointCondition]) -> tuple[Condition, ...]:
     """The conditions that need a store of their own: clean first, joint ones split into their parts."""
-    parts = {part.name: part for name in (CLEAN, *names) for part in parse_joint(name, seed)}
+    parts = {part.name: part for joint in (UNCHANGED, *wanted) for part in joint.parts}
     return tuple(parts.values())
 
 

@@ -79,10 +79,15 @@ def check(kind: type[T], tree: dict[str, Any], where: str) -> T:
         raise ValueError(f"{where}: {_message(kind, error)}") from error
 
 
+def plain_values(config: Any) -> dict[str, Any]:
+    """The resolved configuration as YAML and JSON can hold it: what was parsed is text again."""
+    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return plain
+
+
 def dump_config(config: Any) -> str:
     """The resolved configuration as YAML, loadable again by `load_config`."""
-    plain = TypeAdapter(type(config)).dump_python(config, mode="json")
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(plain_values(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _shipped() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.conditions import CLEAN, MODALITIES, parse_joint
+from cache.conditions import CLEAN, MODALITIES, UNCHANGED, JointCondition
 from cache.corpus.clips import Clip
 from cache.features.provenance import Origin, refuse_mixing
 from cache.features.rows import State
@@ -81,7 +81,7 @@ def load_table(
     features_dir: Path,
     clips: Sequence[Clip],
     modalities: Sequence[str],
-    condition: str = CLEAN,
+    condition: JointCondition = UNCHANGED,
     layers: Layers | Mapping[str, Layers] = "mean",
     encoders: Mapping[str, str] | None = None,
     label_names: Sequence[str] = (),
@@ -106,7 +106,7 @@ def load_table(
         {name: column.present for name, column in columns.items()},
         tuple(clip.clip_id for clip, bad in zip(clips, failed, strict=True) if bad),
         any(column.random_weights for column in columns.values()),
-        condition,
+        condition.name,
         {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
         frozenset(name for name, column in columns.items() if column.changed),
         {name: column.origin for name, column in columns.items()},
@@ -119,7 +119,11 @@ def load_table(
 
 
 def origin_of(
-    features_dir: Path, modality: str, condition: str, layers: Layers | Mapping[str, Layers], encoder: str | None
+    features_dir: Path,
+    modality: str,
+    condition: JointCondition,
+    layers: Layers | Mapping[str, Layers],
+    encoder: str | None,
 ) -> Origin:
     """How the rows would be made that `load_table` would load of a modality; none is read.
 
@@ -133,7 +137,7 @@ def origin_of(
 
 
 def load_transcripts(
-    features_dir: Path, clips: Sequence[Clip], condition: str = CLEAN, encoder: str | None = None
+    features_dir: Path, clips: Sequence[Clip], condition: JointCondition = UNCHANGED, encoder: str | None = None
 ) -> list[str]:
     """The text that stage one encoded for each clip under a condition; "" where there was none.
 
@@ -157,7 +161,12 @@ class _Column:
 
 
 def _column(
-    features_dir: Path, clips: Sequence[Clip], modality: str, condition: str, layers: Layers, encoder: str | None
+    features_dir: Path,
+    clips: Sequence[Clip],
+    modality: str,
+    condition: JointCondition,
+    layers: Layers,
+    encoder: str | None,
 ) -> _Column:
     store = _store_of(features_dir, modality, condition, encoder)
     path = f"{modality}/{_encoder_of(store, modality, encoder)}"
@@ -207,12 +216,12 @@ def _refuse_other_than_clean(store: FeatureStore, path: str, layers: Layers, wan
         refuse_mixing(modality, _origin(store, path, layers), _origin(clean, other, layers), remedy)
 
 
-def _store_of(features_dir: Path, modality: str, condition: str, encoder: str | None) -> FeatureStore:
+def _store_of(features_dir: Path, modality: str, condition: JointCondition, encoder: str | None) -> FeatureStore:
     """The store that holds this modality, by this encoder where one is named, under this condition."""
     clean = open_store(features_dir / f"{CLEAN}.zarr")
     if modality not in MODALITIES:
         return _imported(features_dir, modality, condition) or clean
-    for part in parse_joint(condition):
+    for part in condition.parts:
         if not part.modality or modality not in part.changes or not _reaches(clean, modality, encoder):
             continue
         path = features_dir / f"{part.name}.zarr"
@@ -225,9 +234,9 @@ def _store_of(features_dir: Path, modality: str, condition: str, encoder: str | 
     return clean
 
 
-def _imported(features_dir: Path, modality: str, condition: str) -> FeatureStore | None:
+def _imported(features_dir: Path, modality: str, condition: JointCondition) -> FeatureStore | None:
     """The store of the one part of a condition that a modality was imported for; None: there is no such part."""
-    paths = [path for part in parse_joint(condition) if (path := features_dir / f"{part.name}.zarr").exists()]
+    paths = [path for part in condition.parts if (path := features_dir / f"{part.name}.zarr").exists()]
     stores = [store for store in map(open_store, paths) if store.encoders(modality)]
     if len(stores) > 1:
         names = " and ".join(store.path.stem for store in stores)

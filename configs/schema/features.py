@@ -8,18 +8,23 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from cache.conditions import parse_joint
 from configs.loader import STRICT
-from configs.schema.fields import ConditionName
+from configs.schema.fields import NamedCondition
 
-CARD_CONDITIONS = (
-    "clean",
-    "noise-white-20db",
-    "noise-white-10db",
-    "noise-white-5db",
-    "noise-white-0db",
-    "occlude-block-25",
-    "occlude-block-50",
-    "drop-frames-30",
+# Those of the default recipe.
+DEFAULT_CONDITIONS = tuple(
+    parse_joint(name)
+    for name in (
+        "clean",
+        "noise-white-20db",
+        "noise-white-10db",
+        "noise-white-5db",
+        "noise-white-0db",
+        "occlude-block-25",
+        "occlude-block-50",
+        "drop-frames-30",
+    )
 )
 
 Pooling = Literal["mean", "mean_std", "last", "cls"]
@@ -120,7 +125,7 @@ class FeaturesConfig:
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     asr: Asr = field(default_factory=Asr)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
-    conditions: tuple[ConditionName, ...] = CARD_CONDITIONS
+    conditions: tuple[NamedCondition, ...] = DEFAULT_CONDITIONS
     media: MediaSettings = field(default_factory=MediaSettings)
     batch_size: Annotated[int, Field(ge=1)] | None = None
     max_failed: Annotated[int, Field(ge=0)] = 0

@@ -1,17 +1,20 @@
-"""The type of a configured condition: text that `cache.conditions` can parse, refused under its own key."""
+"""The type of a configured condition: text that is parsed once, here, refused under its own key, and saved as typed."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import PlainSerializer, PlainValidator
 
-from cache.conditions import parse_joint
-
-
-def _checked(name: str) -> str:
-    parse_joint(name)
-    return name
+from cache.conditions import JointCondition, parse_joint
 
 
-ConditionName = Annotated[str, AfterValidator(_checked)]
+def _parsed(value: object) -> JointCondition:
+    if isinstance(value, JointCondition):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"give the name of a condition, got {value!r}")
+    return parse_joint(value)
+
+
+NamedCondition = Annotated[JointCondition, PlainValidator(_parsed), PlainSerializer(str, return_type=str)]

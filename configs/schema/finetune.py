@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from cache.conditions import UNCHANGED
 from configs.loader import STRICT
 from configs.schema.features import Encoders
-from configs.schema.fields import ConditionName
+from configs.schema.fields import NamedCondition
 from configs.schema.fusion import Augment, Layers
 
 
@@ -54,7 +55,7 @@ class FinetuneConfig:
     encoders: Encoders = field(default_factory=Encoders)
     init: str = "outputs/fusion"
     unfreeze: Literal["all", "none"] | Annotated[int, Field(ge=0)] = "all"
-    condition: ConditionName = "clean"
+    condition: NamedCondition = UNCHANGED
     modalities: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     protocol: str | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from cache.conditions import parse_joint
+from cache.conditions import UNCHANGED
 from configs.loader import STRICT
-from configs.schema.fields import ConditionName
+from configs.schema.fields import NamedCondition
 
 # A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
 # included), or several side by side.
@@ -58,16 +58,16 @@ class Optim:
 class Augment:
     """Cached variants to train on: with `probability`, a clip's row is drawn from one of them."""
 
-    audio: tuple[ConditionName, ...] = ()
-    video: tuple[ConditionName, ...] = ()
+    audio: tuple[NamedCondition, ...] = ()
+    video: tuple[NamedCondition, ...] = ()
     probability: Probability = 0.5
 
     def __post_init__(self) -> None:
         """Refuse conditions of the other modality."""
         for modality in ("audio", "video"):
-            for name in getattr(self, modality):
-                if [part.modality for part in parse_joint(name)] != [modality]:
-                    raise ValueError(f"{modality}: {name} does not change {modality} alone")
+            for joint in getattr(self, modality):
+                if [part.modality for part in joint.parts] != [modality]:
+                    raise ValueError(f"{modality}: {joint} does not change {modality} alone")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -94,7 +94,7 @@ class FusionConfig:
     modalities: Annotated[tuple[str, ...], Field(min_length=1)] = ("audio", "video", "text")
     protocol: str = "holdout"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    condition: ConditionName = "clean"
+    condition: NamedCondition = UNCHANGED
     head: str = "mlp"
     hidden: Annotated[int, Field(ge=1)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

@@ -8,47 +8,51 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from cache.conditions import parse_joint
 from configs.loader import STRICT
 from configs.schema.features import Asr, MediaSettings, NoiseSettings
-from configs.schema.fields import ConditionName
+from configs.schema.fields import NamedCondition
 
 # At least one of every kind; several levels where one would not show what the next costs.
-PREVIEW_CONDITIONS = (
-    "clean",
-    "noise-white-20db",
-    "noise-white-10db",
-    "noise-white-0db",
-    "noise-white-minus10db",
-    "noise-pink-10db",
-    "noise-pink-minus10db",
-    "noise-babble-10db",
-    "noise-babble-0db",
-    "noise-file-10db",
-    "noise-file-0db",
-    "reverb-room-300ms",
-    "reverb-room-1200ms",
-    "clip-peak-25",
-    "band-telephone",
-    "codec-mp3-16kbps",
-    "codec-aac-16kbps",
-    "silence-track",
-    "occlude-block-25",
-    "occlude-block-50",
-    "occlude-block-75",
-    "occlude-eyes",
-    "occlude-mouth",
-    "occlude-left",
-    "occlude-right",
-    "drop-frames-30",
-    "drop-frames-75",
-    "freeze-frames-50",
-    "blur-gaussian-4px",
-    "blur-motion-15px",
-    "light-low-25",
-    "noise-pixel-10",
-    "codec-h264-30kbps",
-    "codec-h264-5kbps",
-    "black-screen",
+PREVIEW_CONDITIONS = tuple(
+    parse_joint(name)
+    for name in (
+        "clean",
+        "noise-white-20db",
+        "noise-white-10db",
+        "noise-white-0db",
+        "noise-white-minus10db",
+        "noise-pink-10db",
+        "noise-pink-minus10db",
+        "noise-babble-10db",
+        "noise-babble-0db",
+        "noise-file-10db",
+        "noise-file-0db",
+        "reverb-room-300ms",
+        "reverb-room-1200ms",
+        "clip-peak-25",
+        "band-telephone",
+        "codec-mp3-16kbps",
+        "codec-aac-16kbps",
+        "silence-track",
+        "occlude-block-25",
+        "occlude-block-50",
+        "occlude-block-75",
+        "occlude-eyes",
+        "occlude-mouth",
+        "occlude-left",
+        "occlude-right",
+        "drop-frames-30",
+        "drop-frames-75",
+        "freeze-frames-50",
+        "blur-gaussian-4px",
+        "blur-motion-15px",
+        "light-low-25",
+        "noise-pixel-10",
+        "codec-h264-30kbps",
+        "codec-h264-5kbps",
+        "black-screen",
+    )
 )
 
 
@@ -69,7 +73,7 @@ class PreviewConfig:
     corpus: str | None = None
     corpus_root: str | None = None
     follow_links: bool = False
-    conditions: Annotated[tuple[ConditionName, ...], Field(min_length=1)] | None = None
+    conditions: Annotated[tuple[NamedCondition, ...], Field(min_length=1)] | None = None
     statement: str | None = None
     asr: Asr = field(default_factory=Asr)
     noise: NoiseSettings = field(default_factory=NoiseSettings)

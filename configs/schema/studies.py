@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cache.conditions import CLEAN
+from cache.conditions import UNCHANGED, JointCondition
 from configs.loader import STRICT
-from configs.schema.features import CARD_CONDITIONS
-from configs.schema.fields import ConditionName
+from configs.schema.features import DEFAULT_CONDITIONS
+from configs.schema.fields import NamedCondition
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,7 +27,7 @@ class RobustnessConfig:
     """
 
     runs: Annotated[tuple[str, ...], Field(min_length=1)] = ("outputs/fusion",)
-    conditions: tuple[ConditionName, ...] = CARD_CONDITIONS
+    conditions: tuple[NamedCondition, ...] = DEFAULT_CONDITIONS
     modalities: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
     corpus: str | None = None
     features_dir: str | None = None
@@ -39,9 +39,9 @@ class RobustnessConfig:
             raise ValueError("runs names a folder twice")
 
     @property
-    def all_conditions(self) -> tuple[str, ...]:
+    def all_conditions(self) -> tuple[JointCondition, ...]:
         """Clean first: every other row is compared with it."""
-        return tuple(dict.fromkeys((CLEAN, *self.conditions)))
+        return tuple(dict.fromkeys((UNCHANGED, *self.conditions)))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -61,7 +61,7 @@ class EnrolmentConfig:
     """
 
     run: str = "outputs/fusion"
-    conditions: tuple[ConditionName, ...] = ()
+    conditions: tuple[NamedCondition, ...] = ()
     clips: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 2, 5, 10, 20)
     draws: Annotated[int, Field(ge=1)] = 20
     strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 3.0, 10.0)
@@ -71,9 +71,9 @@ class EnrolmentConfig:
     output_dir: str = "outputs/enrolment"
 
     @property
-    def all_conditions(self) -> tuple[str, ...]:
+    def all_conditions(self) -> tuple[JointCondition, ...]:
         """Clean first."""
-        return tuple(dict.fromkeys((CLEAN, *self.conditions)))
+        return tuple(dict.fromkeys((UNCHANGED, *self.conditions)))
 
 
 @dataclass(frozen=True, config=STRICT)

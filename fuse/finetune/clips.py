@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from cache.conditions import CLEAN, Condition, parse_condition, parse_joint
+from cache.conditions import UNCHANGED, Condition, JointCondition
 from cache.corpus.clips import Clip
 from cache.media import Media, MediaStore
 from configs.schema.fusion import Augment
@@ -51,7 +51,7 @@ class MediaClips(Dataset[Signals]):
         media: MediaStore | None,
         stored: int,
         *,
-        condition: str = CLEAN,
+        condition: JointCondition = UNCHANGED,
         samples: int,
         augment: Augment | None = None,
         seed: int = 0,
@@ -68,7 +68,7 @@ class MediaClips(Dataset[Signals]):
             seed: of everything that is drawn.
         """
         self.items, self.media = tuple(items), OpenMedia(media, stored) if media else None
-        self.parts = {part.modality: part for part in parse_joint(condition)}
+        self.parts = {part.modality: part for part in condition.parts}
         self.samples, self.augment, self.seed, self.epoch = samples, augment, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -118,12 +118,13 @@ def drawn_conditions(augment: Augment, media: Media, rng: np.random.Generator) -
     """
     drawn = {}
     for signal in ("audio", "video"):
-        names = getattr(augment, signal)
+        choices = getattr(augment, signal)
         # As many draws whatever is configured: switching one signal's off leaves the other's as they were.
         chance, which, seed = rng.random(), rng.random(), int(rng.integers(2**62))
         silent = signal == "audio" and (media.waveform_T is None or not active_speech_power(media.waveform_T))
-        if names and chance < augment.probability and not silent:
-            drawn[signal] = replace(parse_condition(names[int(which * len(names))]), seed=seed)
+        if choices and chance < augment.probability and not silent:
+            (part,) = choices[int(which * len(choices))].parts
+            drawn[signal] = replace(part, seed=seed)
     return drawn
 
 

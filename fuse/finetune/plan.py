@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cache.conditions import CLEAN, MODALITIES, parse_joint
+from cache.conditions import CLEAN, MODALITIES
 from cache.corpus.clips import Corpus, read_corpus
 from cache.features.store import open_store
 from cache.features.table import (
@@ -97,10 +97,10 @@ def make_plan(config: FinetuneConfig) -> FinetunePlan:
 
 
 def _refuse_recorded_noise(config: FinetuneConfig) -> None:
-    for name in (config.condition, *config.augment.audio):
-        if any(part.kind in RECORDED for part in parse_joint(name)):
+    for joint in (config.condition, *config.augment.audio):
+        if any(part.kind in RECORDED for part in joint.parts):
             raise ValueError(
-                f"{name} mixes in recordings, which only make features does; "
+                f"{joint} mixes in recordings, which only make features does; "
                 "take noise-white or noise-pink to fine-tune"
             )
 

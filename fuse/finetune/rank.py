@@ -93,7 +93,7 @@ def predictions_of(plan: FinetunePlan, split: str, logits_NC: Logits) -> Predict
         fold=plan.start.fold.number,
         seed=plan.seed,
         split=split,
-        condition=plan.config.condition,
+        condition=plan.config.condition.name,
         modalities="+".join(plan.models),
         label_names=plan.label_names,
     )
@@ -108,7 +108,7 @@ def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> Checkpoint:
     return replace(
         plan.start.checkpoint,
         state={name: value.cpu() for name, value in model.fusion.state_dict().items()},
-        condition=plan.config.condition,
+        condition=plan.config.condition.name,
         seed=plan.seed,
         familiarity={},
         networks=networks,

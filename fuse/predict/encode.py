@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.conditions import CLEAN, MODALITIES, parse_condition
+from cache.conditions import MODALITIES, UNCHANGED
 from cache.corpus.clips import Corpus
 from cache.features.provenance import Origin, difference
 from cache.features.table import layers_of, side_by_side
@@ -116,7 +116,7 @@ class ClipEncoder:
         model, made = find_model(path), self.checkpoint.features[name]
         used = tuple(made["layers"])
         text = text_provenance(self.config, Corpus(Path(), (), ()), device.type) if name == "text" else {}
-        spec = array_spec(self.config, name, model, parse_condition(CLEAN), {}, text, device.type)
+        spec = array_spec(self.config, name, model, UNCHANGED.parts[0], {}, text, device.type)
         now = Origin.of("", model.name, spec.provenance, used).made
         if differs := difference(_anywhere(now), _anywhere(made)):
             raise ValueError(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import TensorDataset
 
-from cache.conditions import CLEAN
+from cache.conditions import CLEAN, parse_joint
 from cache.corpus.clips import read_corpus
 from cache.features.store import open_store
 from cache.features.table import FeatureTable, Layers, load_table
@@ -101,4 +101,4 @@ def features(
     if modalities is None:
         arrays = open_store(folder / f"{CLEAN}.zarr").arrays()
         modalities = tuple(dict.fromkeys(path.partition("/")[0] for path in arrays))
-    return Features(load_table(folder, read.clips, modalities, condition, layers, None, read.labels))
+    return Features(load_table(folder, read.clips, modalities, parse_joint(condition), layers, None, read.labels))

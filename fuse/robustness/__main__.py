@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.conditions import CLEAN
+from cache.conditions import CLEAN, UNCHANGED
 from cache.corpus.clips import read_corpus
 from cache.corpus.labels import label_difference
 from cache.features.table import FeatureTable
@@ -51,7 +51,7 @@ def run(config: RobustnessConfig) -> int:
     total = sum(len(leaves) for _, leaves in plans) * len(config.all_conditions)
     with Progress("robustness", total, "evaluations") as progress:
         evaluated = [_evaluate(config, name, leaves, progress) for name, (_, leaves) in zip(names, plans, strict=True)]
-    rows = [row for one in evaluated for row in table_rows(one, config.all_conditions)]
+    rows = [row for one in evaluated for row in table_rows(one, list(map(str, config.all_conditions)))]
     note = "; ".join(dict.fromkeys(one.caveats for one in evaluated if one.caveats))
     out = Path(config.output_dir)
     classes = _classes(evaluated)
@@ -117,7 +117,7 @@ def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progr
     for condition in config.all_conditions:
         table = table_under(trained, corpus, condition)
         note = note or caveats(trained, table)
-        touched = subsets if condition == CLEAN else _touched(subsets, table)
+        touched = subsets if condition == UNCHANGED else _touched(subsets, table)
         for leaf, checkpoint in zip(leaves, checkpoints, strict=True):
             checkpoint.refuse_other_ground(table, leaf)
             parts += _predict(checkpoint, table, touched)

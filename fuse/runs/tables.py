@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from cache.conditions import JointCondition
 from cache.corpus.clips import Corpus
 from cache.features.provenance import refuse_mixing
 from cache.features.table import FeatureTable, load_table
@@ -47,8 +48,8 @@ def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
     variants = {}
     for signal in ("audio", "video"):
         changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
-        names = getattr(config.augment, signal) if signal in config.modalities else ()
-        variants[signal] = [table_under(config, corpus, name, changed) for name in names]
+        joints = getattr(config.augment, signal) if signal in config.modalities else ()
+        variants[signal] = [table_under(config, corpus, joint, changed) for joint in joints]
     main = table_under(config, corpus, config.condition)
     for table in chain.from_iterable(variants.values()):
         refuse_mixed(main, table)
@@ -69,7 +70,7 @@ def refuse_mixed(main: FeatureTable, other: FeatureTable) -> None:
 
 
 def table_under(
-    config: FusionConfig, corpus: Corpus, condition: str, modalities: Sequence[str] | None = None
+    config: FusionConfig, corpus: Corpus, condition: JointCondition, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features of a configuration under one condition, adapted to each speaker where it says so."""
     table = raw_table(config, corpus, condition, modalities)
@@ -77,7 +78,7 @@ def table_under(
 
 
 def raw_table(
-    config: FusionConfig, corpus: Corpus, condition: str, modalities: Sequence[str] | None = None
+    config: FusionConfig, corpus: Corpus, condition: JointCondition, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features as they are cached."""
     names = config.modalities if modalities is None else modalities

@@ -101,7 +101,7 @@ def _checkpoint(
         label_names=table.label_names,
         layers=config.layers,
         standardise=config.standardise,
-        condition=config.condition,
+        condition=config.condition.name,
         protocol=config.protocol,
         fold=one.fold,
         seed=one.seed,

@@ -6,11 +6,11 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cache.protocols.folds import Fold
-from configs.loader import check
+from configs.loader import check, plain_values
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
 from fuse.stack.job import FREE
@@ -32,7 +32,7 @@ class Configuration:
     @property
     def shape(self) -> str:
         """Equal for configurations whose heads may train in one stack."""
-        tree = json.loads(json.dumps(asdict(self.config)))
+        tree = plain_values(self.config)
         for key in (*FREE, "output_dir"):
             *parents, last = key.split(".")
             node = tree

@@ -53,8 +53,8 @@ def ground_of(config: FusionConfig, corpus: Corpus, sweep: SweepConfig) -> Groun
     """
     tables = load_tables(config, corpus)
     scored = {
-        name: tables.main if name == config.condition else table_under(config, corpus, name)
-        for name in sweep.conditions or (config.condition,)
+        joint.name: tables.main if joint == config.condition else table_under(config, corpus, joint)
+        for joint in sweep.conditions or (config.condition,)
     }
     for table in scored.values():
         refuse_mixed(tables.main, table)

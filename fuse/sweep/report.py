@@ -116,7 +116,7 @@ def _validation_table(config: SweepConfig, cells: Sequence[Cell], classes: int) 
     said = f"{uar_in_words(classes)} " if classes else ""
     yield f"{said}Folds are pooled, seeds averaged, never the best of."
     if len(config.conditions) > 1:
-        yield f"Scores are means over {', '.join(config.conditions)}."
+        yield f"Scores are means over {', '.join(map(str, config.conditions))}."
 
 
 def _test_table(config: SweepConfig, chosen: Mapping[str, Chosen | None]) -> Iterator[str]:

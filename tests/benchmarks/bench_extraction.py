@@ -9,7 +9,7 @@ import torch
 
 from cache.corpus.clips import Clip, write_metadata
 from configs.loader import check
-from configs.schema.features import CARD_CONDITIONS, FeaturesConfig
+from configs.schema.features import DEFAULT_CONDITIONS, FeaturesConfig
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.preparer import Inputs
 from extract.media.decode import decode
@@ -29,7 +29,7 @@ def run(folder: Path) -> list[str]:
     torch.set_num_threads(1)
     encoders = write_true_encoders(folder / "encoders")
     corpus = _write_corpus(folder / "corpus")
-    stage = Stage(folder, corpus, encoders, CARD_CONDITIONS)
+    stage = Stage(folder, corpus, encoders, tuple(map(str, DEFAULT_CONDITIONS)))
     clean = Stage(folder, corpus, encoders, ("clean",))
     clean.prepare()
     times = interleaved(

@@ -141,8 +141,9 @@ def test_nothing_but_the_grammar_is_accepted(text: str) -> None:
 
 
 def test_joint_conditions_name_different_modalities() -> None:
-    parts = parse_joint("noise-white-0db+occlude-block-50")
-    assert [part.name for part in parts] == ["noise-white-0db", "occlude-block-50"]
+    joint = parse_joint("noise-white-0db+occlude-block-50")
+    assert [part.name for part in joint.parts] == ["noise-white-0db", "occlude-block-50"]
+    assert str(joint) == joint.name == "noise-white-0db+occlude-block-50"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_joint_conditions_need_known_parts(name: str) -> None:
 
 def test_stores_hold_clean_first_then_each_part_once() -> None:
     wanted = ["occlude-block-50", "noise-white-0db+occlude-block-50", "clean", "drop-frames-30"]
-    stored = [condition.name for condition in stored_conditions(wanted)]
+    stored = [condition.name for condition in stored_conditions([parse_joint(name) for name in wanted])]
     assert stored == ["clean", "occlude-block-50", "noise-white-0db", "drop-frames-30"]
     assert [condition.name for condition in stored_conditions([])] == ["clean"]
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from cache.conditions import parse_joint
 from configs.command.entry import main
 from configs.loader import STRICT, check, dump_config, load_config
 from configs.schema.corpora import CorpusConfig, DataConfig
@@ -243,9 +245,24 @@ def test_every_key_but_corpus_has_a_default() -> None:
         assert kind(corpus="a.csv").corpus == "a.csv"
 
 
+def test_conditions_are_parsed_as_they_are_read_and_saved_as_they_were_typed(tmp_path: Path) -> None:
+    joint = "noise-white-minus5db+occlude-block-50"
+    tree = {"corpus": "a.csv", "condition": joint, "augment": {"audio": ["noise-pink-10db"]}}
+    config = check(FusionConfig, tree, "test")
+    assert config.condition == parse_joint(joint)
+    assert config.augment.audio == (parse_joint("noise-pink-10db"),)
+    assert FusionConfig(corpus="a.csv").condition == parse_joint("clean")
+    saved = yaml.safe_load(dump_config(config))
+    assert saved["condition"] == joint
+    assert saved["augment"]["audio"] == ["noise-pink-10db"]
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(FusionConfig, tmp_path / "config.yaml") == config
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
+        ("conditions=[5]", "conditions.0: give the name of a condition, got 5"),
         ("conditions=[noise-white-10bd]", "unknown condition 'noise-white-10bd'; it is spelt noise-white-10db"),
         ("conditions=[noise-wite-10db]", "unknown condition 'noise-wite-10db' (did you mean noise-white-10db?)"),
         ("encoders={audio: null, video: null, text: null}", "every modality is null; name at least one encoder"),

@@ -98,6 +98,28 @@ def test_every_package_is_one_in_a_clone(path: Path) -> None:
     assert not {f"{part}/" for part in path.relative_to(ROOT).parts} & set(patterns)
 
 
+# Where names of conditions are parsed: in a configuration, on a command line, as files' names, in a notebook.
+PARSED_IN = (
+    "cache/conditions.py",
+    "cache/exchange",
+    "configs/schema",
+    "extract/preview/__main__.py",
+    "fuse/predict/features.py",
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_condition_is_parsed_where_it_comes_in_and_travels_parsed(path: Path) -> None:
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    parses = bool(names & {"parse_condition", "parse_joint"})
+    assert not parses or str(path.relative_to(ROOT)).startswith(PARSED_IN)
+
+
 # What is written about it
 
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from matplotlib.figure import Figure
 
+from cache.conditions import parse_joint
 from cache.corpus.clips import Clip, read_corpus, write_metadata
 from cache.features.units import unit_count, unit_rows
 from cache.media import SAMPLE_RATE_HZ, Media, Source
@@ -84,7 +85,7 @@ def stage_one(root: Path, clips: list[Clip]) -> None:
         features_dir=str(root / "features"),
         encoders=encoders_of(root),
         asr=Asr(model=None),
-        conditions=("clean", NOISE),
+        conditions=(parse_joint("clean"), parse_joint(NOISE)),
         media=MediaSettings(size=32),
     )
     plan = make_plan(config)
@@ -176,7 +177,12 @@ def test_fine_tuning(root: Path, tmp_path: Path, alone: World) -> None:
 
 def test_the_robustness_table(root: Path, tmp_path: Path) -> None:
     runs, out = (str(root / "fusion"),), str(tmp_path)
-    assert robustness(RobustnessConfig(runs=runs, conditions=(NOISE,), modalities=(("audio",),), output_dir=out)) == 0
+    assert (
+        robustness(
+            RobustnessConfig(runs=runs, conditions=(parse_joint(NOISE),), modalities=(("audio",),), output_dir=out)
+        )
+        == 0
+    )
     assert "chance is 33.3 %" in (tmp_path / "robustness_table.md").read_text(encoding="utf-8")
     assert header_of(tmp_path / "predictions.csv")[5:8] == [f"p_{label}" for label in LABELS]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.conditions import CLEAN
+from cache.conditions import CLEAN, UNCHANGED
 from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
@@ -76,19 +76,19 @@ def run(config: EnrolmentConfig) -> int:
             "train one with: make train-fusion SET=standardise=speaker"
         )
     corpus = read_corpus(Path(trained.corpus), follow_links=True)
-    tables = {name: raw_table(trained, corpus, name) for name in config.all_conditions}
+    tables = {joint: raw_table(trained, corpus, joint) for joint in config.all_conditions}
     own = tables.get(trained.condition) or raw_table(trained, corpus, trained.condition)
     for head in heads:
         for table in (own, *tables.values()):
             head.kept.refuse_other_ground(table, head.folder)
-    priors = {name: tables[CLEAN] if config.prior == CLEAN else table for name, table in tables.items()}
-    strengths = [_strength(config, head, own, tables[CLEAN] if config.prior == CLEAN else own) for head in heads]
+    clean = tables[UNCHANGED] if config.prior == CLEAN else None
+    strengths = [_strength(config, head, own, clean or own) for head in heads]
     counts = [*map(str, config.clips), *([NEUTRAL] if NEUTRAL in corpus.labels else []), ALL]
     parts = []
     with Progress("enrolment", len(heads) * len(tables) * len(counts), "points") as progress:
         for head, strength in zip(heads, strengths, strict=True):
-            for name, table in tables.items():
-                prior = prior_of(priors[name], head.fold.train)
+            for table in tables.values():
+                prior = prior_of(clean or table, head.fold.train)
                 for count in counts:
                     parts += list(_draws(head, table, prior, count, strength, config.draws, "test"))
                     progress.add(1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from cache.conditions import CLEAN
+from cache.conditions import CLEAN, JointCondition
 from cache.corpus.clips import Clip
 from cache.features.store import open_store
 from cache.features.table import FeatureTable
@@ -55,7 +55,7 @@ class StoredLayer:
 
 
 def stored_layers(
-    features_dir: Path, modalities: Sequence[str], condition: str, encoders: Mapping[str, str]
+    features_dir: Path, modalities: Sequence[str], condition: JointCondition, encoders: Mapping[str, str]
 ) -> list[StoredLayer]:
     """Every layer of these modalities, modality by modality, from the first to the last.
 
@@ -64,7 +64,7 @@ def stored_layers(
     """
     found = []
     for modality in modalities:
-        for name in (*condition.split("+"), CLEAN):
+        for name in (*(part.name for part in condition.parts), CLEAN):
             path = features_dir / f"{name}.zarr"
             store = open_store(path) if path.exists() or name == CLEAN else None
             known = store.encoders(modality) if store else []

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cache.__main__ import main
 from cache.care.verify import Damage, verify
+from cache.conditions import parse_joint
 from cache.corpus.clips import Clip, write_metadata
 from cache.corpus.ravdess import LABELS
 from cache.features.rows import ArraySpec, State, UnitRows
@@ -588,7 +589,7 @@ def test_an_import_is_read_from_clean_unless_imported_for_the_condition(features
     bring(write_csv(tmp_path / "au.csv", "clip_id,a", *lines), features_dir)
 
     def first(condition: str) -> float:
-        table = load_table(features_dir, CLIPS, ("audio", "face"), condition)
+        table = load_table(features_dir, CLIPS, ("audio", "face"), parse_joint(condition))
         return float(table.features["face"].sum(axis=1)[1])
 
     assert first("noise-white-0db") == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.conditions import UNCHANGED
 from cache.corpus.clips import Clip, read_corpus
 from configs.schema.features import Asr, Encoders, FeaturesConfig
 from configs.schema.protocols import load_protocol
@@ -216,7 +217,7 @@ def test_links_out_of_the_root_are_followed_when_told(tmp_path: Path, capsys: py
     with pytest.raises(ValueError, match=r"leads out of the corpus root .* set follow_links=true"):
         read_corpus(metadata)
     encoders = Encoders(audio=str(write_tiny_encoders(tmp_path / "encoders")["audio"]), video=None, text=None)
-    plain = FeaturesConfig(str(metadata), encoders=encoders, asr=Asr(None), conditions=("clean",))
+    plain = FeaturesConfig(str(metadata), encoders=encoders, asr=Asr(None), conditions=(UNCHANGED,))
     with pytest.raises(ValueError, match="leads out of the corpus root"):
         make_plan(plain)
     assert len(make_plan(replace(plain, follow_links=True)).corpus.clips) == 2

@@ -66,7 +66,7 @@ class Tiring:
 
 
 def test_every_kind_is_shown_by_default() -> None:
-    assert {parse_condition(name).kind for name in PREVIEW_CONDITIONS} == {"clean", *KINDS}
+    assert {part.kind for joint in PREVIEW_CONDITIONS for part in joint.parts} == {"clean", *KINDS}
     assert len(set(PREVIEW_CONDITIONS)) == len(PREVIEW_CONDITIONS)
 
 

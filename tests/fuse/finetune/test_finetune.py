@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from cache.conditions import parse_condition
+from cache.conditions import UNCHANGED, parse_condition, parse_joint
 from cache.corpus.clips import Clip, read_corpus, write_metadata
 from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows, unit_size
@@ -113,7 +113,7 @@ def _stage_one(root: Path, clips: int) -> None:
         features_dir=str(root / "features"),
         encoders=encoders_of(root),
         asr=Asr(model=None),
-        conditions=("clean",),
+        conditions=(UNCHANGED,),
         media=MediaSettings(size=32),
     )
     plan = make_feature_plan(config)
@@ -168,7 +168,7 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
 ) -> None:
     monkeypatch.setenv("RANKS", "2")
     out = tmp_path / "run"
-    augment = Augment(audio=("noise-white-10db",), video=("drop-frames-30",))
+    augment = Augment(audio=(parse_joint("noise-white-10db"),), video=(parse_joint("drop-frames-30"),))
     config = config_of(corpus, output_dir=str(out), augment=augment)
     assert finetune.run(config) == 0
     assert {path.name for path in out.iterdir()} == FILES
@@ -331,7 +331,7 @@ def test_float16_takes_a_scaler_and_learns_as_float32_does(corpus: Path, alone: 
 def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alone: World) -> None:
     def once() -> tuple[Any, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         optim = FinetuneOptim(epochs=2, batch_size=2, lr=1e-3)
-        augment = Augment(audio=("noise-white-0db",), video=("drop-frames-30",))
+        augment = Augment(audio=(parse_joint("noise-white-0db"),), video=(parse_joint("drop-frames-30"),))
         plan = make_plan(config_of(corpus, optim=optim, augment=augment))
         model, loaders = load(plan, CPU)
         first = {name: value.clone() for name, value in model.state_dict().items()}
@@ -516,7 +516,11 @@ def test_absent_modalities_pass_no_gradient_and_break_nothing(corpus: Path) -> N
 
 def test_what_is_drawn_follows_from_seed_epoch_and_clip_alone(corpus: Path) -> None:
     plan = make_plan(config_of(corpus, audio_seconds=0.2))
-    augment = Augment(audio=("noise-white-10db", "noise-white-0db"), video=("drop-frames-30",), probability=0.5)
+    augment = Augment(
+        audio=(parse_joint("noise-white-10db"), parse_joint("noise-white-0db")),
+        video=(parse_joint("drop-frames-30"),),
+        probability=0.5,
+    )
 
     def clips(seed: int, epoch: int, items: tuple[ClipItem, ...] = plan.parts["train"]) -> list[Any]:
         own = MediaClips(items, plan.media, plan.stored, samples=plan.samples, augment=augment, seed=seed)
@@ -534,7 +538,11 @@ def test_what_is_drawn_follows_from_seed_epoch_and_clip_alone(corpus: Path) -> N
 
 
 def test_augmentation_is_stage_ones_corruption_on_half_the_clips_and_spares_silence() -> None:
-    augment = Augment(audio=("noise-white-10db", "noise-white-0db"), video=("drop-frames-30",), probability=0.5)
+    augment = Augment(
+        audio=(parse_joint("noise-white-10db"), parse_joint("noise-white-0db")),
+        video=(parse_joint("drop-frames-30"),),
+        probability=0.5,
+    )
     media = media_of(0)
     draws = [drawn_conditions(augment, media, np.random.default_rng(seed)) for seed in range(400)]
     for signal_, share in (("audio", 0.5), ("video", 0.5)):
@@ -554,7 +562,9 @@ def test_augmentation_is_stage_ones_corruption_on_half_the_clips_and_spares_sile
 
 
 def test_evaluation_cuts_from_the_centre_and_adds_nothing(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus, audio_seconds=0.2, augment=Augment(audio=("noise-white-0db",), probability=1.0)))
+    plan = make_plan(
+        config_of(corpus, audio_seconds=0.2, augment=Augment(audio=(parse_joint("noise-white-0db"),), probability=1.0))
+    )
     waveform_T = media_of(6).waveform_T
     assert waveform_T is not None
     start = (len(waveform_T) - 3200) // 2
@@ -564,10 +574,12 @@ def test_evaluation_cuts_from_the_centre_and_adds_nothing(corpus: Path) -> None:
 def test_a_condition_is_put_on_every_clip_and_gives_way_to_what_is_drawn(corpus: Path) -> None:
     plan = make_plan(config_of(corpus, audio_seconds=len(signal(0.6, 6)) / SAMPLE_RATE_HZ))
     names = ("noise-white-10db", "noise-white-0db")
-    noisy = MediaClips(plan.parts["test"], plan.media, plan.stored, condition=names[0], samples=plan.samples)
+    noisy = MediaClips(
+        plan.parts["test"], plan.media, plan.stored, condition=parse_joint(names[0]), samples=plan.samples
+    )
     heard = noisy[0].by_modality["audio"]
     np.testing.assert_array_equal(heard, corrupt(media_of(6), parse_condition(names[0]), "clip-6").waveform_T)
-    noisy.augment = Augment(audio=(names[1],), probability=1.0)
+    noisy.augment = Augment(audio=(parse_joint(names[1]),), probability=1.0)
     louder = noisy[0].by_modality["audio"] - media_of(6).waveform_T
     assert np.std(louder) > 2 * np.std(heard - media_of(6).waveform_T)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fuse
+from cache.conditions import UNCHANGED
 from cache.corpus.clips import read_corpus, write_metadata
 from cache.files.atomic import write_atomic
 from configs.loader import dump_config
@@ -68,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         features_dir=str(root / "features"),
         encoders=Encoders(str(folders["audio"]), str(folders["video"]), str(folders["text"])),
         asr=Asr(model=None),
-        conditions=("clean",),
+        conditions=(UNCHANGED,),
         media=MediaSettings(size=32),
     )
     plan = make_plan(config)

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from cache.conditions import parse_joint
 from cache.corpus.clips import read_corpus
 from cache.corpus.ravdess import LABELS
 from configs.loader import check, dump_config, load_config
@@ -67,7 +68,7 @@ def test_a_named_value_sets_several_keys(features: Path, tmp_path: Path) -> None
     robust = [{"name": "none"}, {"name": "noise", "augment.audio": ["noise-white-10db"], "modality_dropout": 0.2}]
     cells = configurations(config(features, tmp_path, grid={"training": robust}))
     assert [cell.name for cell in cells] == ["none", "noise"]
-    assert cells[1].config.augment.audio == ("noise-white-10db",)
+    assert cells[1].config.augment.audio == (parse_joint("noise-white-10db"),)
     assert cells[1].config.modality_dropout == 0.2
 
 

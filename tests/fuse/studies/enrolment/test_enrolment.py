@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from cache.conditions import parse_joint
 from cache.corpus.ravdess import LABELS
 from cache.features.table import load_table
 from configs.loader import check
@@ -89,7 +90,8 @@ def test_nothing_is_known_of_the_noise_before_the_first_clip(
 
     kept = read_stage_two(folder / "speaker" / "fold-1" / "seed-0" / CHECKPOINT)
     tables = [
-        load_table(folder, tiny_clips(), ["audio"], name, label_names=LABELS) for name in ("clean", "noise-white-10db")
+        load_table(folder, tiny_clips(), ["audio"], parse_joint(name), label_names=LABELS)
+        for name in ("clean", "noise-white-10db")
     ]
     for saved, table in ((honest, tables[0]), (announced, tables[1])):
         prior = prior_of(table, kept.fold.train)

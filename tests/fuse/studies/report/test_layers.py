@@ -10,6 +10,7 @@ from sklearn.metrics import recall_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cache.conditions import UNCHANGED, parse_joint
 from cache.corpus.clips import read_corpus
 from cache.features.rows import ArraySpec, State, UnitRows
 from cache.features.store import FeatureStore
@@ -43,10 +44,10 @@ def table_of(features: Path, layer: int, modality: str = "audio") -> FeatureTabl
 
 
 def test_every_stored_layer_is_named_and_imported_features_have_one(features: Path) -> None:
-    found = stored_layers(features, ["audio", "face"], "noise-white-10db", {})
+    found = stored_layers(features, ["audio", "face"], parse_joint("noise-white-10db"), {})
     assert found == [*(StoredLayer("audio", "tiny", layer) for layer in range(LAYERS)), StoredLayer("face", "units", 0)]
     with pytest.raises(ValueError, match=r"no feature store .*clean\.zarr"):
-        stored_layers(features / "nowhere", ["audio"], "clean", {})
+        stored_layers(features / "nowhere", ["audio"], UNCHANGED, {})
 
 
 def test_the_score_is_that_of_a_plain_pipeline(features: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from cache.conditions import UNCHANGED
 from cache.features.rows import State
 from configs.command.entry import main
 from configs.loader import load_config
@@ -89,7 +90,7 @@ def test_features_are_of_the_first_fold_and_nobody_was_trained_on(trained: Path)
     first = run_folders(trained / "run")[0]
     checkpoint = read_stage_two(first / CHECKPOINT)
     model, fold = checkpoint.head(), checkpoint.fold
-    table = table_under(config_of(trained), tiny_corpus(), "clean")
+    table = table_under(config_of(trained), tiny_corpus(), UNCHANGED)
     shown, whose = shown_clips(fold, table)
     assert (fold.number, checkpoint.seed) == (1, 0)
     assert set(shown.speakers) == set(fold.test)
@@ -104,14 +105,14 @@ def test_features_are_of_the_first_fold_and_nobody_was_trained_on(trained: Path)
 
 
 def test_a_single_test_speaker_has_company(trained: Path) -> None:
-    table = table_under(config_of(trained), tiny_corpus(), "clean")
+    table = table_under(config_of(trained), tiny_corpus(), UNCHANGED)
     shown, whose = shown_clips(load_protocol("leave-one-speaker-out").folds(table.clips)[0], table)
     assert set(shown.speakers) == {"1", "2", "3"}
     assert whose == "48 clips of 3 validation and test speakers"
 
 
 def test_no_speaker_is_called_unseen_who_was_trained_on(trained: Path) -> None:
-    table = table_under(config_of(trained), tiny_corpus(), "clean")
+    table = table_under(config_of(trained), tiny_corpus(), UNCHANGED)
     _, whose = shown_clips(load_protocol("random-clips").folds(table.clips)[0], table)
     assert "test speakers" not in whose
     assert "speakers trained on" in whose
@@ -120,7 +121,7 @@ def test_no_speaker_is_called_unseen_who_was_trained_on(trained: Path) -> None:
 def test_large_folds_are_thinned_out_and_say_so(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CLIPS_SHOWN_AT_MOST > 100
     monkeypatch.setattr("fuse.studies.report.__main__.CLIPS_SHOWN_AT_MOST", 20)
-    table = table_under(config_of(trained), tiny_corpus(), "clean")
+    table = table_under(config_of(trained), tiny_corpus(), UNCHANGED)
     shown, whose = shown_clips(load_protocol("luna5").folds(table.clips)[0], table)
     assert whose == "20 of 80 clips of 5 test speakers"
     assert len({clip.clip_id for clip in shown.clips}) == 20
@@ -144,7 +145,7 @@ def test_caveats_stand_on_every_figure(tmp_path: Path, drawn: list[Figure]) -> N
     run(ReportConfig(str(tmp_path / "run")))
     note = "leaks speakers; speaker-adapted, unlabelled"
     assert all(note in texts(figure) for figure in drawn)
-    random = replace(table_under(config, tiny_corpus(clips), "clean"), random_weights=True)
+    random = replace(table_under(config, tiny_corpus(clips), UNCHANGED), random_weights=True)
     assert caveats(config, random) == f"{RANDOM_NOTE}; {note}"
     assert "UAR on validation clips" in texts(drawn[0])
     assert any("no hidden layer" in text for text in texts(drawn[1]))
