@@ -144,12 +144,12 @@ def word_error_rate(reference: str, hypothesis: str) -> float:
     """Edits per reference word, case and punctuation aside; NaN without a reference."""
     import jiwer
 
-    if not spoken_words(reference):
+    if not scored_words(reference):
         return math.nan
-    return float(jiwer.wer(spoken_words(reference), spoken_words(hypothesis)))
+    return float(jiwer.wer(scored_words(reference), scored_words(hypothesis)))
 
 
-def spoken_words(text: str) -> str:
+def scored_words(text: str) -> str:
     """Lower case, no punctuation, single spaces."""
     return " ".join(re.findall(r"[\w']+", text.lower()))
 

@@ -30,7 +30,7 @@ from extract.encoders.models import (
     refuse_changed,
 )
 from extract.encoders.options import EncoderOptions
-from extract.run.provenance import array_spec, device_kind, media_provenance, stored_layers, text_provenance
+from extract.run.provenance import array_spec, device_kind, media_provenance, kept_layers, text_provenance
 
 # In the folder where launcher and ranks leave word for each other.
 PLAN_FILE = "plan.json"
@@ -171,7 +171,7 @@ def _checkpoint(config: FeaturesConfig) -> dict[Path, Source]:
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:
     """Refuse a model that cannot be fed, and a pooling or layers that it does not have, before a store is made."""
     check_preprocessing(modality, model)
-    stored_layers(config.layers, model)
+    kept_layers(config.layers, model)
     if config.pooling != "mean":
         # Only then: importing torch takes longer than the rest of a run with nothing to do.
         from extract.encoders.catalogue import check_options

@@ -63,7 +63,7 @@ def array_spec(
         text: `text_provenance`, for the text.
         device: kind of device that encodes.
     """
-    stored = stored_layers(config.layers, model)
+    stored = kept_layers(config.layers, model)
     provenance: dict[str, Any] = {
         "encoder": model.name,
         "model_type": model.model_type,
@@ -97,7 +97,7 @@ def _libraries(config: FeaturesConfig, modality: str, condition: Condition) -> t
     return LIBRARIES[modality] + (("opencv-python-headless", "av") if pictures else ())
 
 
-def stored_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...]:
+def kept_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...]:
     """Numbers of the hidden states of `model` that are kept.
 
     Raises:

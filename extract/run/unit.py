@@ -29,7 +29,7 @@ from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.run.batches import Batches, Remembering
 from extract.run.plan import Job, Plan
-from extract.run.provenance import stored_layers
+from extract.run.provenance import kept_layers
 from extract.run.reader import UnitReader
 
 DEVICE_BATCH = {"cuda": 8, "cpu": 1}
@@ -102,7 +102,7 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
 
 def encoder_options(config: FeaturesConfig, model: Model) -> EncoderOptions:
     """What the configuration asks of an encoder."""
-    layers = stored_layers(config.layers, model)
+    layers = kept_layers(config.layers, model)
     return EncoderOptions(config.pooling, layers, config.compute, config.whisper.window)
 
 

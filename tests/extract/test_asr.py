@@ -17,7 +17,7 @@ import torch
 import whisper_timestamped
 
 from extract import asr as transcribe
-from extract.asr import Recogniser, Transcript, spoken_words, word_error_rate
+from extract.asr import Recogniser, Transcript, scored_words, word_error_rate
 from tests.tiny.shared_inputs import SHARED, needs_audio
 
 CHECKPOINT = SHARED / "models/whisper-tiny.en-ravdess/model.pt"
@@ -54,7 +54,7 @@ def test_without_a_statement_there_is_no_error_rate(reference: str) -> None:
 
 
 def test_spoken_words() -> None:
-    assert spoken_words("  Dogs, are\nSITTING - by the door!") == "dogs are sitting by the door"
+    assert scored_words("  Dogs, are\nSITTING - by the door!") == "dogs are sitting by the door"
 
 
 # Loading
@@ -193,7 +193,7 @@ def test_real_sentences_are_recognised(real: Recogniser, clip: str, statement: s
     transcript = real.transcribe(samples_T, statement)
     assert transcript.wer == 0
     words = json.loads(transcript.words)
-    assert [spoken_words(word["text"]) for word in words] == spoken_words(statement).split()
+    assert [scored_words(word["text"]) for word in words] == scored_words(statement).split()
     assert 0.5 < transcript.confidence <= 1
     times = [time for word in words for time in (word["start_seconds"], word["end_seconds"])]
     assert times == sorted(times)
