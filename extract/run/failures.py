@@ -40,17 +40,19 @@ def write_failures(plan: Plan, failed: list[FailedClip]) -> None:
 
 def pending_rows(plan: Plan) -> int:
     """Rows that still wait, over all stores."""
-    return sum(int((plan.stores[j.condition.name].states(j.spec.path) == State.PENDING).sum()) for j in plan.jobs)
+    return sum(
+        int((plan.stores[array.condition.name].states(array.spec.path) == State.PENDING).sum()) for array in plan.arrays
+    )
 
 
 def summary(plan: Plan, failed: list[FailedClip]) -> str:
     """A line per array, then the first failures."""
     lines = [f"{plan.features_dir}: {len(plan.corpus.clips)} clips"]
-    for job in plan.jobs:
-        states = plan.stores[job.condition.name].states(job.spec.path)
+    for array in plan.arrays:
+        states = plan.stores[array.condition.name].states(array.spec.path)
         counts = ", ".join(f"{int(np.sum(states == s))} {s.name.lower()}" for s in State if np.any(states == s))
-        random = "  (random weights: for plumbing, not for results)" if job.spec.provenance["random_weights"] else ""
-        lines.append(f"  {job.condition.name:24} {job.spec.path:36} {counts}{random}")
+        random = "  (random weights: for plumbing, not for results)" if array.spec.provenance["random_weights"] else ""
+        lines.append(f"  {array.condition.name:24} {array.spec.path:36} {counts}{random}")
     if plan.config.media.face_crop:
         lines.append(f"  no face was found in {faces_not_found(plan)} clips: their centre was cut out")
     if plan.config.media.reader == "decord":
@@ -86,8 +88,8 @@ def _clips_where(plan: Plan, holds: Callable[[MediaUnit, int], bool]) -> int:
 
 
 def _failed(plan: Plan) -> Iterator[FailedClip]:
-    for job in plan.jobs:
-        store, path = plan.stores[job.condition.name], job.spec.path
+    for array in plan.arrays:
+        store, path = plan.stores[array.condition.name], array.spec.path
         reasons = store.reasons(path)
         for row in np.flatnonzero(store.states(path) == State.FAILED):
-            yield FailedClip(plan.corpus.clips[row].clip_id, job.condition.name, job.spec.modality, reasons[row])
+            yield FailedClip(plan.corpus.clips[row].clip_id, array.condition.name, array.spec.modality, reasons[row])

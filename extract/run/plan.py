@@ -1,4 +1,4 @@
-"""What a run has to compute: jobs (condition x modality) over units. No torch.
+"""What a run has to compute: arrays (a modality under a condition each) over units. No torch.
 
 The launcher makes the plan, and hands it over whole, as JSON: whoever computes units hashes and looks for nothing.
 """
@@ -30,14 +30,14 @@ from extract.encoders.models import (
     refuse_changed,
 )
 from extract.encoders.options import EncoderOptions
-from extract.run.provenance import array_spec, device_kind, media_provenance, kept_layers, text_provenance
+from extract.run.provenance import array_spec, device_kind, kept_layers, media_provenance, text_provenance
 
 # In the folder where launcher and ranks leave word for each other.
 PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedArray:
     """One array to fill: a modality under a condition."""
 
     condition: Condition
@@ -52,7 +52,7 @@ class Plan:
         config: what was asked for.
         corpus: the clips.
         models: by modality, the encoder.
-        jobs: the arrays.
+        arrays: those that are wanted, a modality under a condition each.
         recordings: by kind of noise, the names of what it draws from (`NoiseSource.names`).
         device: kind of device that encodes, `cuda` or `cpu`.
         checkpoint: the recogniser's file as it was when it was hashed; empty where there is none, or it goes by name.
@@ -61,7 +61,7 @@ class Plan:
     config: FeaturesConfig
     corpus: Corpus
     models: Mapping[str, Model]
-    jobs: tuple[Job, ...]
+    arrays: tuple[PlannedArray, ...]
     recordings: Mapping[str, tuple[str, ...]]
     device: str
     checkpoint: Mapping[Path, Source]
@@ -99,7 +99,7 @@ class Plan:
     def stores(self) -> dict[str, FeatureStore]:
         """The feature store of each condition, opened or made."""
         ids = [clip.clip_id for clip in self.corpus.clips]
-        names = dict.fromkeys(job.condition.name for job in self.jobs)
+        names = dict.fromkeys(array.condition.name for array in self.arrays)
         return {name: FeatureStore.create(self.features_dir / f"{name}.zarr", ids) for name in names}
 
     def clips(self, unit: int) -> tuple[Clip, ...]:
@@ -107,9 +107,11 @@ class Plan:
         rows = unit_rows(len(self.corpus.clips), unit)
         return self.corpus.clips[rows.start : rows.stop]
 
-    def pending(self, unit: int) -> list[Job]:
-        """The jobs that still lack this unit."""
-        return [job for job in self.jobs if self.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
+    def pending(self, unit: int) -> list[PlannedArray]:
+        """The arrays that still lack this unit."""
+        return [
+            array for array in self.arrays if self.stores[array.condition.name].unit_is_pending(array.spec.path, unit)
+        ]
 
     def lacks(self, unit: int) -> bool:
         """Whether anything of a unit is to be computed or decoded."""
@@ -143,14 +145,14 @@ def make_plan(config: FeaturesConfig) -> Plan:
     noises = noise_sources(config.noise, corpus, [condition.kind for condition in conditions])
     # Once per kind: recordings are read through for their hashes.
     drawn = {kind: noises.provenance(kind) for kind in noises.by_kind}
-    jobs = [
-        Job(condition, array_spec(config, modality, models[modality], condition, drawn, text, device))
+    arrays = [
+        PlannedArray(condition, array_spec(config, modality, models[modality], condition, drawn, text, device))
         for condition in conditions
         for modality in condition.changes
         if modality in models and (modality != "text" or not condition.modality or config.asr.model)
     ]
     recordings = {kind: source.names for kind, source in noises.by_kind.items()}
-    return Plan(config, corpus, models, tuple(jobs), recordings, device, checkpoint)
+    return Plan(config, corpus, models, tuple(arrays), recordings, device, checkpoint)
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -182,5 +184,5 @@ def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:
 def prepare_stores(plan: Plan) -> None:
     """Make the stores and check those there are. One process, before any rank starts."""
     plan.features_dir.mkdir(parents=True, exist_ok=True)
-    for job in plan.jobs:
-        plan.stores[job.condition.name].require(job.spec)
+    for array in plan.arrays:
+        plan.stores[array.condition.name].require(array.spec)

@@ -45,9 +45,9 @@ def run_rank(plan: Plan, rank: int, world_size: int, check: Callable[[], None], 
     units = [unit for unit in owned_units(len(plan.corpus.clips), rank, world_size) if plan.lacks(unit)]
     if not units:
         return
-    jobs = [(unit, job) for unit in units for job in plan.pending(unit)]
-    tools = load_tools(plan, {job.spec.modality for _, job in jobs}, rank_device())
-    total = sum(len(plan.clips(unit)) for unit, _ in jobs)
+    arrays = [(unit, array) for unit in units for array in plan.pending(unit)]
+    tools = load_tools(plan, {array.spec.modality for _, array in arrays}, rank_device())
+    total = sum(len(plan.clips(unit)) for unit, _ in arrays)
     with (
         decodes.open("ab", buffering=0) as file,
         Progress(f"features, rank 0 of {world_size}", total, "clips", shown=rank == 0) as progress,

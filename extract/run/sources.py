@@ -10,7 +10,7 @@ from cache.corpus.paths import missing_files
 from cache.features.rows import State
 from cache.features.units import unit_rows
 from cache.media import Source
-from extract.run.plan import Job, Plan
+from extract.run.plan import Plan, PlannedArray
 
 
 def check_sources(plan: Plan) -> int:
@@ -24,8 +24,8 @@ def check_sources(plan: Plan) -> int:
         rows = unit_rows(len(plan.corpus.clips), unit)
         if (plan.config.retry_failed and _has_failures(plan, rows)) or _changed(plan, unit, rows):
             # States first: a crash in between leaves pending units, never features of a file that is gone.
-            for job in plan.jobs:
-                plan.stores[job.condition.name].reset_unit(job.spec.path, unit)
+            for array in plan.arrays:
+                plan.stores[array.condition.name].reset_unit(array.spec.path, unit)
             plan.media.forget_unit(unit)
             reset += 1
     return reset
@@ -56,14 +56,16 @@ def _changed(plan: Plan, unit: int, rows: range) -> bool:
     if plan.media.has_unit(unit):
         return _media_changed(plan, unit, clips)
     # The decoded media were deleted, or other ones are asked for: the stores themselves say what they hold.
-    finished = [job for job in plan.jobs if not plan.stores[job.condition.name].unit_is_pending(job.spec.path, unit)]
-    recorded = [_recorded_hashes(plan, job, rows) for job in finished]
+    finished = [
+        array for array in plan.arrays if not plan.stores[array.condition.name].unit_is_pending(array.spec.path, unit)
+    ]
+    recorded = [_recorded_hashes(plan, array, rows) for array in finished]
     now = [Source.of(plan.corpus.source(clip)).sha256 for clip in clips] if finished else []
     return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
 
 
-def _recorded_hashes(plan: Plan, job: Job, rows: range) -> list[str]:
-    hashes: list[str] = plan.stores[job.condition.name].column(job.spec.path, "source")[rows.start : rows.stop]
+def _recorded_hashes(plan: Plan, array: PlannedArray, rows: range) -> list[str]:
+    hashes: list[str] = plan.stores[array.condition.name].column(array.spec.path, "source")[rows.start : rows.stop]
     return hashes
 
 
@@ -87,5 +89,7 @@ def _source_now(known: Source, path: Path) -> Source:
 
 
 def _has_failures(plan: Plan, rows: range) -> bool:
-    states = [plan.stores[job.condition.name].states(job.spec.path)[rows.start : rows.stop] for job in plan.jobs]
+    states = [
+        plan.stores[array.condition.name].states(array.spec.path)[rows.start : rows.stop] for array in plan.arrays
+    ]
     return any((state == State.FAILED).any() for state in states)

@@ -28,7 +28,7 @@ from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.run.batches import Batches, Remembering
-from extract.run.plan import Job, Plan
+from extract.run.plan import Plan, PlannedArray
 from extract.run.provenance import kept_layers
 from extract.run.reader import UnitReader
 
@@ -126,14 +126,14 @@ def process_unit(plan: Plan, unit: int, tools: Tools, watch: Watch = UNWATCHED, 
         Exception: what `watch.check` raises, and what the machine does (`extract.run.blame`). Whatever it is, arrays
             that were not complete by then stay pending.
     """
-    jobs = plan.pending(unit)
+    arrays = plan.pending(unit)
     if not is_decoded:
         decode_unit(plan, unit, watch)
-    if not jobs:
+    if not arrays:
         return
     with plan.media.open_unit(unit) as media:
-        for job in jobs:
-            _fill_array(plan, unit, job, media, tools, watch)
+        for array in arrays:
+            _fill_array(plan, unit, array, media, tools, watch)
 
 
 def decode_unit(plan: Plan, unit: int, watch: Watch = UNWATCHED) -> None:
@@ -161,28 +161,30 @@ def _decoded(plan: Plan, unit: int, watch: Watch) -> Iterator[tuple[Media | Fail
         yield (media if known else Failure(OTHER_FILE)), source
 
 
-def _fill_array(plan: Plan, unit: int, job: Job, media: MediaUnit, tools: Tools, watch: Watch) -> None:
-    modality, clips = job.spec.modality, plan.clips(unit)
-    rows = UnitRows.empty(len(clips), job.spec)
+def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, tools: Tools, watch: Watch) -> None:
+    modality, clips = array.spec.modality, plan.clips(unit)
+    rows = UnitRows.empty(len(clips), array.spec)
     rows.source = [source.sha256 for source in media.sources]
-    reader = UnitReader(media, clips, job.condition, plan.noises)
+    reader = UnitReader(media, clips, array.condition, plan.noises)
     read = reader.text(tools.recogniser, rows) if modality == "text" else reader.signal(modality)
     batches = Batches(tools.encoder(modality), batch_size(plan.config, tools.device), watch.check, watch.encoded)
     batches.fill(rows, read)
     if unit == 0:
-        _record_deviation(plan, tools, job, rows, read)
-    plan.stores[job.condition.name].write_unit(job.spec, unit, rows)
+        _record_deviation(plan, tools, array, rows, read)
+    plan.stores[array.condition.name].write_unit(array.spec, unit, rows)
 
 
-def _record_deviation(plan: Plan, tools: Tools, job: Job, rows: UnitRows, read: Callable[[int], Any]) -> None:
+def _record_deviation(
+    plan: Plan, tools: Tools, array: PlannedArray, rows: UnitRows, read: Callable[[int], Any]
+) -> None:
     """Measure approximate features on the first clips of the corpus, which are those of unit 0."""
-    encoder = tools.encoders[job.spec.modality]
+    encoder = tools.encoders[array.spec.modality]
     if not is_approximate(encoder.model, encoder.options):
         return
-    if job.spec.modality == "text":
+    if array.spec.modality == "text":
         done = np.flatnonzero(rows.state == State.DONE)
         signals: Iterable[Any] = (rows.columns["transcript"][row] for row in done)
     else:
         signals = readable(read, encoder.preparer, len(rows.state))
-    found = measure(encoder, job.spec.modality, signals)
-    write_atomic(plan.stores[job.condition.name].path / job.spec.path / DEVIATION_FILE, json.dumps(found))
+    found = measure(encoder, array.spec.modality, signals)
+    write_atomic(plan.stores[array.condition.name].path / array.spec.path / DEVIATION_FILE, json.dumps(found))

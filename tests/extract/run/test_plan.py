@@ -85,7 +85,9 @@ def test_a_plan_arrives_as_it_was_made(site: Path, tmp_path: Path) -> None:
     write_plan(plan, tmp_path / PLAN_FILE)
     read = read_plan(tmp_path / PLAN_FILE)
     assert read == plan
-    assert [dict(job.spec.provenance) for job in read.jobs] == [dict(job.spec.provenance) for job in plan.jobs]
+    assert [dict(array.spec.provenance) for array in read.arrays] == [
+        dict(array.spec.provenance) for array in plan.arrays
+    ]
     for kind in ("noise-file", "noise-babble"):
         drawn = [one.noises.draw(kind, 800, np.random.default_rng(3), "elsewhere") for one in (plan, read)]
         np.testing.assert_array_equal(drawn[0], drawn[1])
@@ -157,7 +159,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made_with(plan: Plan, modality: str) -> dict[str, Any]:
-    return dict(next(job.spec.provenance for job in plan.jobs if job.spec.modality == modality))
+    return dict(next(array.spec.provenance for array in plan.arrays if array.spec.modality == modality))
 
 
 def heard(site: Path, features: str) -> Plan:

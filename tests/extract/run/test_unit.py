@@ -145,7 +145,7 @@ def test_who_looks_on_is_told_of_every_clip_and_row(site: Path, tools: Tools) ->
         decode_unit(plan, unit, watch)
         process_unit(plan, unit, tools, watch, is_decoded=True)
     assert sum(decoded) == 12
-    assert sum(encoded) == 12 * len(plan.jobs)
+    assert sum(encoded) == 12 * len(plan.arrays)
 
 
 def test_it_knows_neither_ranks_nor_signals_nor_the_environment() -> None:
