@@ -26,7 +26,7 @@ from extract.corrupt.noise.sources import RECORDED, NoiseSource, NoiseSources, n
 from extract.encoders.models import check_asr_model
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
-from extract.preview.clip import Subject, find_subject
+from extract.preview.clip import ClipFile, find_clip
 from extract.preview.listening import Heard, listen, load_recogniser, transcript_table
 from extract.preview.sheets import Panel, contact_sheet, spectrogram_sheet
 
@@ -37,48 +37,48 @@ SIGNALS = {"audio": "sound", "video": "picture"}
 def run(config: PreviewConfig) -> int:
     """Write the sheets, sounds and transcripts of one clip; say where they are and what is missing."""
     corpus = _corpus(config)
-    subject = _subject(config, corpus)
-    folder = _folder(config, subject)
+    clip = _clip_file(config, corpus)
+    folder = _folder(config, clip)
     conditions, noises = _conditions(config, corpus)
-    media = _decoded(config, subject.path)
-    sounds, pictures = (_of_signal(conditions, media, modality, subject.path) for modality in SIGNALS)
+    media = _decoded(config, clip.path)
+    sounds, pictures = (_of_signal(conditions, media, modality, clip.path) for modality in SIGNALS)
     if not sounds and not pictures:
-        raise ValueError(f"{subject.path}: none of the conditions changes what is in it; give other conditions=[...]")
-    recogniser, note = load_recogniser(config.asr, subject.statement) if sounds else (None, "")
+        raise ValueError(f"{clip.path}: none of the conditions changes what is in it; give other conditions=[...]")
+    recogniser, note = load_recogniser(config.asr, clip.statement) if sounds else (None, "")
     _forget(folder)
     with Progress("preview", len(sounds) + len(pictures), "conditions") as progress:
-        under = partial(_corrupted, media, subject.clip_id, noises, progress)
-        heard = list(listen(recogniser, subject.statement, under(sounds), folder))
+        under = partial(_corrupted, media, clip.clip_id, noises, progress)
+        heard = list(listen(recogniser, clip.statement, under(sounds), folder))
         seen = [(name, made.frames_THWC) for name, made in under(pictures)]
     if heard:
         write_atomic(folder / TRANSCRIPTS, transcript_table(heard))
-        spectrogram_sheet([_panel(sound) for sound in heard], folder / SPECTROGRAMS, _title(subject), note)
+        spectrogram_sheet([_panel(sound) for sound in heard], folder / SPECTROGRAMS, _title(clip), note)
         print(f"wrote {folder / SPECTROGRAMS}, {TRANSCRIPTS} and {len(heard)} wav files")
     if seen:
         rows = [(name, frames_THWC) for name, frames_THWC in seen if frames_THWC is not None]
-        contact_sheet(rows, folder / CONTACT_SHEET, subject.clip_id)
+        contact_sheet(rows, folder / CONTACT_SHEET, clip.clip_id)
         print(f"wrote {folder / CONTACT_SHEET}: {len(rows)} rows")
     return 0
 
 
-def _subject(config: PreviewConfig, corpus: Corpus | None) -> Subject:
+def _clip_file(config: PreviewConfig, corpus: Corpus | None) -> ClipFile:
     if config.clip is None:
         raise ValueError("clip is missing; name a media file (make preview CLIP=x.mp4), or a clip id with corpus=FILE")
     if config.asr.model is not None:
         check_asr_model(config.asr.model, config.asr.language)
-    subject = find_subject(config.clip, corpus)
-    return subject if config.statement is None else replace(subject, statement=config.statement)
+    clip = find_clip(config.clip, corpus)
+    return clip if config.statement is None else replace(clip, statement=config.statement)
 
 
-def _folder(config: PreviewConfig, subject: Subject) -> Path:
-    folder = Path(config.out) / subject.folder_name
-    if folder.resolve() == subject.path.resolve().parent:
+def _folder(config: PreviewConfig, clip: ClipFile) -> Path:
+    folder = Path(config.out) / clip.folder_name
+    if folder.resolve() == clip.path.resolve().parent:
         raise ValueError(f"the clip lies in {folder}, where its own preview would be written; give another out=FOLDER")
     return folder
 
 
-def _title(subject: Subject) -> str:
-    return f"{subject.clip_id}\n" + (f"statement: {subject.statement}" if subject.statement else "no statement")
+def _title(clip: ClipFile) -> str:
+    return f"{clip.clip_id}\n" + (f"statement: {clip.statement}" if clip.statement else "no statement")
 
 
 def _corpus(config: PreviewConfig) -> Corpus | None:

@@ -12,7 +12,7 @@ from cache.names import did_you_mean
 
 
 @dataclass(frozen=True)
-class Subject:
+class ClipFile:
     """A clip, its file and what is known of it. `clip_id` seeds what is drawn, as in a run over a corpus."""
 
     clip_id: str
@@ -25,7 +25,7 @@ class Subject:
         return re.sub(r"[^\w.-]", "_", self.clip_id).lstrip(".") or "clip"
 
 
-def find_subject(name: str, corpus: Corpus | None) -> Subject:
+def find_clip(name: str, corpus: Corpus | None) -> ClipFile:
     """The clip that is meant: by its id in the corpus, or by its file, which the corpus may list too.
 
     What no corpus says of a file, its RAVDESS name may.
@@ -36,13 +36,13 @@ def find_subject(name: str, corpus: Corpus | None) -> Subject:
     path = Path(name).expanduser()
     clip = _listed(name, path, corpus) if corpus else None
     if corpus and clip:
-        return Subject(clip.clip_id, corpus.source(clip), clip.statement)
+        return ClipFile(clip.clip_id, corpus.source(clip), clip.statement)
     if not path.is_file():
         raise ValueError(_no_such_clip(name, path, corpus))
     try:
-        return Subject(path.stem, path, parse_ravdess_name(path).statement)
+        return ClipFile(path.stem, path, parse_ravdess_name(path).statement)
     except ValueError:
-        return Subject(path.stem, path)
+        return ClipFile(path.stem, path)
 
 
 def _listed(name: str, path: Path, corpus: Corpus) -> Clip | None:

@@ -29,7 +29,7 @@ class Absent(Exception):
 
 
 @dataclass(frozen=True)
-class Batch:
+class PreparedBatch:
     """Clips that are encoded together. `prepared` None: they could not be prepared together."""
 
     rows: tuple[int, ...]
@@ -96,7 +96,7 @@ class Batches:
         for batch in Ahead(self._batches(rows, read), BATCHES_AHEAD, self.check):
             self._encode(rows, batch)
 
-    def _batches(self, rows: UnitRows, read: Callable[[int], Any]) -> Generator[Batch, None, None]:
+    def _batches(self, rows: UnitRows, read: Callable[[int], Any]) -> Generator[PreparedBatch, None, None]:
         waiting: dict[Hashable, list[tuple[int, Any]]] = {}
         with torch.inference_mode():
             for row in range(len(rows.state)):
@@ -125,17 +125,17 @@ class Batches:
         self.encoded(1)
         return None
 
-    def _prepare(self, items: Sequence[tuple[int, Any]]) -> Batch:
+    def _prepare(self, items: Sequence[tuple[int, Any]]) -> PreparedBatch:
         rows, signals = zip(*items, strict=True)
         try:
-            return Batch(rows, signals, self.preparer.prepare(signals))
+            return PreparedBatch(rows, signals, self.preparer.prepare(signals))
         # Which of them it was shows when each is encoded by itself.
         except Exception as error:
             if is_the_machines(error):
                 raise
-            return Batch(rows, signals, None)
+            return PreparedBatch(rows, signals, None)
 
-    def _encode(self, rows: UnitRows, batch: Batch) -> None:
+    def _encode(self, rows: UnitRows, batch: PreparedBatch) -> None:
         with torch.inference_mode():
             try:
                 if batch.prepared is None:
@@ -156,7 +156,7 @@ class Batches:
                     rows.done(row, hidden_LD)
         self.encoded(len(batch.rows))
 
-    def _encode_each(self, rows: UnitRows, batch: Batch) -> None:
+    def _encode_each(self, rows: UnitRows, batch: PreparedBatch) -> None:
         for row, signal in zip(batch.rows, batch.signals, strict=True):
             self.check()
             try:

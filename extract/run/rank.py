@@ -22,7 +22,7 @@ from configs.command.stop import Stopped, StopRequest
 from extract.encoders.loading import rank_device
 from extract.run.plan import PLAN_FILE, Plan, read_plan
 from extract.run.prefetch import Ahead
-from extract.run.unit import Tools, Watch, decode_unit, load_tools, process_unit
+from extract.run.unit import Observer, Tools, decode_unit, load_tools, process_unit
 
 UNITS_AHEAD = 1
 
@@ -52,18 +52,18 @@ def run_rank(plan: Plan, rank: int, world_size: int, check: Callable[[], None], 
         decodes.open("ab", buffering=0) as file,
         Progress(f"features, rank 0 of {world_size}", total, "clips", shown=rank == 0) as progress,
     ):
-        compute(plan, units, tools, Watch(check, progress.add, lambda count: file.write(b"." * count)))
+        compute(plan, units, tools, Observer(check, progress.add, lambda count: file.write(b"." * count)))
 
 
-def compute(plan: Plan, units: Sequence[int], tools: Tools, watch: Watch) -> None:
+def compute(plan: Plan, units: Sequence[int], tools: Tools, observer: Observer) -> None:
     """Compute these units; while one is encoded, the next is decoded."""
-    for unit in Ahead(_decoded_units(plan, units, watch), UNITS_AHEAD, watch.check):
-        process_unit(plan, unit, tools, watch, is_decoded=True)
+    for unit in Ahead(_decoded_units(plan, units, observer), UNITS_AHEAD, observer.check):
+        process_unit(plan, unit, tools, observer, is_decoded=True)
 
 
-def _decoded_units(plan: Plan, units: Sequence[int], watch: Watch) -> Generator[int, None, None]:
+def _decoded_units(plan: Plan, units: Sequence[int], observer: Observer) -> Generator[int, None, None]:
     for unit in units:
-        decode_unit(plan, unit, watch)
+        decode_unit(plan, unit, observer)
         yield unit
 
 

@@ -60,7 +60,7 @@ def _ignore(_: int) -> None:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Observer:
     """Who looks on while units are computed.
 
     Attributes:
@@ -74,7 +74,7 @@ class Watch:
     decoded: Callable[[int], object] = _ignore
 
 
-UNWATCHED = Watch()
+UNOBSERVED = Observer()
 
 
 def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
@@ -111,39 +111,41 @@ def batch_size(config: FeaturesConfig, device: torch.device) -> int:
     return config.batch_size or DEVICE_BATCH[device.type]
 
 
-def process_unit(plan: Plan, unit: int, tools: Tools, watch: Watch = UNWATCHED, is_decoded: bool = False) -> None:
+def process_unit(
+    plan: Plan, unit: int, tools: Tools, observer: Observer = UNOBSERVED, is_decoded: bool = False
+) -> None:
     """Compute what a unit still lacks; does nothing where it lacks nothing.
 
     Args:
         plan: the run; its stores have been prepared.
         unit: which one.
         tools: the encoders of every modality that the unit lacks; others are not looked at.
-        watch: who looks on.
+        observer: who looks on.
         is_decoded: `decode_unit` has just been called for it, as by a caller that decodes ahead.
 
     Raises:
         ValueError: a batch does not fit, or a noise recording cannot be used.
-        Exception: what `watch.check` raises, and what the machine does (`extract.run.blame`). Whatever it is, arrays
+        Exception: what `observer.check` raises, and what the machine does (`extract.run.blame`). Whatever it is, arrays
             that were not complete by then stay pending.
     """
     arrays = plan.pending(unit)
     if not is_decoded:
-        decode_unit(plan, unit, watch)
+        decode_unit(plan, unit, observer)
     if not arrays:
         return
     with plan.media.open_unit(unit) as media:
         for array in arrays:
-            _fill_array(plan, unit, array, media, tools, watch)
+            _fill_array(plan, unit, array, media, tools, observer)
 
 
-def decode_unit(plan: Plan, unit: int, watch: Watch = UNWATCHED) -> None:
+def decode_unit(plan: Plan, unit: int, observer: Observer = UNOBSERVED) -> None:
     """Decode the clips of a unit that needs them, unless that is done."""
     # All of it is read, or a flipped bit would become a feature.
     if plan.lacks(unit) and damaged_part(plan.media.part(unit)):
-        plan.media.write_unit(unit, _decoded(plan, unit, watch))
+        plan.media.write_unit(unit, _decoded(plan, unit, observer))
 
 
-def _decoded(plan: Plan, unit: int, watch: Watch) -> Iterator[tuple[Media | Failure, Source]]:
+def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media | Failure, Source]]:
     settings, clips = plan.config.media, plan.clips(unit)
     decoded = decode_all(
         [plan.corpus.source(clip) for clip in clips],
@@ -151,23 +153,23 @@ def _decoded(plan: Plan, unit: int, watch: Watch) -> Iterator[tuple[Media | Fail
         size=settings.size,
         workers=settings.decode_workers,
         timeout_seconds=settings.timeout_seconds,
-        check=watch.check,
+        check=observer.check,
         cut=Cut.of(settings),
         reader=settings.reader,
     )
     for clip, (media, source) in zip(clips, decoded, strict=True):
-        watch.decoded(1)
+        observer.decoded(1)
         known = not clip.sha256 or source.sha256 in ("", clip.sha256)
         yield (media if known else Failure(OTHER_FILE)), source
 
 
-def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, tools: Tools, watch: Watch) -> None:
+def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, tools: Tools, observer: Observer) -> None:
     modality, clips = array.spec.modality, plan.clips(unit)
     rows = UnitRows.empty(len(clips), array.spec)
     rows.source = [source.sha256 for source in media.sources]
     reader = UnitReader(media, clips, array.condition, plan.noises)
     read = reader.text(tools.recogniser, rows) if modality == "text" else reader.signal(modality)
-    batches = Batches(tools.encoder(modality), batch_size(plan.config, tools.device), watch.check, watch.encoded)
+    batches = Batches(tools.encoder(modality), batch_size(plan.config, tools.device), observer.check, observer.encoded)
     batches.fill(rows, read)
     if unit == 0:
         _record_deviation(plan, tools, array, rows, read)

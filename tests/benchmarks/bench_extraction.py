@@ -15,7 +15,7 @@ from extract.encoders.preparer import Inputs
 from extract.media.decode import decode
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import compute
-from extract.run.unit import Tools, Watch, load_tools
+from extract.run.unit import Observer, Tools, load_tools
 from tests.benchmarks.stopwatch import interleaved
 from tests.benchmarks.true_encoders import write_true_encoders
 from tests.benchmarks.usual_loop import usual_loop
@@ -86,7 +86,7 @@ class Stage:
         self.decoded.clear()
         plan = make_plan(self.config)
         prepare_stores(plan)
-        compute(plan, plan.units, self.tools, Watch(decoded=self.decoded.append))
+        compute(plan, plan.units, self.tools, Observer(decoded=self.decoded.append))
 
     def usual(self, only_changed: bool) -> None:
         """The usual loop, same networks, threads and frames."""

@@ -20,7 +20,7 @@ from extract.corrupt.noise.sources import RECORDED
 from extract.preview import __main__ as preview
 from extract.preview import listening
 from extract.preview.__main__ import run
-from extract.preview.clip import find_subject
+from extract.preview.clip import find_clip
 from extract.preview.listening import write_wav
 from extract.preview.sheets import Panel, contact_sheet, is_replaced, spectrogram_db, spectrogram_sheet
 from tests.tiny.corpus import pictures, tone, write_mp4
@@ -204,7 +204,7 @@ def test_a_clip_by_its_id_and_a_file_that_the_corpus_lists(tmp_path: Path) -> No
     clip = Clip("../one", "a/first.mp4", "happy", "5", "Good morning")
     write_metadata([clip], tmp_path / "metadata.csv")
     corpus = read_corpus(tmp_path / "metadata.csv")
-    by_id, by_file = find_subject("../one", corpus), find_subject(str(tmp_path / "a/first.mp4"), corpus)
+    by_id, by_file = find_clip("../one", corpus), find_clip(str(tmp_path / "a/first.mp4"), corpus)
     assert by_id == by_file
     assert (by_id.clip_id, by_id.statement) == ("../one", "Good morning")
     assert show(tmp_path, "../one", f"corpus={tmp_path / 'metadata.csv'}", "conditions=[clean]") == 0
@@ -213,8 +213,8 @@ def test_a_clip_by_its_id_and_a_file_that_the_corpus_lists(tmp_path: Path) -> No
 
 def test_a_ravdess_name_says_the_statement(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.mp4").touch()
-    subject = find_subject(str(tmp_path / f"{NAME}.mp4"), None)
-    assert (subject.clip_id, subject.statement) == (NAME, "Dogs are sitting by the door")
+    clip = find_clip(str(tmp_path / f"{NAME}.mp4"), None)
+    assert (clip.clip_id, clip.statement) == (NAME, "Dogs are sitting by the door")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cache.features.rows import State
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
 from extract.run.plan import Plan, make_plan, prepare_stores
-from extract.run.unit import Tools, Watch, decode_unit, load_tools, process_unit
+from extract.run.unit import Observer, Tools, decode_unit, load_tools, process_unit
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
 
 CONDITIONS = ["clean", "noise-white-0db"]
@@ -98,7 +98,7 @@ def test_a_second_call_does_nothing(site: Path, tools: Tools, whole: dict[str, b
     times = {path: path.stat().st_mtime_ns for path in plan.features_dir.rglob("*")}
     nothing_loaded = Tools(torch.device("cpu"), {}, None, None)
     for unit in plan.units:
-        process_unit(plan, unit, nothing_loaded, Watch(asked(0), seen.append, seen.append))
+        process_unit(plan, unit, nothing_loaded, Observer(asked(0), seen.append, seen.append))
     assert seen == []
     assert {path: path.stat().st_mtime_ns for path in plan.features_dir.rglob("*")} == times
     assert stored(plan) == whole
@@ -111,7 +111,7 @@ def test_a_unit_that_was_left_half_done_ends_with_the_same_bytes(
     """While it decodes, in its first array, in the next ones."""
     plan = plan_of(site, f"half-{times}")
     with pytest.raises(Enough):
-        process_unit(plan, 0, tools, Watch(asked(times)))
+        process_unit(plan, 0, tools, Observer(asked(times)))
     assert plan.pending(0)
     for unit in plan.units:
         process_unit(plan, unit, tools)
@@ -140,10 +140,10 @@ def _fail(*_: object) -> None:
 
 def test_who_looks_on_is_told_of_every_clip_and_row(site: Path, tools: Tools) -> None:
     plan, encoded, decoded = plan_of(site, "counted"), list[int](), list[int]()
-    watch = Watch(encoded=encoded.append, decoded=decoded.append)
+    observer = Observer(encoded=encoded.append, decoded=decoded.append)
     for unit in plan.units:
-        decode_unit(plan, unit, watch)
-        process_unit(plan, unit, tools, watch, is_decoded=True)
+        decode_unit(plan, unit, observer)
+        process_unit(plan, unit, tools, observer, is_decoded=True)
     assert sum(decoded) == 12
     assert sum(encoded) == 12 * len(plan.arrays)
 
