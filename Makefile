@@ -19,6 +19,23 @@ ifneq ($(and $(filter $(HASH)%,$(SET)),$(if $(findstring ',$(SET))$(findstring "
 $(error quote the value that has a $(HASH) in it: SET="corpus='data/take $(HASH)3/metadata.csv'")
 endif
 
+# What each target may be given beside CONFIG, SET and the like. Anything else would be ignored without a word:
+# `make train-fusion seeds=[7]` would train the default seeds, and replace their run.
+KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY
+KNOWN_data := ACTORS KIND
+KNOWN_corpus := ROOT OUT LAYOUT PATTERN CSV LABEL SPEAKER
+KNOWN_preview := CLIP
+KNOWN_report := RUN
+KNOWN_predict := CLIP RUN
+KNOWN_bench := BENCH
+KNOWN_test := SHARED
+KNOWN_test-slow := SHARED
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out $(KNOWN) $(foreach goal,$(MAKECMDGOALS),$(KNOWN_$(goal))),$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error $(MAKECMDGOALS) does not take $(firstword $(UNKNOWN))=...; settings go into SET="$(firstword $(UNKNOWN))=..."; it takes $(KNOWN) $(foreach goal,$(MAKECMDGOALS),$(KNOWN_$(goal))))
+endif
+
 .PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict test test-slow bench lint
 .DEFAULT_GOAL := help
 
@@ -69,7 +86,7 @@ robustness-table: | $(READY) ## what noise, occlusion and missing modalities cos
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)
 
 predict: | $(READY) ## what a trained run says of a clip, a folder or a metadata.csv: CLIP=x.mp4 RUN=outputs/fusion
-	$(PY) -m fuse.predict --config $(or $(CONFIG),configs/predict.yaml) $(if $(CLIP),"clip=$(CLIP)") $(if $(RUN),"run=$(RUN)") $(SET)
+	$(PY) -m fuse.predict --config $(or $(CONFIG),configs/predict.yaml) $(if $(CLIP),"clip=$(call text,$(CLIP))") $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
 
 test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile

@@ -14,35 +14,42 @@ from typing import Any
 
 import extract.__main__ as stage_one
 import fuse.finetune.__main__
+import fuse.predict.__main__
 import fuse.robustness.__main__
 import fuse.train
+from cache.corpus.clips import read_corpus
 from configs.command.entry import main
 from configs.loader import load_config
 from configs.schema.demo import DemoConfig, RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
+from configs.schema.predict import PredictConfig
 from configs.schema.studies import RobustnessConfig
 from extract.corpora.synthetic.corpus import write_corpus
 from extract.corpora.synthetic.encoders import write_random_encoders
-from fuse.runs.folder import METRICS
+from fuse.runs.folder import METRICS, PREDICTIONS
+from fuse.scores.predictions import read_predictions
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "demo"
 OUTPUTS = Path("outputs/demo")
+# The demo's folder is its own: settings of an earlier version are no reason to stop.
+OVERWRITE = "overwrite=true"
 
 
 def run(config: DemoConfig) -> int:
     """Run every stage; returns the first exit code that is not 0."""
     start = time.monotonic()
-    _say("1/5 corpus: 8 emotions x 8 speakers x 2 sentences, synthesised")
+    _say("1/6 corpus: 8 emotions x 8 speakers x 2 sentences, synthesised")
     if not Path(config.root, "metadata.csv").exists():
         write_corpus(Path(config.root), seed=config.seed, repetitions=config.repetitions)
     write_random_encoders(load_config(RandomEncodersConfig, SETTINGS / "encoders.yaml"))
     stages: list[tuple[str, Callable[[], int]]] = [
-        ("2/5 features: stage one on 2 ranks, clean and five conditions", _features),
-        ("3/5 fusion: stage two, three modalities and each of audio and video alone", _fusion),
-        ("4/5 fine-tuning: encoders and head together, DDP on 2 ranks", _finetune),
-        ("5/5 robustness table", _robustness),
+        ("2/6 features: stage one on 2 ranks, clean and five conditions", _features),
+        ("3/6 fusion: stage two, three modalities and each of audio and video alone", _fusion),
+        ("4/6 fine-tuning: encoders and head together, DDP on 2 ranks", _finetune),
+        ("5/6 robustness table", _robustness),
+        ("6/6 a prediction", lambda: _prediction(Path(config.root))),
     ]
     for title, stage in stages:
         _say(title)
@@ -59,7 +66,7 @@ def _features() -> int:
 
 def _fusion() -> int:
     for name, modalities in _fusions().items():
-        settings = [f"output_dir={OUTPUTS / name}", f"modalities=[{','.join(modalities)}]"]
+        settings = [f"output_dir={OUTPUTS / name}", f"modalities=[{','.join(modalities)}]", OVERWRITE]
         print(f"-- {'+'.join(modalities)}")
         code = fuse.train.run(load_config(FusionConfig, SETTINGS / "fusion.yaml", settings))
         if code:
@@ -72,11 +79,20 @@ def _fusions() -> dict[str, Sequence[str]]:
 
 
 def _finetune() -> int:
-    return fuse.finetune.__main__.run(load_config(FinetuneConfig, SETTINGS / "finetune.yaml"))
+    return fuse.finetune.__main__.run(load_config(FinetuneConfig, SETTINGS / "finetune.yaml", [OVERWRITE]))
 
 
 def _robustness() -> int:
     return fuse.robustness.__main__.run(load_config(RobustnessConfig, SETTINGS / "robustness.yaml"))
+
+
+def _prediction(root: Path) -> int:
+    """One clip of a speaker who was never seen, from its file."""
+    test = read_predictions(OUTPUTS / "fusion" / PREDICTIONS).select(split="test")
+    clip = next(one for one in read_corpus(root / "metadata.csv").clips if one.clip_id == test.clip_id[0])
+    print(f"make predict CLIP={root / clip.path} RUN={OUTPUTS / 'fusion'}   (said with the emotion: {clip.label})")
+    config = PredictConfig(clip=str(root / clip.path), run=str(OUTPUTS / "fusion"), statement=clip.statement)
+    return fuse.predict.__main__.run(config)
 
 
 def _conclude(seconds: float) -> None:

@@ -14,10 +14,11 @@ from cache.features.table import FeatureTable
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
 from configs.command.entry import main
 from configs.command.progress import Progress
+from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.runs.caveats import caveats, print_caveats
-from fuse.runs.folder import clear
+from fuse.runs.folder import refuse_other_run, replacing
 from fuse.runs.tables import load_tables
 from fuse.runs.training import train_all, write_runs
 
@@ -25,17 +26,18 @@ from fuse.runs.training import train_all, write_runs
 def run(config: FusionConfig) -> int:
     """Train every fold and seed, write the run folders, print the scores."""
     torch.set_num_threads(config.threads)
+    out = Path(config.output_dir)
+    refuse_other_run(out, dump_config(config), config.overwrite)
     corpus = read_corpus(Path(config.corpus), follow_links=True)
     protocol = load_protocol(config.protocol)
     tables = load_tables(config, corpus)
     folds = protocol.folds(tables.main.clips)
     for line in refuse_leaks(folds, tables.main.clips, recorded_hashes(Path(config.features_dir), tables.main.clips)):
         print(f"note: {line}")
-    out = Path(config.output_dir)
-    clear(out)
     with Progress("fusion", len(folds) * len(config.seeds), "runs") as progress:
         runs = train_all(config, tables, folds, progress)
-    metrics = write_runs(config, tables.main, runs, out)
+    with replacing(out) as staging:
+        metrics = write_runs(config, tables.main, runs, staging)
     _report(out, tables.main, metrics, caveats(config, tables.main))
     return 0
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 def pytest_configure() -> None:
     """One thread per process: test workers share the cores, and OpenMP threads that wait for each other spin."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A time limit per example says how busy the machine is; pytest-timeout finds what hangs.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ class FinetuneConfig:
         augment: conditions applied on the fly; with `probability`, a clip's signal is put under one of them.
         precision: of the encoders; `auto` is bfloat16 where the GPU has it, float16 on older GPUs, float32 on CPUs.
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
+        overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
     """
 
     corpus: str
@@ -70,6 +71,7 @@ class FinetuneConfig:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 0
+    overwrite: bool = False
     output_dir: str = "outputs/finetune"
     threads: Annotated[int, Field(ge=1)] = 1
 

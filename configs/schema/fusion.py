@@ -83,6 +83,7 @@ class FusionConfig:
         missing: what stands for a modality that a clip lacks: the training `mean` (of standardised rows; else 0), a
             row of raw `zero`s, or one that is `learned` where clips lack it in training.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
+        overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
         device: `auto` is a GPU where there is one.
         stack_width: how many heads are trained at once; `auto`: the fastest here, which is timed. The last bits of a
             score depend on it: a run and a sweep record theirs, and with that number they come out bit for bit again.
@@ -104,6 +105,7 @@ class FusionConfig:
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augment: Augment = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
+    overwrite: bool = False
     output_dir: str = "outputs/fusion"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1

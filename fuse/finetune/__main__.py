@@ -19,7 +19,7 @@ from configs.loader import dump_config
 from configs.schema.finetune import FinetuneConfig
 from fuse.finetune.plan import FinetunePlan, make_plan
 from fuse.runs.caveats import RANDOM_NOTE, print_caveats
-from fuse.runs.folder import METRICS, is_complete
+from fuse.runs.folder import METRICS, is_complete, refuse_other_run, replacing
 
 
 def run(config: FinetuneConfig) -> int:
@@ -29,13 +29,16 @@ def run(config: FinetuneConfig) -> int:
     ranks, plan = rank_count(), make_plan(config)
     out = Path(config.output_dir)
     _check_output(out, plan)
-    (out / METRICS).unlink(missing_ok=True)
-    _launch(plan, interruption, ranks)
-    if is_complete(out):
+    refuse_other_run(out, dump_config(plan.config), config.overwrite)
+    with replacing(out) as staging:
+        _launch(plan, interruption, ranks)
+        done = is_complete(staging)
+    if done:
         _report(out, plan)
         return 0
     if interruption.exit_code:
-        print("interrupted: nothing is kept of a fine-tune; the same command starts it again", file=sys.stderr)
+        kept = "what was there before stays" if is_complete(out) else "nothing is kept of it"
+        print(f"interrupted: {kept}; the same command starts the fine-tune again", file=sys.stderr)
         return interruption.exit_code
     print("error: the ranks died before the end (see above)", file=sys.stderr)
     return 1

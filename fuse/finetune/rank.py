@@ -27,7 +27,7 @@ from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, make_plan
 from fuse.runs.caveats import RANDOM_NOTE
 from fuse.runs.checkpoint import Checkpoint
-from fuse.runs.folder import write_run
+from fuse.runs.folder import STAGING, write_run
 from fuse.runs.training_figure import RunHistory
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate
@@ -64,7 +64,7 @@ def write(
     first = {split: summarise(predictions_of(plan, split, one)) for split, one in zip(EVALUATED, before, strict=True)}
     curves = RunHistory(plan.start.fold.number, plan.seed, history, start_uar=first["validation"]["uar"])
     return write_run(
-        Path(plan.config.output_dir),
+        Path(plan.config.output_dir, STAGING),
         config_yaml=dump_config(plan.config),
         predictions=concatenate(parts),
         history=[curves],

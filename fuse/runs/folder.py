@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from cache.files.atomic import write_atomic
 from fuse.runs.checkpoint import Checkpoint, write_checkpoint
@@ -27,6 +30,9 @@ CHECKPOINT = "best_model.pth"
 CONFUSION_MATRIX = "confusion_matrix.png"
 TRAINING_CURVES = "training_curves.png"
 REPORT = "classification_report.txt"
+STAGING = ".new"
+# Settings that say where and how a run is made, not what it is.
+FREE_TO_DIFFER = frozenset({"output_dir", "overwrite", "threads", "device", "stack_width"})
 
 
 def write_run(
@@ -79,12 +85,50 @@ def write_run(
     return metrics
 
 
-def clear(out: Path) -> None:
-    """Remove an earlier run's scores and folds, so that old and new numbers never stand side by side."""
+def refuse_other_run(out: Path, config_yaml: str, overwrite: bool) -> None:
+    """Refuse to replace a run of another configuration, unless that is asked for.
+
+    Raises:
+        ValueError: one line with the first key that differs, and what to do.
+    """
+    if overwrite or not (out / CONFIG).is_file() or not (is_complete(out) or any(out.glob("fold-*/seed-*"))):
+        return
+    there, wanted = (yaml.safe_load(text) or {} for text in ((out / CONFIG).read_text(encoding="utf-8"), config_yaml))
+    for key in (*wanted, *there):
+        if key not in FREE_TO_DIFFER and there.get(key) != wanted.get(key):
+            raise ValueError(
+                f"{out} holds a run of another configuration ({key}: {there.get(key)} there, {wanted.get(key)} now); "
+                "set another output_dir, or overwrite=true to replace it"
+            )
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Yield an empty folder; what was written there takes the earlier run's place at the end, or vanishes on an error.
+
+    So an interrupted run leaves the one before it whole, and old and new numbers never stand side by side.
+    """
+    staging = out / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        if any(staging.iterdir()):
+            _swap(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, out: Path) -> None:
     (out / METRICS).unlink(missing_ok=True)
     for fold in out.glob("fold-*"):
         if any(fold.glob("seed-*")):
             shutil.rmtree(fold)
+    # Of the folder itself everything that a run may hold: a sum of runs has no checkpoint of its own.
+    for name in (CONFIG, PREDICTIONS, CHECKPOINT, CONFUSION_MATRIX, TRAINING_CURVES, REPORT):
+        (out / name).unlink(missing_ok=True)
+    for entry in sorted(staging.iterdir(), key=lambda path: path.name == METRICS):
+        entry.rename(out / entry.name)
 
 
 def is_complete(folder: Path) -> bool:

@@ -91,8 +91,38 @@ def test_a_run_records_how_many_heads_were_trained_at_once(features: Path, tmp_p
 
 def test_an_earlier_run_leaves_nothing_behind(features: Path, tmp_path: Path) -> None:
     run(config(features, tmp_path, protocol="luna5", optim={"epochs": 1}))
-    run(config(features, tmp_path, optim={"epochs": 1}))
+    run(config(features, tmp_path, optim={"epochs": 1}, overwrite=True))
     assert not list(tmp_path.glob("fold-*"))
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_a_run_of_another_configuration_is_not_replaced_unasked(features: Path, tmp_path: Path) -> None:
+    """`seeds=[7]` once deleted the runs of three other seeds without a word."""
+    run(config(features, tmp_path, seeds=[0, 1, 2], optim={"epochs": 1}))
+    there = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"\(seeds: \[0, 1, 2\] there, \[7\] now\).*overwrite=true"):
+        run(config(features, tmp_path, seeds=[7], optim={"epochs": 1}))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == there
+    # The same configuration again is the same run again.
+    assert run(config(features, tmp_path, seeds=[0, 1, 2], optim={"epochs": 1})) == 0
+
+
+def test_an_interrupted_run_leaves_the_one_before_it(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scores were removed before training began."""
+    run(config(features, tmp_path, optim={"epochs": 1}))
+    there = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for place in ("fuse.train.train_all", "fuse.runs.folder.training_curves_figure"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run(config(features, tmp_path, optim={"epochs": 1}))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == there
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_test_speakers_change_nothing_that_is_learned(features: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ TARGETS = (
     "enrolment",
     "finetune-e2e",
     "robustness-table",
+    "predict",
     "test",
 )
 
@@ -55,6 +56,23 @@ def test_a_path_that_the_shell_would_cut_is_refused() -> None:
     assert "quote the value that has a # in it" in cut.stderr
     for whole in ("corpus='data/RAVDESS #2/metadata.csv'", "corpus=data/RAVDESS#2/metadata.csv"):
         assert make("-n", "features", f"SET={whole}").stdout.rstrip().endswith(whole)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train-fusion", "seeds=[7]"), ("train-fusion", "CLIP=x.mp4"), ("features", "rank=3")]
+)
+def test_a_variable_that_a_target_would_ignore_is_refused(arguments: tuple[str, str]) -> None:
+    """`make train-fusion seeds=[7]` trained seeds 0 to 4, and replaced their run."""
+    refused = make("-n", *arguments)
+    name = arguments[1].partition("=")[0]
+    assert refused.returncode == 2
+    assert f"{arguments[0]} does not take {name}=...; settings go into SET=" in refused.stderr
+    assert "-m " not in refused.stdout
+
+
+def test_variables_that_a_target_takes_and_those_of_the_environment_are_fine() -> None:
+    assert make("-n", "predict", "CLIP=a b.mp4", "RUN=outputs/x", "SET=json=true", seeds="[7]").returncode == 0
+    assert make("-n", "data", "ACTORS=1,2", "KIND=audio", "RANKS=1").returncode == 0
 
 
 def test_shipped_configurations_of_the_makefile_exist() -> None:
