@@ -18,7 +18,7 @@ from cache.media import Failure, Media, Source
 from extract.media.by_decord import are_alike, frames_by_decord
 from extract.media.cut import PLAIN, Cut
 from extract.media.frames import Frames, resize_and_crop
-from extract.media.length import refuse_cut
+from extract.media.length import refuse_incomplete
 from extract.media.picture import Picture, frame_numbers
 from extract.media.sound import Sound
 from extract.media.strict import strict_pass
@@ -42,7 +42,7 @@ def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "
     Raises:
         ValueError: the file is damaged; one line.
     """
-    refuse_cut(path)
+    refuse_incomplete(path)
     tracks = survey(path)
     if tracks.sound is None and tracks.picture is None:
         raise ValueError("neither sound nor picture in the file")

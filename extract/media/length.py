@@ -1,10 +1,11 @@
-"""Files that are shorter than they say. FFmpeg takes the end of a file for the end of the clip and says nothing.
+"""Files that are not whole by what they say of themselves: FFmpeg takes the end of a file for the end of the clip.
 
 Only lengths that the writing program knew at its end are believed; `docs/media.md` lists them by container.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -13,15 +14,16 @@ from typing import BinaryIO
 UNKNOWN_FROM = 0x7FFF_0000
 SIZE_IN_DS64 = 0xFFFF_FFFF
 LARGEST_OGG_PAGE = 65_307
+MIRRORED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 MPEG_SIDE_BYTES = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}  # (MPEG 1, mono)
 
 
-def refuse_cut(path: Path) -> None:
-    """Compare the size of a file with what its own structure says.
+def refuse_incomplete(path: Path) -> None:
+    """Compare the size of a file with what its own structure says, and the pages of an Ogg file with their checksums.
 
     Raises:
-        ValueError: bytes are missing.
+        ValueError: bytes are missing, or are others.
     """
     size = path.stat().st_size
     if not size:
@@ -72,7 +74,25 @@ def _end_of_riff(file: BinaryIO, size: int) -> int:
 
 def _end_of_aiff(file: BinaryIO, _size: int) -> int:
     length = _number(file, 4, 4, "big")
-    return 0 if length == 0 or length >= UNKNOWN_FROM else 8 + length
+    return 0 if length == 0 or length >= UNKNOWN_FROM else 8 + length - length % 2
+
+
+def _end_of_w64(file: BinaryIO, _size: int) -> int:
+    length = _number(file, 16, 8)
+    return 0 if length >= 1 << 63 else length
+
+
+def _end_of_caf(file: BinaryIO, size: int) -> int:
+    offset = 8
+    while offset + 12 <= size:
+        file.seek(offset)
+        name, length = file.read(4), int.from_bytes(file.read(8), "big")
+        if length >= 1 << 63:  # the data of a recording that was not closed
+            return 0
+        offset += 12 + length
+        if name == b"data":
+            return offset
+    return 0
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
@@ -110,17 +130,30 @@ def _end_of_segment(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_pages(file: BinaryIO, size: int) -> int:
-    """Ogg: the end of the last page that begins."""
-    start = max(0, size - LARGEST_OGG_PAGE)
-    file.seek(start)
-    tail = file.read()
-    page = tail.rfind(b"OggS")
-    if page < 0:
-        return 0
-    segments = tail[page + 26] if len(tail) > page + 26 else 0
-    if len(tail) < page + 27 + segments:
-        return start + page + 27 + max(segments, 1)
-    return start + page + 27 + segments + sum(tail[page + 27 : page + 27 + segments])
+    """Ogg: the end of the last page. FFmpeg leaves out a page whose checksum is wrong, and goes on with the next."""
+    offset = 0
+    while offset < size:
+        file.seek(offset)
+        head = file.read(27)
+        if head[:4] != b"OggS":
+            if b"OggS" in head + file.read(LARGEST_OGG_PAGE):
+                raise ValueError("damaged inside: a page does not follow the one before")
+            return 0  # tags that some programs write behind the end
+        lengths = file.read(head[26]) if len(head) == 27 else b""
+        body = file.read(sum(lengths))
+        end = offset + 27 + (head[26] if len(head) == 27 else 0) + sum(lengths)
+        if end > size:
+            return end
+        if _ogg_checksum(head[:22] + bytes(4) + head[26:] + lengths + body) != int.from_bytes(head[22:26], "little"):
+            raise ValueError("damaged inside: a page has another checksum than it says")
+        offset = end
+    return offset
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 with the highest bit first, beginning at zero (RFC 3533, section 6): zlib's of the mirrored bytes."""
+    mirrored = zlib.crc32(page.translate(MIRRORED_BYTES), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int.from_bytes(mirrored.to_bytes(4, "little").translate(MIRRORED_BYTES), "big")
 
 
 def _end_of_asf(file: BinaryIO, _size: int) -> int:
@@ -168,6 +201,8 @@ ENDS: dict[tuple[int, bytes], Callable[[BinaryIO, int], int]] = {
     (8, b"WAVE"): _end_of_wav,
     (8, b"AVI "): _end_of_riff,
     (0, b"FORM"): _end_of_aiff,
+    (0, b"riff.\x91\xcf\x11"): _end_of_w64,
+    (0, b"caff"): _end_of_caf,
     (0, b"\x1aE\xdf\xa3"): _end_of_segment,
     (0, b"OggS"): _end_of_pages,
     (0, b"0&\xb2u\x8ef\xcf\x11"): _end_of_asf,

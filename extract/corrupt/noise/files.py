@@ -15,7 +15,7 @@ from cache.files.hashes import fingerprint, sha256_of
 from extract.corrupt.noise.excerpt import RecordingError, excerpt
 from extract.corrupt.sound.level import Waveform
 from extract.media.decode import decode
-from extract.media.length import refuse_cut
+from extract.media.length import refuse_incomplete
 from extract.media.tracks import declares_sound
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff")
@@ -75,7 +75,7 @@ class NoiseFiles:
 
     def _sha256(self, name: str) -> str:
         with _named(name):
-            refuse_cut(self.folder / name)
+            refuse_incomplete(self.folder / name)
             has_sound = declares_sound(self.folder / name)
         if not has_sound:
             raise RecordingError(f"noise.folder: {name} has no sound; take it out")
