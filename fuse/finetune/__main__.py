@@ -17,7 +17,7 @@ from configs.command.entry import main
 from configs.command.launch import Interruption, rank_count
 from configs.loader import dump_config
 from configs.schema.finetune import FinetuneConfig
-from fuse.finetune.plan import FinetunePlan, make_plan
+from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.runs.caveats import RANDOM_NOTE, print_caveats
 from fuse.runs.folder import METRICS, is_complete, refuse_other_run, replacing
 
@@ -26,7 +26,7 @@ def run(config: FinetuneConfig) -> int:
     """Fine-tune one run of stage two, write its run folder, print the score before and after."""
     interruption = Interruption()
     interruption.listen()
-    ranks, plan = rank_count(), make_plan(config)
+    ranks, plan = rank_count(), plan_finetune(config)
     out = Path(config.output_dir)
     _check_output(out, plan)
     refuse_other_run(out, dump_config(plan.config), config.overwrite)

@@ -71,7 +71,7 @@ class FinetunePlan:
         return round(self.config.audio_seconds * SAMPLE_RATE_HZ)
 
 
-def make_plan(config: FinetuneConfig) -> FinetunePlan:
+def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
     """Check everything that can be checked without loading an encoder.
 
     Raises:

@@ -24,7 +24,7 @@ from fuse.finetune.batches import Loaders
 from fuse.finetune.fit import Diverged, Logits, Watch, World, evaluate, fit
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
-from fuse.finetune.plan import FinetunePlan, make_plan
+from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.runs.caveats import RANDOM_NOTE
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import STAGING, write_run
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Tokenizers warn of every loader process that is forked after they were used.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        plan = make_plan(load_config(FinetuneConfig, config_file))
+        plan = plan_finetune(load_config(FinetuneConfig, config_file))
         torch.set_num_threads(plan.config.threads)
         torch.backends.cudnn.deterministic = True
         model, loaders = load(plan, world.device)

@@ -31,7 +31,7 @@ from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import run_rank
 from fuse.finetune.fit import World
 from fuse.finetune.load import load
-from fuse.finetune.plan import make_plan as plan_finetune
+from fuse.finetune.plan import plan_finetune
 from fuse.finetune.rank import finetune
 from fuse.robustness.__main__ import run as robustness
 from fuse.runs.checkpoint import read_checkpoint

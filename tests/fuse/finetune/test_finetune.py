@@ -33,8 +33,7 @@ from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from configs.schema.fusion import Augment, FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
-from extract.run.plan import make_plan as make_feature_plan
-from extract.run.plan import prepare_stores
+from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune import __main__ as finetune
@@ -44,7 +43,7 @@ from fuse.finetune.fit import START, Stepper, Watch, World, evaluate, fit
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.media import OpenMedia
 from fuse.finetune.network import EndToEndModel, encoder_dtype, freeze_unused, loss_of
-from fuse.finetune.plan import FinetunePlan, make_plan
+from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.rank import EVALUATED
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
@@ -116,7 +115,7 @@ def _stage_one(root: Path, clips: int) -> None:
         conditions=(UNCHANGED,),
         media=MediaSettings(size=32),
     )
-    plan = make_feature_plan(config)
+    plan = make_plan(config)
     prepare_stores(plan)
     for unit in range(unit_count(clips)):
         rows = unit_rows(clips, unit)
@@ -186,7 +185,7 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
     started = read_stage_two(corpus / "fusion" / "best_model.pth")
     assert (checkpoint.fine_tuned, checkpoint.audio_seconds) == (True, 0.4)
     assert (checkpoint.features, checkpoint.fold) == (started.features, started.fold)
-    plan = make_plan(config)
+    plan = plan_finetune(config)
     model, loaders = load(plan, CPU)
     model.fusion.load_state_dict(checkpoint.state)
     for name, state in checkpoint.networks.items():
@@ -207,7 +206,7 @@ def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path,
     for row, part in ((0, "train"), (1, "train"), (2, "train"), (6, "test")):
         waveform_T = media_of(row).waveform_T
         samples = 6400 if waveform_T is None else len(waveform_T)
-        plan = make_plan(replace(config, audio_seconds=samples / SAMPLE_RATE_HZ))
+        plan = plan_finetune(replace(config, audio_seconds=samples / SAMPLE_RATE_HZ))
         model, loaders = load(plan, CPU)
         ids = [item.clip.clip_id for item in plan.parts[part]]
         parts = clips_of(replace(plan, parts={"test": plan.parts[part]}), "test")
@@ -219,7 +218,7 @@ def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path,
 
 @pytest.mark.usefixtures("alone")
 def test_evaluation_does_not_depend_on_batches_or_loader_processes(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     model, loaders = load(plan, CPU)
     everything = replace(plan, parts={"test": tuple(item for part in plan.parts.values() for item in part)})
     one_by_one = logits_of(everything, model, replace(loaders, batch_size=1), "test")
@@ -230,7 +229,7 @@ def test_evaluation_does_not_depend_on_batches_or_loader_processes(corpus: Path)
 
 def test_loader_processes_are_sent_no_network(corpus: Path) -> None:
     """They were sent the encoders whole: each carried three networks to run a tokenizer and two normalisations."""
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     _, loaders = load(plan, CPU)
     parcel = sent((clips_of(plan, "train"), loaders.collator))
     assert len(parcel) < 100_000
@@ -250,7 +249,7 @@ def test_a_unit_of_media_is_opened_once_by_each_process(corpus: Path, monkeypatc
         return opened[-1]
 
     monkeypatch.setattr(h5py, "File", counted)
-    clips = clips_of(make_plan(config_of(corpus)), "train")
+    clips = clips_of(plan_finetune(config_of(corpus)), "train")
     for _ in range(2):
         sound = [clips[index].by_modality["audio"] for index in range(len(clips))]
     assert len(opened) == 1
@@ -285,7 +284,7 @@ def test_only_so_many_units_stay_open(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_schedule_waits_while_the_scaler_leaves_steps_out(corpus: Path, alone: World) -> None:
     """On a V100 the first steps overflow and are left out; each of them lowered the learning rate all the same."""
-    plan = make_plan(config_of(corpus, unfreeze=1))
+    plan = plan_finetune(config_of(corpus, unfreeze=1))
     model, loaders = load(plan, alone.device)
     (batch, *_) = loaders.over(clips_of(plan, "train"))
     stepper = Stepper(model, FinetuneOptim(lr=1e-3), 10, alone)
@@ -308,7 +307,7 @@ def test_float16_takes_a_scaler_and_learns_as_float32_does(corpus: Path, alone: 
     """The path of GPUs without bfloat16, on a CPU. Here too the first steps overflow and are left out."""
     moved = []
     for dtype in (torch.float32, torch.float16):
-        plan = make_plan(config_of(corpus, unfreeze=1))
+        plan = plan_finetune(config_of(corpus, unfreeze=1))
         model, loaders = load(plan, alone.device)
         model.dtype = dtype
         (batch, *_) = loaders.over(clips_of(plan, "train"))
@@ -332,7 +331,7 @@ def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alo
     def once() -> tuple[Any, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         optim = FinetuneOptim(epochs=2, batch_size=2, lr=1e-3)
         augment = Augment(audio=(parse_joint("noise-white-0db"),), video=(parse_joint("drop-frames-30"),))
-        plan = make_plan(config_of(corpus, optim=optim, augment=augment))
+        plan = plan_finetune(config_of(corpus, optim=optim, augment=augment))
         model, loaders = load(plan, CPU)
         first = {name: value.clone() for name, value in model.state_dict().items()}
         # A start that gets everything wrong, so that some epoch is better.
@@ -352,7 +351,7 @@ def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alo
 
 
 def test_the_start_is_kept_where_no_epoch_is_better(corpus: Path, alone: World) -> None:
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     model, loaders = load(plan, CPU)
     first = {name: value.clone() for name, value in model.state_dict().items()}
     validation = clips_of(plan, "validation")
@@ -365,7 +364,7 @@ def test_the_start_is_kept_where_no_epoch_is_better(corpus: Path, alone: World) 
 
 
 def test_a_diverging_run_says_what_to_lower(corpus: Path, alone: World) -> None:
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     model, loaders = load(plan, CPU)
     with torch.no_grad():
         next(model.networks["video"].parameters()).fill_(torch.inf)
@@ -378,7 +377,7 @@ def test_a_diverging_run_says_what_to_lower(corpus: Path, alone: World) -> None:
 
 def test_unfreeze_decides_what_learns_and_unused_weights_never_do(corpus: Path) -> None:
     def of(how: int | str) -> dict[str, set[str]]:
-        return learning(load(make_plan(config_of(corpus, unfreeze=how)), CPU)[0])
+        return learning(load(plan_finetune(config_of(corpus, unfreeze=how)), CPU)[0])
 
     assert of("none") == of(0) == {"audio": set(), "video": set(), "text": set()}
     last = of(1)
@@ -392,7 +391,7 @@ def test_unfreeze_decides_what_learns_and_unused_weights_never_do(corpus: Path) 
 
 
 def test_blocks_past_the_last_layer_in_use_are_frozen(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     model, loaders = load(replace(plan, config=replace(plan.config, layers=1)), CPU)
     for modality, block in (("audio", "encoder.layers"), ("video", "encoder.layer"), ("text", "encoder.layer")):
         assert any(name.startswith(f"{block}.0.") for name in learning(model)[modality])
@@ -411,7 +410,7 @@ def with_head(plan: FinetunePlan, head: str) -> FinetunePlan:
 @pytest.mark.parametrize("head", HEADS)
 def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, head: str) -> None:
     """`late-learned` detaches its branches from its decision: from such a run only the joining layer learned."""
-    plan = with_head(make_plan(config_of(corpus, unfreeze=1)), head)
+    plan = with_head(plan_finetune(config_of(corpus, unfreeze=1)), head)
     model, loaders = load(plan, CPU)
     (batch, *_) = loaders.over(clips_of(plan, "train"))
     first = {name: value.clone() for name, value in model.state_dict().items()}
@@ -431,7 +430,7 @@ def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, hea
 
 def test_the_loss_is_that_of_stage_two_for_every_head(corpus: Path) -> None:
     """The decision's own cross-entropy where it learns; in late fusion that of each modality's logits beside it."""
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     for head in HEADS:
         model, loaders = load(with_head(plan, head), CPU)
         (batch, *_) = loaders.over(clips_of(plan, "train"))
@@ -446,7 +445,7 @@ def test_the_loss_is_that_of_stage_two_for_every_head(corpus: Path) -> None:
 
 def test_a_fine_tune_in_which_an_encoder_would_learn_nothing_is_refused(corpus: Path) -> None:
     """It ran to its end, and the scores were those of the head alone."""
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
 
     def load_with(unfreeze: Any, **layers: Any) -> EndToEndModel:
         every = {"audio": 2, "video": 2, "text": 2, **layers}
@@ -469,7 +468,7 @@ def test_a_fine_tune_in_which_an_encoder_would_learn_nothing_is_refused(corpus: 
 
 
 def test_frozen_blocks_keep_dropout_off_and_masking_is_off_everywhere(corpus: Path) -> None:
-    model, _ = load(make_plan(config_of(corpus, unfreeze=1)), CPU)
+    model, _ = load(plan_finetune(config_of(corpus, unfreeze=1)), CPU)
     model.train()
     text, audio = model.encoders["text"].network, model.encoders["audio"].network
     assert not text.embeddings.training
@@ -483,7 +482,7 @@ def test_frozen_blocks_keep_dropout_off_and_masking_is_off_everywhere(corpus: Pa
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(corpus: Path, unfreeze: int | str) -> None:
     losses, gradients = [], []
     for checkpointing in (False, True):
-        plan = make_plan(config_of(corpus, unfreeze=unfreeze, gradient_checkpointing=checkpointing))
+        plan = plan_finetune(config_of(corpus, unfreeze=unfreeze, gradient_checkpointing=checkpointing))
         model, loaders = load(plan, CPU)
         (batch, *_) = loaders.over(clips_of(plan, "train"))
         model.train()
@@ -499,7 +498,7 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(corpus: Path,
 
 
 def test_absent_modalities_pass_no_gradient_and_break_nothing(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     model, loaders = load(plan, CPU)
     clips = clips_of(plan, "train")
     # clip-1 has no sound, clip-2 no text: alone in a batch, their stand-ins must teach nothing.
@@ -515,7 +514,7 @@ def test_absent_modalities_pass_no_gradient_and_break_nothing(corpus: Path) -> N
 
 
 def test_what_is_drawn_follows_from_seed_epoch_and_clip_alone(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus, audio_seconds=0.2))
+    plan = plan_finetune(config_of(corpus, audio_seconds=0.2))
     augment = Augment(
         audio=(parse_joint("noise-white-10db"), parse_joint("noise-white-0db")),
         video=(parse_joint("drop-frames-30"),),
@@ -562,7 +561,7 @@ def test_augmentation_is_stage_ones_corruption_on_half_the_clips_and_spares_sile
 
 
 def test_evaluation_cuts_from_the_centre_and_adds_nothing(corpus: Path) -> None:
-    plan = make_plan(
+    plan = plan_finetune(
         config_of(corpus, audio_seconds=0.2, augment=Augment(audio=(parse_joint("noise-white-0db"),), probability=1.0))
     )
     waveform_T = media_of(6).waveform_T
@@ -572,7 +571,7 @@ def test_evaluation_cuts_from_the_centre_and_adds_nothing(corpus: Path) -> None:
 
 
 def test_a_condition_is_put_on_every_clip_and_gives_way_to_what_is_drawn(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus, audio_seconds=len(signal(0.6, 6)) / SAMPLE_RATE_HZ))
+    plan = plan_finetune(config_of(corpus, audio_seconds=len(signal(0.6, 6)) / SAMPLE_RATE_HZ))
     names = ("noise-white-10db", "noise-white-0db")
     noisy = MediaClips(
         plan.parts["test"], plan.media, plan.stored, condition=parse_joint(names[0]), samples=plan.samples
@@ -610,8 +609,8 @@ def test_keys_that_contradict_the_run_are_refused(corpus: Path) -> None:
         ({"features_dir": str(corpus / "nowhere")}, "no feature store"),
     ):
         with pytest.raises(ValueError, match=message):
-            make_plan(config_of(corpus, **changed))
-    config = make_plan(config_of(corpus, modalities=("text", "video", "audio"), seeds=(5,))).config
+            plan_finetune(config_of(corpus, **changed))
+    config = plan_finetune(config_of(corpus, modalities=("text", "video", "audio"), seeds=(5,))).config
     assert (config.modalities, config.layers, config.seeds) == (("audio", "video", "text"), "mean", (5,))
     with pytest.raises(ValueError, match="a fine-tune has one seed, got 2"):
         config_of(corpus, seeds=(0, 1))
@@ -621,7 +620,7 @@ def test_one_of_several_runs_has_to_be_named(corpus: Path, tmp_path: Path) -> No
     for seed in (0, 1):
         shutil.copytree(corpus / "fusion", tmp_path / f"fold-1/seed-{seed}")
     with pytest.raises(ValueError, match=r"holds 2 runs; name the one to continue, e\.g\. init=.*fold-1/seed-0"):
-        make_plan(config_of(corpus, init=str(tmp_path)))
+        plan_finetune(config_of(corpus, init=str(tmp_path)))
     out = tmp_path / "fold-1/seed-1"
     with pytest.raises(ValueError, match="is the run it starts from; set another output_dir"):
         finetune.run(config_of(corpus, init=str(out), output_dir=str(out)))
@@ -635,13 +634,13 @@ def test_missing_media_and_other_weights_name_the_way_out(corpus: Path, tmp_path
     media = MediaStore(features, {"frames": 16, "size": 32})
     media.forget_unit(0)
     with pytest.raises(ValueError, match=r"lacks 1 of 1 units .*; run make features with SET=restore_media=true"):
-        make_plan(config_of(corpus, features_dir=str(features)))
+        plan_finetune(config_of(corpus, features_dir=str(features)))
     others = write_random_encoders(
         RandomEncodersConfig(out=str(tmp_path / "other"), width=16, blocks=2, size=32, seed=1)
     )
     encoders = replace(encoders_of(corpus), audio=str(others["audio"]))
     with pytest.raises(ValueError, match=r"encoders\.audio=.* has other weights than the features"):
-        make_plan(config_of(corpus, encoders=encoders))
+        plan_finetune(config_of(corpus, encoders=encoders))
 
 
 def test_a_run_on_features_of_other_weights_is_not_continued(corpus: Path, tmp_path: Path) -> None:
@@ -651,12 +650,12 @@ def test_a_run_on_features_of_other_weights_is_not_continued(corpus: Path, tmp_p
     audio = {**kept.features["audio"], "weights_sha256": "b" * 64}
     write_checkpoint(replace(kept, features={**kept.features, "audio": audio}), init / "best_model.pth")
     with pytest.raises(ValueError, match=r"its audio features .* \(weights_sha256 \w{12}, not bbbbbbbbbbbb\)"):
-        make_plan(config_of(corpus, init=str(init)))
+        plan_finetune(config_of(corpus, init=str(init)))
 
 
 def test_an_encoder_that_cannot_take_the_length_says_so(corpus: Path) -> None:
     with pytest.raises(ValueError, match=r"audio_seconds=0\.01: 160 samples of sound; the encoder needs 400"):
-        load(make_plan(config_of(corpus, audio_seconds=0.01)), CPU)
+        load(plan_finetune(config_of(corpus, audio_seconds=0.01)), CPU)
 
 
 def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -672,7 +671,7 @@ def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bfloat16_stays_close_to_float32(corpus: Path) -> None:
     logits = []
     for precision in ("float32", "bfloat16"):
-        plan = make_plan(config_of(corpus, precision=precision))
+        plan = plan_finetune(config_of(corpus, precision=precision))
         model, loaders = load(plan, CPU)
         rows = [model._row(name, loaders.collator.stand_in().inputs[name]) for name in model.encoders]
         assert all(row.dtype == torch.float32 for row in rows)
@@ -705,7 +704,7 @@ def test_a_whisper_encoder_pools_over_its_own_frames(tmp_path: Path) -> None:
 
 
 def test_a_collator_of_one_modality_needs_no_media(corpus: Path) -> None:
-    plan = make_plan(config_of(corpus))
+    plan = plan_finetune(config_of(corpus))
     _, loaders = load(plan, CPU)
     text = {"text": loaders.collator.preparers["text"]}
     items = [replace(item, present=item.present & {"text"}) for item in plan.parts["train"]]
