@@ -18,7 +18,7 @@ import whisper_timestamped
 
 from extract import asr as transcribe
 from extract.asr import Recogniser, Transcript, scored_words, word_error_rate
-from tests.tiny.shared_inputs import SHARED, needs_audio
+from tests.tiny.places import SHARED, needs_audio
 
 CHECKPOINT = SHARED / "models/whisper-tiny.en-ravdess/model.pt"
 CPU = torch.device("cpu")

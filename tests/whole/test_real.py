@@ -26,8 +26,7 @@ from configs.schema.demo import RandomEncodersConfig
 from configs.schema.protocols import load_protocol
 from extract.corpora.command import run as write_corpus_metadata
 from extract.corpora.synthetic.encoders import write_random_encoders
-from tests.tiny.places import ROOT
-from tests.tiny.shared_inputs import SHARED, needs_audio, needs_video, needs_whisper
+from tests.tiny.places import ROOT, SHARED, needs_audio, needs_video, needs_whisper
 
 
 def command(module: str, config: str, *overrides: str, ranks: int = 2) -> str:

@@ -33,7 +33,7 @@ from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import SHARED
 
 COUNT = 20
 CLIPS = [Clip(f"c{n:02d}", f"c{n:02d}.wav", LABELS[n % 8], str(n % 5)) for n in range(COUNT)]
@@ -749,8 +749,10 @@ def test_a_store_is_read_with_zarr_alone(features_dir: Path) -> None:
     assert len(clip_ids) == 19
 
 
-def test_temporary_folders_are_gone(features_dir: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("tmp*"))
+def test_temporary_folders_are_gone(features_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "temporary"
+    own.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own))
     flip(features_dir / CLEAN / "zarr.json")
     main(["repair", str(features_dir)])
-    assert set(Path(tempfile.gettempdir()).glob("tmp*")) <= before
+    assert not list(own.iterdir())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cache.corpus.clips import REQUIRED, read_corpus
 from cache.corpus.sheet import Row, read_rows
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import SHARED
 
 HEADER = "clip_id,path,label,speaker,statement"
 TABLES = SHARED / "cases/tables"

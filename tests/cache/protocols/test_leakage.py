@@ -18,7 +18,7 @@ from cache.files.hashes import sha256_of
 from cache.protocols.folds import Fold
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
 from configs.schema.protocols import load_protocol
-from tests.tiny.shared_inputs import SHARED, needs_audio
+from tests.tiny.places import SHARED, needs_audio
 
 FOLD = Fold(1, ("1",), ("2",), ("3",))
 LISTED = Fold(2, ("1",), ("2",), ("3",), listed=(("a", "b"), ("c",), ("d",)))

@@ -16,8 +16,7 @@ from configs.schema.protocols import load_protocol
 from extract.run.plan import make_plan
 from tests.tiny.corpus import write_tiny_encoders
 from tests.tiny.folders import make_corpus, touch
-from tests.tiny.places import ROOT
-from tests.tiny.shared_inputs import SHARED, needs_audio
+from tests.tiny.places import ROOT, SHARED, needs_audio
 
 
 def clips_of(root: Path) -> tuple[Clip, ...]:

@@ -25,7 +25,7 @@ from extract.corrupt.noise.files import NoiseFiles
 from extract.corrupt.noise.sources import RECORDED, NoiseSources, noise_sources
 from extract.corrupt.sound.level import Waveform, active_speech_power
 from tests.tiny.corpus import tone
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import SHARED
 
 
 def write_sound(path: Path, waveform_T: Waveform) -> None:

@@ -24,7 +24,7 @@ from extract.corrupt.sound.level import Waveform, active_speech_power
 from extract.corrupt.sound.room import room_response
 from extract.corrupt.sound.telephone import mu_law
 from tests.tiny.corpus import tone
-from tests.tiny.shared_inputs import SHARED, needs_audio
+from tests.tiny.places import SHARED, needs_audio
 
 FLAC = SHARED / "ravdess/audio"
 # The quietest and the loudest clip of RAVDESS, and a usual one.

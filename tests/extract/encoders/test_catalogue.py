@@ -30,7 +30,7 @@ from extract.encoders.options import EncoderOptions
 from tests.tiny.corpus import pictures, tone
 from tests.tiny.encoders import POSITIONS, WRITERS, write_encoders
 from tests.tiny.pickled import sent
-from tests.tiny.shared_inputs import SHARED, needs_audio, needs_whisper
+from tests.tiny.places import SHARED, needs_audio, needs_whisper
 
 Array = npt.NDArray[Any]
 States = Sequence[torch.Tensor]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from extract.encoders.loading import is_unused, load_network, lost_weights
 from extract.encoders.models import find_model
 from tests.tiny.encoders import WRITERS, write_encoders
-from tests.tiny.shared_inputs import SHARED, needs_whisper
+from tests.tiny.places import SHARED, needs_whisper
 
 Weights = dict[str, torch.Tensor]
 WEIGHTS = "model.safetensors"

@@ -18,7 +18,7 @@ from configs.schema.features import MediaSettings
 from extract.encoders import models
 from extract.encoders.models import Model, check_asr_model, check_preprocessing, check_video_media, find_model
 from tests.tiny.corpus import write_tiny_encoders
-from tests.tiny.shared_inputs import CASES, needs_cases
+from tests.tiny.places import CASES, needs_cases
 
 
 @pytest.fixture(scope="module")

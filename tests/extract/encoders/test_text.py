@@ -17,7 +17,7 @@ from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import VOCABULARIES, check_preprocessing, find_model
 from extract.encoders.text import load_tokenizer
 from tests.tiny.encoders import WORDS, WRITERS
-from tests.tiny.shared_inputs import CASES, needs_cases
+from tests.tiny.places import CASES, needs_cases
 
 SENTENCES = ["Kids are talking by the door", "Dogs are sitting by the door"]
 needs_sentencepiece = pytest.mark.skipif(

@@ -29,7 +29,7 @@ from tests.tiny.media import (
     with_empty_packets,
     write_media,
 )
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import SHARED
 
 CASES = SHARED / "cases"
 TOLERANCE = 3  # grey levels

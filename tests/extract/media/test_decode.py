@@ -23,7 +23,7 @@ from extract.media.cut import Cut
 from extract.media.decode import decode, decode_all
 from extract.media.frames import even_indices, resize_and_crop
 from tests.tiny.corpus import pictures, tone, write_mp4
-from tests.tiny.shared_inputs import SHARED, needs_audio, needs_video
+from tests.tiny.places import SHARED, needs_audio, needs_video
 
 REAL_FLAC = SHARED / "ravdess/audio/Actor_01/03-01-01-01-01-01-01.flac"
 REAL_MP4 = SHARED / "ravdess/video/Actor_01/01-01-01-01-01-01-01.mp4"

@@ -21,7 +21,7 @@ from extract.media.decode import decode, decode_all
 from extract.media.face import CENTRED_FACE, EYES, MARGIN, MOUTH, Box, crop_to_face, face_square, find_face
 from extract.media.frames import even_indices, resize_and_crop
 from tests.tiny.corpus import pictures, tone, write_mp4
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import SHARED
 
 Frames = npt.NDArray[np.uint8]
 MOVING_MP4 = SHARED / "media/01-01-08-02-01-01-19.mp4"

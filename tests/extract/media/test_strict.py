@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cache.media import Failure
 from extract.media.decode import decode, decode_all
 from tests.tiny.corpus import pictures, tone, write_mp4
-from tests.tiny.shared_inputs import SHARED, needs_audio, needs_video
+from tests.tiny.places import SHARED, needs_audio, needs_video
 
 PERFORMANCE = SHARED / "media/01-01-08-02-01-01-19.mp4"
 

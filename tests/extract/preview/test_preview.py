@@ -24,8 +24,7 @@ from extract.preview.clip import find_clip
 from extract.preview.listening import write_wav
 from extract.preview.sheets import Panel, contact_sheet, is_replaced, spectrogram_db, spectrogram_sheet
 from tests.tiny.corpus import pictures, tone, write_mp4
-from tests.tiny.places import ROOT
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import ROOT, SHARED
 
 CONFIG = ROOT / "configs" / "preview.yaml"
 WHISPER = SHARED / "models/whisper-tiny.en-ravdess/model.pt"
