@@ -17,6 +17,7 @@ import av
 INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
 # Their last block is marked as damaged where it is merely shorter than the others.
 BLOCKS_OF_ANY_LENGTH = ("wav", "w64", "aiff", "au", "caf")
+PLAYLISTS = ("concat", "hls", "dash", "imf", "sdp")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def _unreadable(error: Exception) -> ValueError:
 
 
 def _survey(container: Any) -> Tracks:
+    if container.format.name in PLAYLISTS:
+        raise ValueError("a list of other files, not a clip")
     packets: Counter[int] = Counter()
     shown: Counter[int] = Counter()
     times: dict[int, list[int | None]] = {}

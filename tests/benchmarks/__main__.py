@@ -6,9 +6,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import bench_extraction, bench_heads, bench_runs, bench_stores
+from tests.benchmarks import bench_decoding, bench_extraction, bench_heads, bench_runs, bench_stores
 
 BENCHMARKS = {
+    "decoding": bench_decoding.run,
     "extraction": bench_extraction.run,
     "stores": bench_stores.run,
     "runs": bench_runs.run,

@@ -356,6 +356,14 @@ def test_a_path_is_a_path(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyP
     assert not isinstance(media, Failure)
 
 
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile x.wav\n", "#EXTM3U\n#EXTINF:1,\nx.wav\n"])
+def test_a_playlist_is_no_clip(tmp_path: Path, text: str) -> None:
+    write_wav(tmp_path / "x.wav")
+    (tmp_path / "list.m3u8").write_text(text)
+    with pytest.raises(ValueError, match=r"list of other files|not a readable media file"):
+        decode(tmp_path / "list.m3u8", 0, 32)
+
+
 @needs_cases
 def test_the_names_of_the_cases() -> None:
     for path in sorted(case("names").rglob("*.wav")):

@@ -24,6 +24,7 @@ from extract.run.failures import summary
 from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.rank import run_rank
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
+from tests.tiny.media import PictureTrack, SoundTrack, write_media
 
 AUDIO, VIDEO, TEXT = "audio/wav2vec2", "video/videomae", "text/roberta"
 Run = Callable[..., Plan]
@@ -122,6 +123,24 @@ def test_a_file_that_is_not_the_corpuss_is_a_failed_clip(site: Path) -> None:
     states = store.states(AUDIO)
     assert [int(state) for state in states] == [State.FAILED if row == 3 else State.DONE for row in range(8)]
     assert "its sha256 is not the corpus's" in store.reasons(AUDIO)[3]
+
+
+def test_clips_of_which_decord_gives_other_frames_are_counted(site: Path) -> None:
+    clips = read_corpus(site / "corpus/metadata.csv").clips[:2]
+    picture = PictureTrack(options={"x264-params": "keyint=12:bframes=2"})
+    write_media(site / "corpus/clips/x.avi", picture, [SoundTrack(codec="pcm_s16le")])
+    write_metadata([replace(clips[0], path="clips/x.avi"), clips[1]], site / "corpus/avi.csv")
+    plans = {
+        reader: run(site, reader, corpus=f"{site}/corpus/avi.csv", media={"reader": reader})
+        for reader in ("av", "decord")
+    }
+    assert "decord gave other frames of 1 clips" in summary(plans["decord"], [])
+    assert "decord" not in summary(plans["av"], [])
+    np.testing.assert_array_equal(hidden(plans["decord"], VIDEO), hidden(plans["av"], VIDEO))
+    stored = {reader: open_store(plan.features_dir / "clean.zarr").provenance(VIDEO) for reader, plan in plans.items()}
+    # Rows of av are those of before, byte for byte: nothing is said.
+    assert stored["av"]["media"] == {"frames": 16, "size": 32}
+    assert stored["decord"]["media"] == {"frames": 16, "size": 32, "reader": "decord"}
 
 
 def test_lost_media_are_decoded_again_on_request_only(site: Path, usual: Plan) -> None:
