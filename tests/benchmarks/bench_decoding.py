@@ -14,7 +14,7 @@ from extract.media.strict import strict_pass
 from extract.media.tracks import survey
 from tests.benchmarks.stopwatch import interleaved
 from tests.tiny.corpus import pictures, tone, write_mp4
-from tests.tiny.shared_inputs import SHARED
+from tests.tiny.places import SHARED
 
 CLIPS, SECONDS, FPS, FRAMES, SIZE, ROUNDS = 10, 3.7, 30, 16, 224, 3
 
