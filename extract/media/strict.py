@@ -18,7 +18,7 @@ import numpy as np
 
 from extract.media.picture import Picture
 from extract.media.sound import Sound, keep_layout, stored_values
-from extract.media.tracks import INDEXED, Tracks, open_media
+from extract.media.tracks import INDEXED, Tracks, is_before, open_media
 
 NO_CONCEALMENT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 # Packets are counted, some of which a decoder keeps to itself: this much may be missing.
@@ -43,7 +43,7 @@ def strict_pass(path: Path, tracks: Tracks, picture: Picture | None) -> Sound | 
     if tracks.picture is not None and picture is not None:
         takers[tracks.picture] = [picture.add]
     try:
-        _decode_into(path, takers)
+        _decode_into(path, tracks, takers)
     except av.error.FFmpegError as error:
         raise ValueError(f"damaged inside: {error.strerror}") from error
     if sound is not None:
@@ -55,7 +55,7 @@ def strict_pass(path: Path, tracks: Tracks, picture: Picture | None) -> Sound | 
     return sound
 
 
-def _decode_into(path: Path, takers: dict[int, list[Callable[[Any], None]]]) -> None:
+def _decode_into(path: Path, tracks: Tracks, takers: dict[int, list[Callable[[Any], None]]]) -> None:
     with open_media(path) as container:
         streams = [container.streams[index] for index in takers]
         for stream in streams:
@@ -66,9 +66,19 @@ def _decode_into(path: Path, takers: dict[int, list[Callable[[Any], None]]]) -> 
         # An empty packet would be taken for the end.
         for packet in container.demux(streams) if streams else ():
             if packet.size:
-                _hand_over(packet.decode(), takers[packet.stream_index])
+                _hand_over(_decoded(packet, tracks), takers[packet.stream_index])
         for stream in streams:
             _hand_over(stream.decode(None), takers[stream.index])
+
+
+def _decoded(packet: Any, tracks: Tracks) -> list[Any]:
+    try:
+        frames: list[Any] = packet.decode()
+    except av.error.FFmpegError:
+        if packet.stream_index == tracks.picture and is_before(packet.pts, tracks.begins):
+            return []
+        raise
+    return frames
 
 
 def _hand_over(frames: list[Any], takers: list[Callable[[Any], None]]) -> None:
@@ -88,7 +98,7 @@ def _refuse_short_sound(sound: Sound, tracks: Tracks) -> None:
 
 def _refuse_missing_frames(picture: Picture, tracks: Tracks) -> None:
     # Elsewhere a packet may be half a frame, or none that is shown.
-    promised = tracks.frames if tracks.format == INDEXED else 1
+    promised = tracks.frames - tracks.orphans if tracks.format == INDEXED else 1
     if not picture.count or picture.count + TOLERATED_FRAMES < promised:
         raise ValueError(f"only {picture.count} of {promised} frames could be decoded")
 

@@ -32,6 +32,9 @@ class Tracks:
             AVI for a frame that is like the one before.
         format: FFmpeg's name of the container.
         sound_seconds: length of the sound track as the container has it; 0 where it does not say.
+        begins: time of the first packet of the picture track, in its own ticks.
+        orphans: packets that come later but are to be shown earlier. Where a film was cut out of a longer one at an
+            open group of pictures they lean on frames that are gone: no player shows them.
     """
 
     format: str
@@ -40,6 +43,8 @@ class Tracks:
     frames: int = 0
     repeats: dict[int, int] = field(default_factory=dict)
     sound_seconds: float = 0.0
+    begins: int | None = None
+    orphans: int = 0
 
 
 def open_media(path: Path) -> Any:
@@ -86,6 +91,8 @@ def _survey(container: Any) -> Tracks:
     packets: Counter[int] = Counter()
     shown: Counter[int] = Counter()
     times: dict[int, list[int | None]] = {}
+    begins: dict[int, int | None] = {}
+    orphans: Counter[int] = Counter()
     for packet in container.demux() if len(container.streams) else ():
         if not packet.size:
             continue
@@ -94,6 +101,8 @@ def _survey(container: Any) -> Tracks:
         index = packet.stream_index
         packets[index] += 1
         shown[index] += not packet.is_discard
+        first = begins.setdefault(index, packet.pts)
+        orphans[index] += is_before(packet.pts, first) and not packet.is_discard
         if container.format.name == "avi":
             times.setdefault(index, []).append(packet.dts)
     sound = _chosen(container.streams.audio, packets)
@@ -107,7 +116,14 @@ def _survey(container: Any) -> Tracks:
         0 if picture is None else shown[picture.index],
         {} if picture is None else _repeats(times.get(picture.index, [])),
         0.0 if sound is None else _seconds(container.format.name, sound, packets[sound.index]),
+        None if picture is None else begins[picture.index],
+        0 if picture is None else orphans[picture.index],
     )
+
+
+def is_before(time: int | None, begins: int | None) -> bool:
+    """Whether a packet is to be shown before the first one."""
+    return time is not None and begins is not None and time < begins
 
 
 def _seconds(container: str, sound: Any, packets: int) -> float:

@@ -143,6 +143,21 @@ def _write_sound(file: Any, stream: Any, sound: SoundTrack) -> None:
     file.mux(stream.encode())
 
 
+def cut_out(source: Path, target: Path, start_seconds: float, container: str | None = None) -> Path:
+    """Copy the packets from a keyframe on, without decoding: what lies before is gone."""
+    with av.open(str(source)) as whole, av.open(str(target), "w", format=container) as file:
+        (stream,) = whole.streams.video
+        copy = file.add_stream_from_template(stream)
+        whole.seek(int(start_seconds / stream.time_base), stream=stream)
+        before: int | None = None
+        for packet in whole.demux(stream):
+            if packet.dts is not None:
+                before = packet.dts if before is None else before
+                packet.pts, packet.dts, packet.stream = packet.pts - before, packet.dts - before, copy
+                file.mux(packet)
+    return target
+
+
 # Changes to files that no encoder of the build writes by itself
 
 

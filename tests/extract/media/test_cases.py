@@ -21,6 +21,7 @@ from extract.media.decode import decode, decode_all
 from tests.tiny.media import (
     PictureTrack,
     SoundTrack,
+    cut_out,
     greys,
     pitch_of,
     set_display_matrix,
@@ -137,6 +138,26 @@ def test_an_edit_list_made_here(tmp_path: Path, hidden: int) -> None:
     set_edit(path, hidden * 512, (50 - hidden) / 25)
     shown = decode(path, 50 - hidden, 32)
     assert np.abs(np.subtract(levels(shown), greys(50, 50)[hidden:])).max() <= TOLERANCE
+
+
+CUT_OUT = {
+    "h264": PictureTrack(options=OPEN_GROUPS),
+    "hevc": PictureTrack("libx265", options={"x265-params": "keyint=12:open-gop=1:bframes=4:log-level=none"}),
+    "mpeg2": PictureTrack("mpeg2video", options={"g": "12", "b": "2000k"}, bframes=2),
+    "closed": PictureTrack(options={"x264-params": "keyint=12:bframes=3:log-level=none"}),
+}
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+@pytest.mark.parametrize("codec", list(CUT_OUT))
+def test_a_film_cut_out_of_a_longer_one_at_an_open_group(tmp_path: Path, codec: str, extension: str) -> None:
+    """Its first packets to be shown lean on frames that are gone; no player shows them, and they are no damage."""
+    whole = write_media(tmp_path / "whole.mp4", CUT_OUT[codec])
+    path = cut_out(whole, tmp_path / f"x.{extension}", 1.0, "matroska" if extension == "mkv" else None)
+    shown, every = levels(decode(path, 20, 32)), greys(50, 50)
+    assert shown == sorted(shown)
+    assert shown[-1] == pytest.approx(every[-1], abs=TOLERANCE)
+    assert any(abs(shown[0] - level) <= TOLERANCE for level in every[24:29])
 
 
 @needs_cases
