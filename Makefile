@@ -36,7 +36,7 @@ ifneq ($(UNKNOWN),)
 $(error $(MAKECMDGOALS) does not take $(firstword $(UNKNOWN))=...; settings go into SET="$(firstword $(UNKNOWN))=..."; it takes $(KNOWN) $(foreach goal,$(MAKECMDGOALS),$(KNOWN_$(goal))))
 endif
 
-.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict test test-slow bench lint
+.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict doctor test test-slow bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -87,6 +87,9 @@ robustness-table: | $(READY) ## what noise, occlusion and missing modalities cos
 
 predict: | $(READY) ## what a trained run says of a clip, a folder or a metadata.csv: CLIP=x.mp4 RUN=outputs/fusion
 	$(PY) -m fuse.predict --config $(or $(CONFIG),configs/predict.yaml) $(if $(CLIP),"clip=$(call text,$(CLIP))") $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
+
+doctor: | $(READY) ## will it run here? torch and GPU, disk, decoders, models, memory, each with its remedy
+	$(PY) -m configs.command.doctor --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)
 
 test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile

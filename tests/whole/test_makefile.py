@@ -25,6 +25,7 @@ TARGETS = (
     "finetune-e2e",
     "robustness-table",
     "predict",
+    "doctor",
     "test",
 )
 
