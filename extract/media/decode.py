@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
+from cache.files.hashes import sha256_of
 from cache.media import Failure, Media, Source
 from extract.media.by_decord import are_alike, frames_by_decord
 from extract.media.cut import PLAIN, Cut
@@ -23,6 +25,8 @@ from extract.media.picture import Picture, frame_numbers
 from extract.media.sound import Sound
 from extract.media.strict import strict_pass
 from extract.media.tracks import Tracks, survey
+
+TROUBLE_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
 
 
 def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "auto") -> Media:
@@ -145,7 +149,21 @@ def _decode_source(path: Path, frames: int, size: int, cut: Cut, reader: str) ->
         return decode(path, frames, size, cut, reader), source
     # Whatever a decoder raises on a damaged file is that clip's failure.
     except Exception as error:
+        if not source.sha256:
+            _refuse_unreadable_disk(path)
         return Failure(_reason(error, path)), source
+
+
+def _refuse_unreadable_disk(path: Path) -> None:
+    """A failed clip is remembered: a disk or server that fails must end the rank instead, and leave the unit pending.
+
+    FFmpeg says "Input/output error" of damaged files as well, so the bytes are read without it.
+    """
+    try:
+        sha256_of(path)
+    except OSError as error:
+        if error.errno in TROUBLE_OF_THE_MACHINE:
+            raise OSError(error.errno, f"{error.strerror}; the same command tries again", str(path)) from error
 
 
 def _reason(error: Exception, path: Path) -> str:

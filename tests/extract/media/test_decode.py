@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -337,6 +338,24 @@ def test_hanging_and_crashing_decoders_cost_one_clip_each(tmp_path: Path, monkey
     assert reasons == ["", "decoding took longer than 1 s", "", crashed, "", crashed]
     hashes = [source.sha256 for _, source in outcomes]
     assert hashes == ["a", sha256_of(paths[1]), "b", sha256_of(paths[3]), "c", sha256_of(paths[5])]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_fails_fails_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A hiccup of a file server became a failed clip, and the next start found it decided."""
+    path = write_bytes(tmp_path / "x.mp4", b"not media")
+
+    def unreadable(_: Path) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("cache.media.sha256_of", unreadable)
+    monkeypatch.setattr(extract.media.decode, "sha256_of", unreadable)
+    if number == errno.EACCES:
+        outcome, _ = extract.media.decode._decode_source(path, 16, 32, Cut(), "auto")
+        assert isinstance(outcome, Failure)
+    else:
+        with pytest.raises(OSError, match=r"the same command tries again"):
+            extract.media.decode._decode_source(path, 16, 32, Cut(), "auto")
 
 
 class TimeToGoError(Exception):
