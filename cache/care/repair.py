@@ -17,6 +17,7 @@ from cache.care.mend import mend_metadata
 from cache.care.verify import OTHER_VERSION, Damage, stores_in, verify
 from cache.exchange.imports import TOOL
 from cache.features.chunks import remove_unit
+from cache.features.kept import forget_kept
 from cache.features.seal import sealed
 from cache.files.lock import locked
 from cache.media import forget_part
@@ -48,6 +49,7 @@ def _reset(features_dir: Path, damage: Iterable[Damage]) -> None:
         folder = features_dir / store / array
         if array and unit is not None:
             remove_unit(folder, unit)
+            forget_kept(folder, unit)
         elif unit is not None:
             forget_part(folder / f"unit-{unit:05d}.h5")
         elif "/" in array:  # nothing says how it was made

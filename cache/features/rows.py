@@ -69,13 +69,20 @@ class UnitRows:
             columns = {n: ["" if kind is str else math.nan] * rows for n, kind in TRANSCRIPT_COLUMNS.items()}
         return cls(hidden_BLD, np.zeros(rows, np.uint8), [""] * rows, [""] * rows, columns)
 
+    @property
+    def decided(self) -> npt.NDArray[np.bool_]:
+        """Which rows are not pending, (clips,)."""
+        marks: npt.NDArray[np.bool_] = self.state != State.PENDING
+        return marks
+
     def fail(self, row: int, reason: str) -> None:
         """Record that a clip could not be encoded."""
-        self.state[row], self.reason[row] = State.FAILED, reason
+        # The state last, here and below: another thread may be keeping what has been decided.
+        self.reason[row], self.state[row] = reason, State.FAILED
 
     def absent(self, row: int, reason: str) -> None:
         """Record that the clip has no such modality."""
-        self.state[row], self.reason[row] = State.ABSENT, reason
+        self.reason[row], self.state[row] = reason, State.ABSENT
 
     def done(self, row: int, hidden_LD: npt.NDArray[np.float32]) -> None:
         """Store one clip's features; values that are not finite are a failure, not data."""

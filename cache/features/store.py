@@ -24,6 +24,7 @@ from cache.features.chunks import (
     sealed_checksums,
 )
 from cache.features.creation import is_written, make_arrays, make_store, open_group, refuse_broken_metadata, way_out
+from cache.features.kept import forget_kept, keep_rows, kept_rows, needless_files
 from cache.features.layout import array_of, read_clip_ids
 from cache.features.rows import ArraySpec, State, UnitRows, parts_of
 from cache.features.seal import broken_files, sealed
@@ -83,7 +84,8 @@ class FeatureStore:
         """Write one whole unit: data, forced to the disk, then its state."""
         if (rows.state == State.PENDING).any():
             raise AssertionError(f"unit {unit} of {spec.path} has rows that nobody decided on")
-        self.reset_unit(spec.path, unit)
+        # What is kept of it stays until its state is there: a crash in between costs nothing.
+        remove_unit(self.path / spec.path, unit)
         span = unit_rows(len(self.clip_ids), unit)
         group, where = self.group[spec.path], slice(span.start, span.stop)
         assert isinstance(group, zarr.Group)
@@ -99,10 +101,25 @@ class FeatureStore:
         force_to_disk(folder, ["hidden", "checksum", *parts], unit)
         array_of(group, "state")[where] = rows.state
         force_to_disk(folder, ["state"], unit)
+        forget_kept(folder, unit)
 
     def reset_unit(self, path: str, unit: int) -> None:
         """Set a unit back to pending, for good before this returns; its chunks are deleted, the state first."""
         remove_unit(self.path / path, unit)
+        forget_kept(self.path / path, unit)
+
+    def keep_rows(self, spec: ArraySpec, unit: int, rows: UnitRows, which: npt.NDArray[np.bool_]) -> None:
+        """Keep those rows of a unit that is not complete which `which` (clips,) marks."""
+        keep_rows(self.path / spec.path, unit, spec, self.unit_clips(unit), rows, which)
+
+    def kept_rows(self, spec: ArraySpec, unit: int) -> UnitRows:
+        """A unit's rows as far as they are kept, the others pending."""
+        return kept_rows(self.path / spec.path, unit, spec, self.unit_clips(unit))
+
+    def unit_clips(self, unit: int) -> tuple[str, ...]:
+        """Ids of a unit's clips."""
+        span = unit_rows(len(self.clip_ids), unit)
+        return self.clip_ids[span.start : span.stop]
 
     def read_layer(self, path: str, layer: int) -> npt.NDArray[np.float32]:
         """One layer of every clip, (clips, width), by its place among those kept; rows that are not done are NaN.
@@ -201,7 +218,7 @@ def open_store(path: Path) -> FeatureStore:
 
 def remove_leftovers(path: Path) -> None:
     """Delete temporary files of writers that were killed. Only while no writer is alive."""
-    for leftover in path.rglob("*.partial"):
+    for leftover in [*path.rglob("*.partial"), *path.rglob(".*.part*"), *needless_files(path)]:
         leftover.unlink(missing_ok=True)
 
 

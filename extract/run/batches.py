@@ -75,6 +75,10 @@ class Remembering:
         return self.encode_prepared(signals)
 
 
+def _nothing() -> None:
+    """Nothing is done between two batches."""
+
+
 class Batches:
     """Encodes units with one encoder, batch by batch."""
 
@@ -85,21 +89,26 @@ class Batches:
         self.encoder, self.preparer = encoder, encoder.preparer
         self.size, self.check, self.encoded = size, check, encoded
 
-    def fill(self, rows: UnitRows, read: Callable[[int], Any]) -> None:
-        """Decide on every row of the unit: done, failed or absent.
+    def fill(self, rows: UnitRows, read: Callable[[int], Any], between: Callable[[], object] = _nothing) -> None:
+        """Decide on every pending row of the unit: done, failed or absent.
+
+        Rows that share a batch are decided on together, or none of them is when `between` is called. So whoever
+        continues from there meets the same batches: of clips that may share one, whole batches are gone from the front.
 
         Args:
-            rows: the unit's rows, pending.
+            rows: the unit's rows, pending as far as nothing is known of them.
             read: the signal of a row; raises `Absent`, or anything else, which is then the clip's failure unless
                 it is the machine's (`extract.run.blame`): that is raised, and the unit stays pending.
+            between: called after every batch.
         """
         for batch in Ahead(self._batches(rows, read), BATCHES_AHEAD, self.check):
             self._encode(rows, batch)
+            between()
 
     def _batches(self, rows: UnitRows, read: Callable[[int], Any]) -> Generator[PreparedBatch, None, None]:
         waiting: dict[Hashable, list[tuple[int, Any]]] = {}
         with torch.inference_mode():
-            for row in range(len(rows.state)):
+            for row in map(int, np.flatnonzero(~rows.decided)):
                 self.check()
                 item = self._item(rows, row, read)
                 if item is None:

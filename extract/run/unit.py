@@ -1,8 +1,8 @@
 """The unit of work of stage one: a unit's clips decoded, corrupted, transcribed, encoded and stored, or nothing to do.
 
 `process_unit` may be called for any unit, by anybody, as often as one likes: what is complete is left alone, what is
-half done is done again, and equal work gives equal bytes. It knows neither ranks nor signals nor the environment.
-No two callers may work on one unit at the same time.
+half done is continued from what was kept of it, and equal work gives equal bytes. It knows neither ranks nor signals
+nor the environment. No two callers may work on one unit at the same time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.run.batches import Batches, Remembering
+from extract.run.keeping import Keeping
 from extract.run.plan import Plan, PlannedArray
 from extract.run.provenance import kept_layers
 from extract.run.reader import UnitReader
@@ -165,15 +166,18 @@ def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media 
 
 def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, tools: Tools, observer: Observer) -> None:
     modality, clips = array.spec.modality, plan.clips(unit)
-    rows = UnitRows.empty(len(clips), array.spec)
-    rows.source = [source.sha256 for source in media.sources]
+    store = plan.stores[array.condition.name]
+    keeping = Keeping(store, array.spec, unit, [source.sha256 for source in media.sources])
+    rows = keeping.rows
+    observer.encoded(keeping.taken_up)
     reader = UnitReader(media, clips, array.condition, plan.noises)
     read = reader.text(tools.recogniser, rows) if modality == "text" else reader.signal(modality)
     batches = Batches(tools.encoder(modality), batch_size(plan.config, tools.device), observer.check, observer.encoded)
-    batches.fill(rows, read)
+    with keeping.until_the_end():
+        batches.fill(rows, read, keeping.between)
     if unit == 0:
         _record_deviation(plan, tools, array, rows, read)
-    plan.stores[array.condition.name].write_unit(array.spec, unit, rows)
+    store.write_unit(array.spec, unit, rows)
 
 
 def _record_deviation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,25 @@ def test_every_row_is_decided_on_and_counted(items: list[tuple[Any, int]], size:
             assert rows.reason[row] in ("broken", "no sound", "RuntimeError: two lines")
             assert np.isnan(rows.hidden_BLD[row]).all()
     assert all(len(batch) <= size and len({int(signal) % 3 for signal in batch}) == 1 for batch in encoder.batches)
+
+
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 4), st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_who_continues_after_some_batches_meets_the_same_ones(numbers: list[int], size: int, stop: int) -> None:
+    """A row's last bits may depend on the clips that it shares a batch with."""
+    signals = [float(number) for number in numbers]
+    whole, rows, parts = Fake(), UnitRows.empty(len(signals), SPEC), Fake()
+    expected, _ = fill(whole, signals, size)
+
+    def stop_now() -> None:
+        if len(parts.batches) == stop:
+            raise InterruptedError
+
+    with suppress(InterruptedError):
+        Batches(parts, size, nothing, lambda _: None).fill(rows, signals.__getitem__, stop_now)
+    Batches(parts, size, nothing, lambda _: None).fill(rows, signals.__getitem__)
+    assert sorted(parts.batches) == sorted(whole.batches)
+    assert (rows.hidden_BLD == expected.hidden_BLD).all()
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.sets(st.integers(1, 30)))
