@@ -9,7 +9,7 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 
@@ -76,9 +76,14 @@ def survey(path: Path) -> Tracks:
     """
     try:
         with open_media(path) as container:
-            return _survey(container)
+            tracks = _survey(container)
     except (av.error.FFmpegError, IndexError) as error:
         raise _unreadable(error) from error
+
+    if tracks.format == "avi" and tracks.picture is not None:
+        empty = _empty_at_the_end(path, tracks.picture)
+        tracks.repeats.update({tracks.frames - 1: empty} if empty else {})
+    return tracks
 
 
 def _unreadable(error: Exception) -> ValueError:
@@ -147,6 +152,26 @@ def _refuse_fewer_packets(container: str, stream: Any, packets: Counter[int]) ->
     if stream is not None and packets[stream.index] < listed:
         kind = "frames" if stream.type == "video" else "packets of sound"
         raise ValueError(f"only {packets[stream.index]} of {listed} {kind} are there")
+
+
+def _empty_at_the_end(path: Path, picture: int) -> int:
+    """How many empty packets stand behind the last of an AVI's picture: FFmpeg passes over them, the index has them."""
+    with path.open("rb") as file:
+        _, size = _chunk(file, 0)
+        offset, name = 12, b""
+        # An AVI over a gigabyte has an index for each of its parts.
+        while offset + 8 <= 8 + size and path.stat().st_size <= 9 + size and name != b"idx1":
+            name, length = _chunk(file, offset)
+            offset += 8 + length + length % 2
+        index = file.read(length) if name == b"idx1" else b""
+    entries = [index[place : place + 16] for place in range(0, len(index), 16)]
+    lengths = [entry[12:] for entry in entries if entry[:4] in (b"%02ddc" % picture, b"%02ddb" % picture)]
+    return sum(1 for _ in itertools.takewhile(lambda length: not any(length), reversed(lengths)))
+
+
+def _chunk(file: BinaryIO, offset: int) -> tuple[bytes, int]:
+    file.seek(offset)
+    return file.read(4), int.from_bytes(file.read(4), "little")
 
 
 def _repeats(times: list[int | None]) -> dict[int, int]:

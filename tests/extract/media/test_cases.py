@@ -173,8 +173,7 @@ def test_empty_packets_put_into_an_avi_here(tmp_path: Path) -> None:
     sound = [SoundTrack(codec="pcm_s16le")]
     path = write_media(tmp_path / "x.avi", PictureTrack("mjpeg", pixels="yuvj420p"), sound)
     with_empty_packets(path, {0: 1, 9: 4, 49: 2})
-    expected = np.repeat(greys(50, 50), [{0: 2, 9: 5}.get(index, 1) for index in range(50)])
-    # Nothing follows the last two: the packets alone do not tell that they are there.
+    expected = np.repeat(greys(50, 50), [{0: 2, 9: 5, 49: 3}.get(index, 1) for index in range(50)])
     shown = levels(decode(path, len(expected), 32))
     assert np.abs(shown - expected).max() <= TOLERANCE
 
