@@ -19,7 +19,7 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.runs.caveats import caveats, print_caveats
 from fuse.runs.folder import refuse_other_run, replacing
-from fuse.runs.tables import load_tables
+from fuse.runs.tables import load_tables, with_protocol
 from fuse.runs.training import train_all, write_runs
 
 
@@ -27,8 +27,9 @@ def run(config: FusionConfig) -> int:
     """Train every fold and seed, write the run folders, print the scores."""
     torch.set_num_threads(config.threads)
     out = Path(config.output_dir)
-    refuse_other_run(out, dump_config(config), config.overwrite)
     corpus = read_corpus(Path(config.corpus), follow_links=True)
+    config = with_protocol(config, corpus)
+    refuse_other_run(out, dump_config(config), config.overwrite)
     protocol = load_protocol(config.protocol)
     tables = load_tables(config, corpus)
     folds = protocol.folds(tables.main.clips)

@@ -18,6 +18,8 @@ from cache.files.csv import csv_text
 
 REQUIRED = ("clip_id", "path", "label", "speaker")
 STRETCH = ("start", "end")
+# Who speaks in a clip of which nobody knows it.
+UNKNOWN_SPEAKER = "unknown"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import UNCHANGED
 from configs.loader import STRICT
 from configs.schema.fields import NamedCondition
+from configs.schema.protocols import AUTO
 
 # A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
 # included), or several side by side.
@@ -76,6 +77,7 @@ class FusionConfig:
 
     Attributes:
         encoders: which encoder's features, by modality; needed where a store holds several.
+        protocol: `auto` is the one that fits the corpus: its name is printed, and saved in place of `auto`.
         condition: what is trained, validated and tested on.
         layers: one choice for all modalities, or one by modality.
         standardise: `train`: by mean and SD of the training speakers; `speaker`: also, before that, by those of each
@@ -93,7 +95,7 @@ class FusionConfig:
     features_dir: str = "features"
     encoders: dict[str, str] = field(default_factory=dict)
     modalities: Annotated[tuple[str, ...], Field(min_length=1)] = ("audio", "video", "text")
-    protocol: str = "holdout"
+    protocol: str = AUTO
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     condition: NamedCondition = UNCHANGED
     head: str = "mlp"

@@ -2,6 +2,7 @@
 
 A name is that of a file of `configs/splits/`, or `speaker-folds-K` (K folds over the speakers of any corpus, seed 0) or
 `speaker-folds-K-seed-S`, or the path of a YAML file of the user's that reads like those of `configs/splits/`.
+In place of `auto` comes the name of the protocol that fits the corpus (`cache.protocols.choice`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from configs.loader import STRICT, load_config
 
 FOLDER = Path(__file__).parents[1] / "splits"
 SPEAKER_FOLDS = re.compile(r"speaker-folds-([1-9][0-9]{0,3})(?:-seed-(0|[1-9][0-9]{0,8}))?")
+AUTO = "auto"
 # What an unknown name is answered with, beside the names of files.
-FORMS = ("speaker-folds-5", "speaker-folds-5-seed-1")
+FORMS = (AUTO, "speaker-folds-5", "speaker-folds-5-seed-1")
 
 Speaker = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 Speakers = Annotated[tuple[Speaker, ...], Field(min_length=1)]
@@ -165,7 +167,7 @@ def _file_of(name: str) -> Path:
         return FOLDER / f"{name}.yaml"
     if Path(name).suffix not in (".yaml", ".yml"):
         every = (*known, *FORMS)
-        said = f"{', '.join(known)}, speaker-folds-K[-seed-S], or the path of a YAML file"
+        said = f"{', '.join(known)}, speaker-folds-K[-seed-S], {AUTO}, or the path of a YAML file"
         raise ValueError(f"unknown protocol {name!r}{did_you_mean(name, every)}; known: {said}")
     if not Path(name).is_file():
         raise ValueError(f"no protocol file {name}{did_you_mean(Path(name).stem, known)}")

@@ -12,12 +12,12 @@ import yaml
 
 from cache.corpus.clips import metadata_text, read_corpus
 from cache.corpus.labels import TEXT_LIST, listed_labels
-from cache.corpus.ravdess import HOLDOUT, is_ravdess_id
 from cache.files.atomic import write_atomic
+from cache.protocols.choice import LEAKING, fitting_protocol
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.files import KINDS, refuse_no_folder
 from extract.corpora.layouts import list_corpus
-from extract.corpora.listing import UNKNOWN_SPEAKER, Listing
+from extract.corpora.listing import Listing
 from extract.corpora.tables import tables
 
 OUR_HEADER = "clip_id,path,label,speaker,"
@@ -25,8 +25,6 @@ OUR_HEADER = "clip_id,path,label,speaker,"
 MOST_SPEAKERS, MOST_LABELS = 12, 8
 # Where the later stages look when they are told nothing.
 DEFAULT_OUT = Path("data/metadata.csv")
-# One tests, one validates, one trains.
-FEWEST_SPEAKERS, USUAL_FOLDS = 3, 5
 # A shell leaves these alone (brackets that match no file's name).
 PLAIN = re.compile(r"[\w.,:=/+@%\[\]-]+", re.ASCII)
 
@@ -146,16 +144,12 @@ def next_commands(listing: Listing, root: Path, out: Path, follow_links: bool) -
 
 
 def _protocol(listing: Listing) -> str | None:
-    """One that this corpus allows; None: the default, `holdout`, which names RAVDESS's speakers."""
-    speakers = set(listing.speakers) - {UNKNOWN_SPEAKER}
-    by_split = {split: {clip.speaker for clip in listing.clips if clip.split == split} for split in HOLDOUT}
-    apart = all(by_split.values()) and sum(map(len, by_split.values())) == len(set().union(*by_split.values()))
-    if apart:
-        ravdess = all(is_ravdess_id(clip.clip_id) for clip in listing.clips)
-        return None if ravdess else "split-column"
-    if len(speakers) >= FEWEST_SPEAKERS:
-        return f"speaker-folds-{min(USUAL_FOLDS, len(speakers))}"
-    return "random-clips"
+    """The one that stage two would take by itself, or where it would take none, one that leaks; None: `holdout`."""
+    try:
+        name = fitting_protocol(listing.clips).name
+    except ValueError:
+        return LEAKING
+    return None if name == "holdout" else name
 
 
 def _command(target: str, settings: dict[str, object]) -> str:

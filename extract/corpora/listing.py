@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
 
-from cache.corpus.clips import REQUIRED, Clip, normal_speaker
+from cache.corpus.clips import REQUIRED, UNKNOWN_SPEAKER, Clip, normal_speaker
 from cache.corpus.labels import normal_label, unprintable
 from cache.corpus.ravdess import LABELS
 from cache.names import by_number
 
-UNKNOWN_SPEAKER = "unknown"
 COLUMNS = tuple(column.name for column in fields(Clip))
 
 

@@ -11,8 +11,10 @@ from cache.conditions import JointCondition
 from cache.corpus.clips import Corpus
 from cache.features.provenance import refuse_mixing
 from cache.features.table import FeatureTable, load_table
+from cache.protocols.choice import fitting_protocol
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
+from configs.schema.protocols import AUTO
 from fuse.runs.adaptation import adapted
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import CONFIG
@@ -41,6 +43,19 @@ def trained_config(leaf: Path, kept: Checkpoint, corpus: str | None, features_di
         features_dir=features_dir or config.features_dir,
         encoders=dict(kept.encoders),
     )
+
+
+def with_protocol(config: FusionConfig, corpus: Corpus) -> FusionConfig:
+    """The configuration with the name of a protocol: where it is `auto`, of the one that fits the corpus, printed.
+
+    Raises:
+        ValueError: none fits.
+    """
+    if config.protocol != AUTO:
+        return config
+    fitting = fitting_protocol(corpus.clips)
+    print(f"protocol: {fitting.name} ({fitting.why})")
+    return replace(config, protocol=fitting.name)
 
 
 def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:

@@ -21,7 +21,8 @@ from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import CONFIG
-from fuse.sweep.grid import Run
+from fuse.runs.tables import with_protocol
+from fuse.sweep.grid import Run, configurations
 from fuse.sweep.ledger import ROWS, read, rewrite
 from fuse.sweep.plan import PLAN, SweepPlan, plan_sweep, read_plan, write_plan
 from fuse.sweep.rank import every_run
@@ -31,6 +32,7 @@ from fuse.sweep.report import conclude
 def run(config: SweepConfig) -> int:
     """Plan, print the plan, train what is missing, write the tables; returns the exit code."""
     interruption, ranks = Interruption(), rank_count()
+    config = _with_protocol(config)
     runs = every_run(config)
     corpus = _corpus_without_leaks(runs)
     out, factors = Path(config.output_dir), list(config.grid)
@@ -48,6 +50,13 @@ def run(config: SweepConfig) -> int:
             interruption.listen()
             _launch(out, interruption, ranks, lock)
         return _finish(config, runs, factors, plan.note, interruption)
+
+
+def _with_protocol(config: SweepConfig) -> SweepConfig:
+    """With the name of a protocol, which the ranks and a sweep that goes on find in its folder."""
+    first = configurations(config)[0].config
+    named = with_protocol(first, read_corpus(Path(first.corpus), follow_links=True)).protocol
+    return config if named == first.protocol else replace(config, run={**config.run, "protocol": named})
 
 
 def _corpus_without_leaks(runs: Sequence[Run]) -> Corpus:

@@ -55,6 +55,16 @@ def test_one_run_writes_every_file_and_learns(features: Path, tmp_path: Path) ->
     assert (metrics["validation"]["clips"], metrics["validation"]["speakers"]) == (32, 2)
 
 
+def test_without_a_protocol_the_corpus_gets_one_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only RAVDESS's speakers could be trained on by default: holdout found nobody to validate or to test."""
+    write_tiny_features(tmp_path, tiny_clips((31, 32, 33, 34), per_class=1))
+    assert run(config(tmp_path, tmp_path / "run", optim={"epochs": 1})) == 0
+    assert "protocol: speaker-folds-4 (4 speakers)\n" in capsys.readouterr().out
+    assert load_config(FusionConfig, tmp_path / "run/config.yaml").protocol == "speaker-folds-4"
+    assert set(read_predictions(tmp_path / "run/predictions.csv").protocol) == {"speaker-folds-4"}
+    assert read_stage_two(tmp_path / "run/fold-4/seed-0/best_model.pth").protocol == "speaker-folds-4"
+
+
 def test_metrics_follow_from_predictions_alone(features: Path, tmp_path: Path) -> None:
     run(config(features, tmp_path))
     test = read_predictions(tmp_path / "predictions.csv").select(split="test")

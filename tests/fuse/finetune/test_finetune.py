@@ -99,6 +99,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         FusionConfig(
             corpus=str(root / "metadata.csv"),
             features_dir=str(root / "features"),
+            protocol="holdout",
             optim=Optim(epochs=2, lr=1e-3),
             output_dir=str(root / "fusion"),
         )

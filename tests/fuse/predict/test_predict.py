@@ -49,6 +49,7 @@ class Site:
         settings = {
             "corpus": str(self.root / "corpus/metadata.csv"),
             "features_dir": str(self.root / "features"),
+            "protocol": "holdout",
             "modalities": ("audio", "video"),
             "optim": Optim(epochs=2, lr=1e-3),
             "output_dir": str(self.root / out),

@@ -64,6 +64,17 @@ def test_the_grid_is_multiplied_out_and_checked_as_stage_two_would(features: Pat
     assert cells[0].shape == cells[1].shape != cells[2].shape
 
 
+def test_a_sweep_without_a_protocol_names_the_one_that_fits(tmp_path: Path) -> None:
+    """It went by RAVDESS's holdout, whatever the corpus."""
+    write_tiny_features(tmp_path, tiny_clips((31, 32, 33), per_class=1))
+    told = config(tmp_path, tmp_path / "sweep", grid={"optim.lr": [1e-3, 1e-2]})
+    del told.run["protocol"]
+    assert run(told) == 0
+    assert load_config(SweepConfig, tmp_path / "sweep/config.yaml").run["protocol"] == "speaker-folds-3"
+    assert load_config(FusionConfig, tmp_path / "sweep/best.yaml").protocol == "speaker-folds-3"
+    assert run(told) == 0
+
+
 def test_a_named_value_sets_several_keys(features: Path, tmp_path: Path) -> None:
     robust = [{"name": "none"}, {"name": "noise", "augment.audio": ["noise-white-10db"], "modality_dropout": 0.2}]
     cells = configurations(config(features, tmp_path, grid={"training": robust}))
