@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from cache.names import nearest
 
 T = TypeVar("T")
+FOLDER = Path(__file__).parent
 STRICT = ConfigDict(strict=True, extra="forbid")
 # YAML 1.2 and every researcher take 1e-4 for a number; PyYAML, which follows 1.1, takes it for text.
 SCIENTIFIC = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$")
@@ -91,9 +92,8 @@ def dump_config(config: Any) -> str:
 
 
 def _shipped() -> str:
-    folder = Path(__file__).parent
     return ", ".join(
-        sorted(f"configs/{p.relative_to(folder)}" for p in folder.rglob("*.yaml") if p.parent.name != "splits")
+        sorted(f"configs/{p.relative_to(FOLDER)}" for p in FOLDER.rglob("*.yaml") if p.parent.name != "splits")
     )
 
 

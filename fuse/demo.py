@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import extract.__main__ as stage_one
-import fuse.finetune.__main__
-import fuse.predict.__main__
-import fuse.robustness.__main__
-import fuse.train
+import fuse.finetune.__main__ as finetune
+import fuse.predict.__main__ as predict
+import fuse.robustness.__main__ as robustness
+import fuse.train as stage_two
 from cache.corpus.clips import read_corpus
 from configs.command.entry import main
 from configs.loader import load_config
@@ -68,7 +68,7 @@ def _fusion() -> int:
     for name, modalities in _fusions().items():
         settings = [f"output_dir={OUTPUTS / name}", f"modalities=[{','.join(modalities)}]", OVERWRITE]
         print(f"-- {'+'.join(modalities)}")
-        code = fuse.train.run(load_config(FusionConfig, SETTINGS / "fusion.yaml", settings))
+        code = stage_two.run(load_config(FusionConfig, SETTINGS / "fusion.yaml", settings))
         if code:
             return code
     return 0
@@ -79,11 +79,11 @@ def _fusions() -> dict[str, Sequence[str]]:
 
 
 def _finetune() -> int:
-    return fuse.finetune.__main__.run(load_config(FinetuneConfig, SETTINGS / "finetune.yaml", [OVERWRITE]))
+    return finetune.run(load_config(FinetuneConfig, SETTINGS / "finetune.yaml", [OVERWRITE]))
 
 
 def _robustness() -> int:
-    return fuse.robustness.__main__.run(load_config(RobustnessConfig, SETTINGS / "robustness.yaml"))
+    return robustness.run(load_config(RobustnessConfig, SETTINGS / "robustness.yaml"))
 
 
 def _prediction(root: Path) -> int:
@@ -92,7 +92,7 @@ def _prediction(root: Path) -> int:
     clip = next(one for one in read_corpus(root / "metadata.csv").clips if one.clip_id == test.clip_id[0])
     print(f"make predict CLIP={root / clip.path} RUN={OUTPUTS / 'fusion'}   (said with the emotion: {clip.label})")
     config = PredictConfig(clip=str(root / clip.path), run=str(OUTPUTS / "fusion"), statement=clip.statement)
-    return fuse.predict.__main__.run(config)
+    return predict.run(config)
 
 
 def _conclude(seconds: float) -> None:

@@ -17,6 +17,13 @@ SECONDS_OF_GRACE = 5.0
 SECONDS_BETWEEN_LOOKS = 0.2
 # In the folder where ranks leave word: torchrun cannot pass on their exit codes.
 ERROR_FILE = "error.txt"
+# "trifuse." in the installed package, which holds the checkout's folders (setup.py).
+_PREFIX = __name__.removesuffix("configs.command.launch")
+
+
+def module_name(name: str) -> str:
+    """What this checkout's module `extract.run.rank` is called here: `trifuse.extract.run.rank` once installed."""
+    return _PREFIX + name
 
 
 def rank_count() -> int:
@@ -53,7 +60,8 @@ class Interruption:
     def torchrun(self, arguments: Sequence[str], ranks: int, max_restarts: int, keep_open: Sequence[int] = ()) -> int:
         """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code."""
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        command += [f"--max-restarts={max_restarts}", "--monitor-interval=0.5", "-m", *arguments]
+        module, *rest = arguments
+        command += [f"--max-restarts={max_restarts}", "--monitor-interval=0.5", "-m", module_name(module), *rest]
         # A session of its own: Ctrl-C reaches this process alone, which then stops the ranks in order.
         self._child = subprocess.Popen(
             command,
@@ -96,6 +104,8 @@ def _environment() -> dict[str, str]:
         # A rank that is stopped leaves its decoders behind in a hurry; the system cleans up.
         "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
         **os.environ,
+        # Installed, nothing is looked for in the folder where a user happens to be: it may be a checkout.
+        **({"PYTHONSAFEPATH": "1"} if _PREFIX else {}),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -16,7 +16,7 @@ import pytest
 
 from tests.tiny.places import ROOT
 
-LAYERS = ("cache", "configs", "extract", "fuse")
+LAYERS = ("cache", "configs", "extract", "fuse", "trifuse")
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FOLDERS = sorted({path.parent for layer in (*LAYERS, "tests") for path in (ROOT / layer).rglob("*.*")})
