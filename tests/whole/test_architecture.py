@@ -19,7 +19,9 @@ from tests.tiny.places import ROOT
 LAYERS = ("cache", "configs", "extract", "fuse", "trifuse")
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-FOLDERS = sorted({path.parent for layer in (*LAYERS, "tests") for path in (ROOT / layer).rglob("*.*")})
+FILES = [path for layer in (*LAYERS, "tests") for path in (ROOT / layer).rglob("*.*")]
+# Python leaves folders of its own wherever it was run without PYTHONDONTWRITEBYTECODE.
+FOLDERS = sorted({path.parent for path in FILES if "__pycache__" not in path.parts})
 MOST_CHILDREN = 11
 
 
