@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from cache.corpus.stretch import Stretch
 from cache.files.atomic import revealed, write_atomic
 from cache.files.hashes import sha256_of
 
@@ -51,7 +52,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Source:
-    """A media file as it was when it was decoded. `sha256` is "" when it could not be read."""
+    """A media file as it was when it was decoded. `sha256` is "" when it could not be read.
+
+    Of a stretch of a file, `sha256` is the file's and the stretch behind it.
+    """
 
     sha256: str
     size: int
@@ -60,16 +64,21 @@ class Source:
     inode: int
 
     @classmethod
-    def of(cls, path: Path, sha256: str | None = None) -> Source:
-        """Describe a file, hashing it unless the hash is known."""
+    def of(cls, path: Path, sha256: str | None = None, stretch: Stretch | None = None) -> Source:
+        """Describe a file, or a stretch of it, hashing it unless the hash is known."""
         if not path.is_file():  # reading a pipe would never end
             return cls("", 0, 0, 0, 0)
         try:
             stat = path.stat()
-            digest = sha256_of(path) if sha256 is None else sha256
+            digest = f"{sha256_of(path)}{stretch or ''}" if sha256 is None else sha256
         except OSError:
             return cls("", 0, 0, 0, 0)
         return cls(digest, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+    @property
+    def file_sha256(self) -> str:
+        """Of the whole file."""
+        return self.sha256.partition("@")[0]
 
     def looks_unchanged(self, path: Path) -> bool:
         """Whether size, times and inode are as they were: cheap, and enough to trust the hash."""

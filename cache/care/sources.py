@@ -19,7 +19,7 @@ def changed_sources(features_dir: Path, corpus: Corpus) -> Iterator[Damage]:
     Raises:
         ValueError: a store cannot be read, or the corpus has clips that it lacks.
     """
-    now = {clip.clip_id: Source.of(corpus.source(clip)).sha256 for clip in corpus.clips}
+    now = {clip.clip_id: Source.of(corpus.source(clip), stretch=clip.stretch).sha256 for clip in corpus.clips}
     for path in stores_in(features_dir):
         store = open_store(path)
         lacking = sorted(set(now) - set(store.clip_ids))

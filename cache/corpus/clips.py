@@ -7,12 +7,13 @@ any further column is ignored. Which labels there are is said in `cache.corpus.l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cache.corpus.labels import label_set, normal_label, unprintable
 from cache.corpus.paths import meant_path
 from cache.corpus.sheet import read_rows
+from cache.corpus.stretch import Stretch, parse_stretch
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text
 
@@ -26,7 +27,8 @@ UNKNOWN_SPEAKER = "unknown"
 class Clip:
     """One labelled utterance. `path` is relative to the corpus root; "" means not known.
 
-    `sha256` of the media file: where it is known, a file with another one is a failed clip.
+    `sha256` of the media file: where it is known, a file with another one is a failed clip. `start` and `end`: the clip
+    is this stretch of the file, in seconds.
     """
 
     clip_id: str
@@ -39,6 +41,13 @@ class Clip:
     sex: str = ""
     split: str = ""
     sha256: str = ""
+    start: str = ""
+    end: str = ""
+
+    @property
+    def stretch(self) -> Stretch | None:
+        """The part of the file that is the clip; None: the whole of it."""
+        return parse_stretch(self.start, self.end)
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,12 @@ def metadata_text(clips: Sequence[Clip], further: Sequence[Mapping[str, str]] = 
 
     `further`: of each clip, columns that it does not know; the same ones for all clips. (): there are none.
     """
+    # Two columns more only where somebody needs them.
+    known = [field.name for field in fields(Clip) if field.name not in STRETCH or any(clip.stretch for clip in clips)]
     more = tuple(further[0]) if further else ()
     cells = [tuple(columns[name] for name in more) for columns in further] or [()] * len(clips)
-    rows = ((*astuple(clip), *others) for clip, others in zip(clips, cells, strict=True))
-    return csv_text([*(field.name for field in fields(Clip)), *more], rows)
+    rows = ((*(getattr(clip, name) for name in known), *others) for clip, others in zip(clips, cells, strict=True))
+    return csv_text([*known, *more], rows)
 
 
 def write_metadata(clips: Iterable[Clip], path: Path) -> None:
@@ -107,28 +118,23 @@ def _clip(metadata: Path, line: int, row: dict[str, str], root: Path, follow_lin
     empty = [name for name in REQUIRED if not values[name]]
     if empty:
         raise ValueError(f"{where}: {', '.join(empty)} is empty")
-    if any((row.get(name) or "").strip() for name in STRETCH):
-        # Else the whole file would be taken for the stretch, without a word.
-        raise ValueError(
-            f"{where}: stretches of a file (start, end) are not cut yet; cut the media into a file per clip, "
-            "or take the columns start and end out to use whole files"
-        )
     label = normal_label(values["label"])
     if strange := unprintable(label):
         raise ValueError(f"{where}: label {label!r} holds the character {strange}; take it out")
     # Hashes are compared as text, and some tools write them in capitals.
     known = {"label": label, "speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
     try:
+        parse_stretch(values["start"], values["end"])
         return Clip(**{**values, **known, "path": meant_path(root, values["path"], follow_links)})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
 def _refuse_duplicates(metadata: Path, clips: Sequence[Clip]) -> None:
-    for name in ("clip_id", "path"):
-        seen: set[str] = set()
-        for clip in clips:
-            value = getattr(clip, name)
-            if value in seen:
+    seen: set[tuple[str, str]] = set()
+    for clip in clips:
+        stretch = clip.stretch
+        for name, value in (("clip_id", clip.clip_id), ("path", f"{clip.path}{stretch or ''}")):
+            if (name, value) in seen:
                 raise ValueError(f"{metadata}: {name} {value!r} appears twice; each clip may be listed once")
-            seen.add(value)
+            seen.add((name, value))

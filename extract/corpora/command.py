@@ -44,9 +44,6 @@ def run(config: CorpusConfig) -> int:
         print(f"wrote {out.parent / TEXT_LIST}: {', '.join(listing.labels)}")
     if out.parent.resolve() != root.resolve():
         print(f"the clips are not beside it: give the later stages corpus={out} corpus_root={root}")
-    if any(columns.get("start") for columns in listing.further):
-        print("it lists stretches of files (start, end), which the later stages do not cut yet: they will refuse it")
-        return 0
     # What was written must be readable: a labels.txt of somebody else's beside it may forbid that.
     read_corpus(out, root, config.follow_links)
     print("\n".join(("next:", *(f"  {line}" for line in next_commands(listing, root, out, config.follow_links)))))

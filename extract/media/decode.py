@@ -12,21 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
+from cache.corpus.stretch import Stretch
 from cache.files.hashes import sha256_of
 from cache.media import Failure, Media, Source
 from extract.media.by_decord import are_alike, frames_by_decord
 from extract.media.cut import PLAIN, Cut
-from extract.media.frames import Frames, resize_and_crop
+from extract.media.frames import Frames
 from extract.media.length import refuse_incomplete
-from extract.media.picture import Picture, frame_numbers
+from extract.media.picture import Picture, brought_to_size, frame_numbers, reduction
 from extract.media.sound import Sound
+from extract.media.stretches import decode_stretches
 from extract.media.strict import strict_pass
 from extract.media.tracks import Tracks, survey
 
 TROUBLE_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
+# Their frames are in memory at once.
+STRETCHES_AT_ONCE = 64
 
 
 def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "auto") -> Media:
@@ -52,13 +55,12 @@ def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "
         raise ValueError("neither sound nor picture in the file")
     if tracks.picture is None or not frames:
         return Media(_waveform(strict_pass(path, tracks, None)), None)
-    # A face is looked for in whole frames; else memory is bounded by the small ones.
-    reduce = _whole if cut.face else lambda frame_HWC: resize_and_crop(frame_HWC[None], size, cut)[0]
+    reduce = reduction(size, cut)
     numbers, picture, sound = _sampled(path, tracks, frames, reduce)
     kept = [picture.kept[number] for number in numbers]
     others = frames_by_decord(path, numbers, reduce) if reader == "decord" and not tracks.repeats else None
     alike = others is not None and are_alike(kept, others)
-    frames_THWC, face_found = _finished(others if others and alike else kept, size, cut)
+    frames_THWC, face_found = brought_to_size(others if others and alike else kept, size, cut)
     return Media(_waveform(sound), frames_THWC, face_found, overruled=reader == "decord" and not alike)
 
 
@@ -76,21 +78,6 @@ def _sampled(
     return numbers, picture, sound
 
 
-def _whole(frame_HWC: Frames) -> Frames:
-    return frame_HWC
-
-
-def _finished(kept: Sequence[Frames], size: int, cut: Cut) -> tuple[Frames, bool | None]:
-    if not cut.face:
-        return np.stack(kept), None
-    from extract.media.face import crop_to_face
-
-    if len({frame_HWC.shape for frame_HWC in kept}) > 1:
-        raise ValueError("the picture changes its size on the way: no face can be followed")
-    square_THWC, face_found = crop_to_face(np.stack(kept))
-    return resize_and_crop(square_THWC, size, cut), face_found
-
-
 def _waveform(sound: Sound | None) -> Any:
     return None if sound is None else sound.waveform()
 
@@ -105,8 +92,11 @@ def decode_all(
     check: Callable[[], None],
     cut: Cut = PLAIN,
     reader: str = "auto",
+    stretches: Sequence[Stretch | None] | None = None,
 ) -> Iterator[tuple[Media | Failure, Source]]:
     """Decode clips in order, `workers` at a time; yields each clip with the file it came from.
+
+    Clips that are stretches of one file and follow each other are read together.
 
     `check` is called at least once a second while waiting and ends the work by raising.
     """
@@ -115,43 +105,67 @@ def decode_all(
     wanted = [*(["decord"] if reader == "decord" else []), *(["cv2"] if cut.face else [])]
     context.set_forkserver_preload(["torch", "torchaudio.functional", "av", *wanted])
     with ProcessPool(max_workers=workers, context=context) as pool:
-        tasks = [(path, frames, size, cut, reader) for path in paths]
+        groups = list(_groups(paths, stretches or [None] * len(paths), 1 if cut.face else STRETCHES_AT_ONCE))
+        tasks = [(path, several, frames, size, cut, reader) for path, several in groups]
         futures = [pool.schedule(_decode_source, task, timeout=timeout_seconds) for task in tasks]
         try:
-            for path, future in zip(paths, futures, strict=True):
+            for (path, several), future in zip(groups, futures, strict=True):
                 check()
                 while not wait([future], timeout=1.0).done:
                     check()
-                yield _outcome(path, future, timeout_seconds)
+                yield from _outcomes(path, several, future, timeout_seconds)
         except BaseException:
             pool.stop()
             raise
 
 
-def _outcome(path: Path, future: Any, timeout_seconds: float) -> tuple[Media | Failure, Source]:
+def _groups(
+    paths: Sequence[Path], stretches: Sequence[Stretch | None], most: int
+) -> Iterator[tuple[Path, list[Stretch | None]]]:
+    """Each file with the stretches that are wanted of it; whole files are alone."""
+    several: list[Stretch | None] = []
+    for number, (path, stretch) in enumerate(zip(paths, stretches, strict=True)):
+        several.append(stretch)
+        last = number + 1 == len(paths) or paths[number + 1] != path or stretches[number + 1] is None
+        if last or stretch is None or len(several) == most:
+            yield path, several
+            several = []
+
+
+def _outcomes(
+    path: Path, stretches: Sequence[Stretch | None], future: Any, timeout_seconds: float
+) -> list[tuple[Media | Failure, Source]]:
     try:
-        outcome: tuple[Media | Failure, Source] = future.result()
-        return outcome
+        outcomes: list[tuple[Media | Failure, Source]] = future.result()
+        return outcomes
     except DecodeTimeoutError:
-        return Failure(f"decoding took longer than {timeout_seconds:g} s"), Source.of(path)
+        failure = Failure(f"decoding took longer than {timeout_seconds:g} s")
     except ProcessExpired as error:
-        return Failure(f"the decoder crashed (exit code {error.exitcode})"), Source.of(path)
+        failure = Failure(f"the decoder crashed (exit code {error.exitcode})")
+    return [(failure, Source.of(path, stretch=stretch)) for stretch in stretches]
 
 
-def _decode_source(path: Path, frames: int, size: int, cut: Cut, reader: str) -> tuple[Media | Failure, Source]:
+def _decode_source(
+    path: Path, stretches: Sequence[Stretch | None], frames: int, size: int, cut: Cut, reader: str
+) -> list[tuple[Media | Failure, Source]]:
     import torch
 
     torch.set_num_threads(1)
     source = Source.of(path)
+    sources = [replace(source, sha256=f"{source.sha256}{one or ''}" if source.sha256 else "") for one in stretches]
     if not path.is_file():
-        return Failure("no such file"), source
+        return [(Failure("no such file"), one) for one in sources]
     try:
-        return decode(path, frames, size, cut, reader), source
+        wanted = [stretch for stretch in stretches if stretch is not None]
+        decoded: list[Media | Failure] = (
+            decode_stretches(path, wanted, frames, size, cut) if wanted else [decode(path, frames, size, cut, reader)]
+        )
     # Whatever a decoder raises on a damaged file is that clip's failure.
     except Exception as error:
         if not source.sha256:
             _refuse_unreadable_disk(path)
-        return Failure(_reason(error, path)), source
+        decoded = [Failure(_reason(error, path))] * len(stretches)
+    return list(zip(decoded, sources, strict=True))
 
 
 def _refuse_unreadable_disk(path: Path) -> None:

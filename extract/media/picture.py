@@ -11,16 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 import av
 import numpy as np
 
-from extract.media.frames import Frames, even_indices
+from extract.media.cut import Cut
+from extract.media.frames import Frames, even_indices, resize_and_crop
 
 
 class Picture:
-    """Keeps some frames of a track, each as `reduce` leaves it, so that memory does not grow with the clip."""
+    """Keeps some frames of a track, each as `reduce` leaves it, so that memory does not grow with the clip.
+
+    Attributes:
+        count: how many came so far.
+        times: when each is shown, by the clock of the file, in seconds.
+        kept: by their numbers, those that are wanted.
+    """
 
     def __init__(self, wanted: Sequence[int], reduce: Callable[[Frames], Frames]) -> None:
         """`wanted`: numbers of frames, as the decoder counts them; `reduce`: from (H, W, C) to what is kept of it."""
         self.wanted, self.reduce = frozenset(wanted), reduce
         self.count = 0
+        self.times: list[float] = []
         self.kept: dict[int, Frames] = {}
 
     def add(self, frame: av.VideoFrame) -> None:
@@ -34,6 +42,8 @@ class Picture:
         if self.count in self.wanted:
             self.kept[self.count] = self.reduce(upright(frame))
         self.count += 1
+        # Without a clock frames follow the one before.
+        self.times.append(self.times[-1] if frame.time is None and self.times else frame.time or 0.0)
 
 
 def frame_numbers(decoded: int, repeats: Mapping[int, int], wanted: int) -> list[int]:
@@ -57,3 +67,28 @@ def upright(frame: av.VideoFrame) -> Frames:
     right, down = (a, d) if abs(a) >= abs(b) else (c, b)
     turned_HWC = frame_HWC if abs(a) >= abs(b) else frame_HWC.transpose(1, 0, 2)
     return np.ascontiguousarray(turned_HWC[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
+
+
+def reduction(size: int, cut: Cut) -> Callable[[Frames], Frames]:
+    """What is kept of a frame (H, W, C) as it is read: small, or whole where a face is still to be looked for in it."""
+    return _whole if cut.face else lambda frame_HWC: resize_and_crop(frame_HWC[None], size, cut)[0]
+
+
+def brought_to_size(kept: Sequence[Frames], size: int, cut: Cut) -> tuple[Frames, bool | None]:
+    """The kept frames (T, size, size, C) of one clip, and whether a face was found; None where none was looked for.
+
+    Raises:
+        ValueError: a face is looked for, and the frames differ in size.
+    """
+    if not cut.face:
+        return np.stack(kept), None
+    from extract.media.face import crop_to_face
+
+    if len({frame_HWC.shape for frame_HWC in kept}) > 1:
+        raise ValueError("the picture changes its size on the way: no face can be followed")
+    square_THWC, face_found = crop_to_face(np.stack(kept))
+    return resize_and_crop(square_THWC, size, cut), face_found
+
+
+def _whole(frame_HWC: Frames) -> Frames:
+    return frame_HWC

@@ -28,11 +28,17 @@ ZERO_CROSSINGS = 6  # of the filter, on each side: torchaudio's default
 
 
 class Sound:
-    """Collects the frames of one track as mono samples at 16 kHz."""
+    """Collects the frames of one track as mono samples at 16 kHz.
+
+    Attributes:
+        samples: how many came so far, at the rate of the track.
+        begins_seconds: when the first of them is played, by the clock of the file.
+    """
 
     def __init__(self) -> None:
         """The rate is that of the first frame: headers of HE-AAC name half of it."""
         self.samples = 0
+        self.begins_seconds = 0.0
         self._rate_hz = 0
         self._resampler: _Filters | _Swr | None = None
 
@@ -51,7 +57,7 @@ class Sound:
         if not np.isfinite(mono_T).all():
             raise ValueError("the sound contains values that are not finite")
         if self._resampler is None:
-            self._rate_hz = frame.sample_rate
+            self._rate_hz, self.begins_seconds = frame.sample_rate, frame.time or 0.0
             self._resampler = resampler(self._rate_hz)
         if frame.sample_rate != self._rate_hz:
             raise ValueError(f"the sound changes from {self._rate_hz} to {frame.sample_rate} Hz on the way")

@@ -40,7 +40,7 @@ def run(config: PreviewConfig) -> int:
     clip = _clip_file(config, corpus)
     folder = _folder(config, clip)
     conditions, noises = _conditions(config, corpus)
-    media = _decoded(config, clip.path)
+    media = _decoded(config, clip)
     sounds, pictures = (_of_signal(conditions, media, modality, clip.path) for modality in SIGNALS)
     if not sounds and not pictures:
         raise ValueError(f"{clip.path}: none of the conditions changes what is in it; give other conditions=[...]")
@@ -114,7 +114,7 @@ def _source(config: PreviewConfig, corpus: Corpus | None, kind: str) -> Mapping[
     return noise_sources(config.noise, corpus or Corpus(Path(), (), ()), [kind]).by_kind
 
 
-def _decoded(config: PreviewConfig, path: Path) -> Media:
+def _decoded(config: PreviewConfig, clip: ClipFile) -> Media:
     """Decode in a worker, as a run does: a decoder that hangs or crashes ends in one line.
 
     Raises:
@@ -122,7 +122,8 @@ def _decoded(config: PreviewConfig, path: Path) -> Media:
     """
     frames, size, timeout = config.media.frames, config.media.size, config.media.timeout_seconds
     ((media, _),) = decode_all(
-        [path],
+        [clip.path],
+        stretches=[clip.stretch],
         frames=frames,
         size=size,
         workers=1,
@@ -132,7 +133,7 @@ def _decoded(config: PreviewConfig, path: Path) -> Media:
         reader=config.media.reader,
     )
     if isinstance(media, Failure):
-        raise ValueError(f"{path}: {media.reason}")
+        raise ValueError(f"{clip.path}: {media.reason}")
     return media
 
 

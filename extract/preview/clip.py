@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.corpus.clips import Clip, Corpus
 from cache.corpus.ravdess import parse_ravdess_name
+from cache.corpus.stretch import Stretch
 from cache.names import did_you_mean
 
 
@@ -18,6 +19,7 @@ class ClipFile:
     clip_id: str
     path: Path
     statement: str = ""
+    stretch: Stretch | None = None
 
     @property
     def folder_name(self) -> str:
@@ -36,7 +38,7 @@ def find_clip(name: str, corpus: Corpus | None) -> ClipFile:
     path = Path(name).expanduser()
     clip = _listed(name, path, corpus) if corpus else None
     if corpus and clip:
-        return ClipFile(clip.clip_id, corpus.source(clip), clip.statement)
+        return ClipFile(clip.clip_id, corpus.source(clip), clip.statement, clip.stretch)
     if not path.is_file():
         raise ValueError(_no_such_clip(name, path, corpus))
     try:

@@ -21,7 +21,7 @@ from extract.media.cut import Cut
 # Libraries whose version can change a number in a row.
 LIBRARIES = {
     "audio": ("torch", "torchaudio", "transformers", "numpy", "scipy", "decord", "av"),
-    "video": ("torch", "transformers", "numpy", "decord"),
+    "video": ("torch", "transformers", "numpy", "av", "decord"),
     "text": ("torch", "transformers", "tokenizers"),
 }
 # Of NVIDIA's GPUs; torch calls AMD's "cuda" as well, and brings their libraries itself.
@@ -94,7 +94,7 @@ def array_spec(
 def _libraries(config: FeaturesConfig, modality: str, condition: Condition) -> tuple[str, ...]:
     """Faces are found and pictures spoilt by OpenCV and PyAV; clean frames need neither."""
     pictures = modality == "video" and (condition.modality == "video" or config.media.face_crop)
-    return LIBRARIES[modality] + (("opencv-python-headless", "av") if pictures else ())
+    return LIBRARIES[modality] + (("opencv-python-headless",) if pictures else ())
 
 
 def kept_layers(layers: str | tuple[int, ...], model: Model) -> tuple[int, ...]:

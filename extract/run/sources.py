@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cache.corpus.clips import Clip
 from cache.corpus.paths import missing_files
+from cache.corpus.stretch import Stretch
 from cache.features.rows import State
 from cache.features.units import unit_rows
 from cache.media import Source
@@ -60,7 +61,7 @@ def _changed(plan: Plan, unit: int, rows: range) -> bool:
         array for array in plan.arrays if not plan.stores[array.condition.name].unit_is_pending(array.spec.path, unit)
     ]
     recorded = [_recorded_hashes(plan, array, rows) for array in finished]
-    now = [Source.of(plan.corpus.source(clip)).sha256 for clip in clips] if finished else []
+    now = [Source.of(plan.corpus.source(clip), stretch=clip.stretch).sha256 for clip in clips] if finished else []
     return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
 
 
@@ -73,7 +74,9 @@ def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
     if not plan.media.is_current(unit):
         return True
     known = plan.media.sources(unit)
-    now = [_source_now(source, plan.corpus.source(clip)) for source, clip in zip(known, clips, strict=True)]
+    now = [
+        _source_now(source, plan.corpus.source(clip), clip.stretch) for source, clip in zip(known, clips, strict=True)
+    ]
     if [source.sha256 for source in now] != [source.sha256 for source in known]:
         return True
     if now != known:
@@ -81,11 +84,12 @@ def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
     return False
 
 
-def _source_now(known: Source, path: Path) -> Source:
+def _source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
+    same_stretch = known.sha256 in ("", f"{known.file_sha256}{stretch or ''}")
     # A file that was decoded and then removed is no change: the media store has what is needed of it.
-    if known.looks_unchanged(path) or (known.sha256 and not path.exists()):
+    if same_stretch and (known.looks_unchanged(path) or (known.sha256 and not path.exists())):
         return known
-    return Source.of(path)
+    return Source.of(path, stretch=stretch)
 
 
 def _has_failures(plan: Plan, rows: range) -> bool:

@@ -150,6 +150,7 @@ def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media 
     settings, clips = plan.config.media, plan.clips(unit)
     decoded = decode_all(
         [plan.corpus.source(clip) for clip in clips],
+        stretches=[clip.stretch for clip in clips],
         frames=int(plan.media.provenance["frames"]),
         size=settings.size,
         workers=settings.decode_workers,
@@ -160,7 +161,7 @@ def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media 
     )
     for clip, (media, source) in zip(clips, decoded, strict=True):
         observer.decoded(1)
-        known = not clip.sha256 or source.sha256 in ("", clip.sha256)
+        known = not clip.sha256 or source.file_sha256 in ("", clip.sha256)
         yield (media if known else Failure(OTHER_FILE)), source
 
 

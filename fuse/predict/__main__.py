@@ -40,7 +40,8 @@ def run(config: PredictConfig) -> int:
     if not (config.json or config.csv):
         print(f"loaded {config.run} in {time.monotonic() - start:.1f} s, most of it for {', '.join(model.modalities)}")
     statements = [one.statement if config.statement is None else config.statement for one in wanted]
-    predictions = model.predictions([one.path for one in wanted], statements, config.speaker)
+    stretches = [one.stretch for one in wanted]
+    predictions = model.predictions([one.path for one in wanted], statements, config.speaker, stretches)
     return _print(config, model, predictions)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cache.corpus.clips import read_corpus
 from cache.corpus.ravdess import parse_ravdess_name
+from cache.corpus.stretch import Stretch
 
 PICTURE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".aac", ".m4a", ".ogg", ".opus", ".wma")
@@ -15,10 +16,11 @@ MEDIA_SUFFIXES = PICTURE_SUFFIXES + SOUND_SUFFIXES
 
 @dataclass(frozen=True)
 class Wanted:
-    """A clip to predict; `statement` is what is said in it, "" if nobody knows."""
+    """A clip to predict, or a stretch of it; `statement` is what is said there, "" if nobody knows."""
 
     path: Path
     statement: str = ""
+    stretch: Stretch | None = None
 
 
 def find_clips(name: str, root: str | None = None) -> list[Wanted]:
@@ -34,7 +36,7 @@ def find_clips(name: str, root: str | None = None) -> list[Wanted]:
     path = Path(name).expanduser()
     if path.suffix.lower() == ".csv":
         corpus = read_corpus(path, Path(root) if root else None)
-        return [Wanted(corpus.source(clip), clip.statement) for clip in corpus.clips]
+        return [Wanted(corpus.source(clip), clip.statement, clip.stretch) for clip in corpus.clips]
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_media(file, path)]
         if not found:

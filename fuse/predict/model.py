@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.corpus.stretch import Stretch
 from cache.media import Failure, Media
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
@@ -112,7 +113,11 @@ class TrainedModel:
         return pd.DataFrame([self._row(one) for one in predictions])
 
     def predictions(
-        self, paths: Sequence[Path], statements: Sequence[str] | None = None, speaker: str | None = None
+        self,
+        paths: Sequence[Path],
+        statements: Sequence[str] | None = None,
+        speaker: str | None = None,
+        stretches: Sequence[Stretch | None] | None = None,
     ) -> Iterator[Prediction]:
         """The same, one after the other, as records.
 
@@ -132,9 +137,11 @@ class TrainedModel:
             check=lambda: None,
             cut=self.encoder.cut,
             reader=media.reader,
+            stretches=stretches,
         )
-        for path, statement, (one, _) in zip(paths, statements or [""] * len(paths), decoded, strict=True):
-            yield self.predict_media(str(path), one, statement, speaker)
+        parts = stretches or [None] * len(paths)
+        for path, part, said, (one, _) in zip(paths, parts, statements or [""] * len(paths), decoded, strict=True):
+            yield self.predict_media(f"{path}{part or ''}", one, said, speaker)
 
     def predict_media(
         self, clip: str, media: Media | Failure, statement: str = "", speaker: str | None = None

@@ -82,13 +82,14 @@ class Babble:
             workers=1,
             timeout_seconds=SECONDS_TO_DECODE,
             check=lambda: None,
+            stretches=[clip.stretch for clip in self.pool],
         )
         voices = [_voice(clip, media) for clip, (media, _) in zip(self.pool, decoded, strict=True)]
         return tuple(voice for voice in voices if voice is not None)
 
     def provenance(self) -> dict[str, Any]:
         """The clips of the pool and a hash over their media files."""
-        hashes = [sha256_of(self.corpus.source(clip)) for clip in self.pool]
+        hashes = [f"{sha256_of(self.corpus.source(clip))}{clip.stretch or ''}" for clip in self.pool]
         return {
             "talkers": TALKERS,
             "pool": [clip.clip_id for clip in self.pool],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from cache.corpus.clips import Clip, read_corpus
+from cache.corpus.stretch import Stretch
 from tests.tiny.folders import make_corpus, touch
 
 
@@ -45,10 +47,7 @@ def test_audformat(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "has no column speaker; say which one it is: SPEAKER=<column>" in capsys.readouterr().out
 
 
-def test_stretches_are_clips_of_their_own_and_refused_until_they_can_be_cut(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Else each of them would be the whole file, without a word."""
+def test_stretches_are_clips_of_their_own(root: Path) -> None:
     rows = ["data/1.wav,0 days 00:00:01.500000,0 days 00:00:02,joy,a", "data/1.wav,62,,rage,a", "data/2.wav,,,joy,b"]
     (root / "list.csv").write_text("\n".join(["file,start,end,label,speaker", *rows]) + "\n")
     assert make_corpus(f"root={root}", "csv=list.csv") == 0
@@ -58,9 +57,8 @@ def test_stretches_are_clips_of_their_own_and_refused_until_they_can_be_cut(
         "data-1-62.0,data/1.wav,rage,a,,,,,,,62.0,",
         "data-2,data/2.wav,joy,b,,,,,,,,",
     ]
-    assert "it lists stretches of files (start, end), which the later stages do not cut yet" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"metadata\.csv line 2: stretches of a file \(start, end\) are not cut yet"):
-        read_corpus(root / "metadata.csv")
+    stretches = [clip.stretch for clip in read_corpus(root / "metadata.csv").clips]
+    assert stretches == [Stretch(1.5, 2.0), Stretch(62.0, math.inf), None]
 
 
 def test_a_table_for_each_split(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import extract.media.decode
+from cache.corpus.stretch import Stretch
 from cache.files.hashes import sha256_of
 from cache.media import SAMPLE_RATE_HZ, Failure, Media, Source
 from extract.media.cut import Cut
@@ -317,13 +318,15 @@ def test_unknown_length_of_a_streamed_wav_is_no_damage(tmp_path: Path) -> None:
 # Workers
 
 
-def hang(path: Path, frames: int, size: int, _cut: Cut, _reader: str) -> tuple[Media, Source]:
+def hang(
+    path: Path, _stretches: Sequence[Stretch | None], frames: int, size: int, _cut: Cut, _reader: str
+) -> list[tuple[Media, Source]]:
     """Stands in for a decoder that never returns on files named hang*, and that dies on crash*."""
     if path.name.startswith("hang"):
         time.sleep(600)
     if path.name.startswith("crash"):
         os._exit(11)
-    return Media(np.full(frames, size, np.float32), None), Source(path.name, 0, 0, 0, 0)
+    return [(Media(np.full(frames, size, np.float32), None), Source(path.name, 0, 0, 0, 0))]
 
 
 def test_hanging_and_crashing_decoders_cost_one_clip_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,11 +354,11 @@ def test_a_disk_that_fails_fails_no_clip(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("cache.media.sha256_of", unreadable)
     monkeypatch.setattr(extract.media.decode, "sha256_of", unreadable)
     if number == errno.EACCES:
-        outcome, _ = extract.media.decode._decode_source(path, 16, 32, Cut(), "auto")
+        ((outcome, _),) = extract.media.decode._decode_source(path, [None], 16, 32, Cut(), "auto")
         assert isinstance(outcome, Failure)
     else:
         with pytest.raises(OSError, match=r"the same command tries again"):
-            extract.media.decode._decode_source(path, 16, 32, Cut(), "auto")
+            extract.media.decode._decode_source(path, [None], 16, 32, Cut(), "auto")
 
 
 class TimeToGoError(Exception):
