@@ -46,6 +46,8 @@ def run(config: FeaturesConfig) -> int:
     interruption.listen()
     ranks, start = rank_count(), time.monotonic()
     plan = make_plan(config)
+    for note in plan.corpus.notes:
+        print(f"note: {note}")
     with locked(plan.features_dir) as lock:
         _clean(plan)
         prepare_stores(plan)

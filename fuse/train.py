@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
 from configs.command.entry import main
@@ -19,7 +18,7 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.runs.caveats import caveats, print_caveats
 from fuse.runs.folder import refuse_other_run, replacing
-from fuse.runs.tables import load_tables, with_protocol
+from fuse.runs.tables import corpus_of, load_tables, print_notes, with_protocol
 from fuse.runs.training import train_all, write_runs
 
 
@@ -27,7 +26,8 @@ def run(config: FusionConfig) -> int:
     """Train every fold and seed, write the run folders, print the scores."""
     torch.set_num_threads(config.threads)
     out = Path(config.output_dir)
-    corpus = read_corpus(Path(config.corpus), follow_links=True)
+    corpus = corpus_of(config)
+    print_notes(corpus)
     config = with_protocol(config, corpus)
     refuse_other_run(out, dump_config(config), config.overwrite)
     protocol = load_protocol(config.protocol)

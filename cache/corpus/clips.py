@@ -7,7 +7,7 @@ any further column is ignored. Which labels there are is said in `cache.corpus.l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cache.corpus.labels import label_set, normal_label, unprintable
@@ -52,11 +52,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Clips in the order of their manifest, the folder their paths start from, and the label set in its order."""
+    """Clips in the order of their manifest, the folder their paths start from, and the label set in its order.
+
+    `notes`: lines to print: what was read otherwise than it is written.
+    """
 
     root: Path
     clips: tuple[Clip, ...]
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def source(self, clip: Clip) -> Path:
         """The clip's media file."""
@@ -68,7 +72,12 @@ def normal_speaker(text: str) -> str:
     return (text.lstrip("0") or "0") if text.isascii() and text.isdigit() else text
 
 
-def read_corpus(metadata: Path, root: Path | None = None, follow_links: bool = False) -> Corpus:
+def read_corpus(
+    metadata: Path,
+    root: Path | None = None,
+    follow_links: bool = False,
+    mapping: Mapping[str, str | None] | None = None,
+) -> Corpus:
     """Read and check a metadata.csv.
 
     Args:
@@ -76,6 +85,7 @@ def read_corpus(metadata: Path, root: Path | None = None, follow_links: bool = F
         root: folder that `path` is relative to; default: the CSV's folder.
         follow_links: links may lead out of the root; else a clip behind such a link is refused. Where no clip is
             opened, links do not matter.
+        mapping: other names for labels; None leaves their clips out.
 
     Raises:
         ValueError: one line naming the file, the line and what to do.
@@ -91,7 +101,12 @@ def read_corpus(metadata: Path, root: Path | None = None, follow_links: bool = F
     clips = tuple(_clip(metadata, line, row, root, follow_links) for line, row in rows)
     _refuse_duplicates(metadata, clips)
     label_at = {line: clip.label for (line, _), clip in zip(rows, clips, strict=True)}
-    return Corpus(root, clips, label_set(metadata, [clip.clip_id for clip in clips], label_at))
+    found = label_set(metadata, [clip.clip_id for clip in clips], label_at, mapping or {})
+    labelled = ((clip, found.meant[clip.label]) for clip in clips)
+    kept = tuple(clip if clip.label == label else replace(clip, label=label) for clip, label in labelled if label)
+    if not kept:
+        raise ValueError(f"labels: the label of every clip of {metadata} is null; leave one")
+    return Corpus(root, kept, found.labels, found.notes)
 
 
 def metadata_text(clips: Sequence[Clip], further: Sequence[Mapping[str, str]] = ()) -> str:

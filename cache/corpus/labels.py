@@ -8,13 +8,20 @@
   refused where the corpus uses that one too.
 
 A label is any text of one line, in any language; it is compared in Unicode's form NFC, without spaces around it.
+Spellings that differ in capitals and spaces alone are one label, and that is said: as the list or RAVDESS spell it,
+else as RAVDESS does if that spelling appears, else the commonest one. Where a list names several, each is a label.
+
+A mapping gives labels other names (`anger: angry`), or leaves the clips of some out (`boredom: null`). It is applied to
+the labels as found above; what results stands in the order of the list, or as where there is none.
 """
 
 from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -29,30 +36,54 @@ NEAR = 0.85
 SHOWN = 12
 
 
-def label_set(metadata: Path, clip_ids: Collection[str], label_at: Mapping[int, str]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a corpus in their order.
+
+    Attributes:
+        meant: which of them each label of the metadata means; None: its clips are left out.
+        notes: spellings that were taken for one, and what was left out, in lines to print.
+    """
+
+    labels: tuple[str, ...]
+    meant: Mapping[str, str | None]
+    notes: tuple[str, ...]
+
+
+def label_set(
+    metadata: Path, clip_ids: Collection[str], label_at: Mapping[int, str], mapping: Mapping[str, str | None]
+) -> LabelSet:
     """The label set of a corpus, as the module says.
 
     Args:
         metadata: the CSV file of the corpus, beside which a list may stand.
         clip_ids: of all clips.
         label_at: by line of the metadata, the label of the clip there, as `normal_label` gives it.
+        mapping: other names for labels; None leaves their clips out.
 
     Raises:
-        ValueError: one line: a list that is none, or a label that is unknown or misspelt, with its line.
+        ValueError: one line: a list that is none, a label that is unknown or misspelt, with its line, or a mapping
+            that names a label that there is not.
     """
     listed = listed_labels(metadata.parent)
-    if listed is not None:
-        file, labels = listed
-        _refuse_unknown(metadata, label_at, labels, f"as listed in {file.name}")
-        return labels
-    if all(map(is_ravdess_id, clip_ids)):
-        _refuse_unknown(metadata, label_at, LABELS, f"the clips are RAVDESS's; list others in {TEXT_LIST} beside it")
-        return LABELS
-    used = frozenset(label_at.values())
-    _refuse_misspelt(metadata, label_at, [label for label in LABELS if label in used])
-    if len(used) > MOST:
-        raise ValueError(f"{metadata} has {len(used)} different labels; at most {MOST} can be told apart")
-    return (*(label for label in LABELS if label in used), *sorted(used - frozenset(LABELS)))
+    known, why = listed[1] if listed else None, f"as listed in {listed[0].name}" if listed else ""
+    if known is None and all(map(is_ravdess_id, clip_ids)):
+        known, why = LABELS, f"the clips are RAVDESS's; list others in {TEXT_LIST} beside it"
+    counts = Counter(label_at.values())
+    spelt = _spellings(counts, known)
+    if known is not None:
+        _refuse_unknown(metadata, {line: spelt[label] for line, label in label_at.items()}, known, why)
+    renamed = _renamed(metadata, mapping, known or tuple(dict.fromkeys(spelt.values())))
+    meant = {label: renamed.get(one, one) for label, one in spelt.items()}
+    if known is None:
+        _refuse_misspelt(metadata, {line: one for line, label in label_at.items() if (one := meant[label])})
+    labels = _ordered(meant.values()) if known is None else [renamed.get(one, one) for one in known]
+    kept = tuple(dict.fromkeys(label for label in labels if label is not None))
+    if mapping and len(kept) < FEWEST:
+        raise ValueError(f"labels: the mapping leaves {metadata} {len(kept)} labels; at least {FEWEST} are needed")
+    if len(kept) > MOST:
+        raise ValueError(f"{metadata} has {len(kept)} different labels; at most {MOST} can be told apart")
+    return LabelSet(kept, meant, (*_respelt(spelt, counts), *_left_out(meant, counts)))
 
 
 def normal_label(text: str) -> str:
@@ -145,8 +176,9 @@ def _refuse_unknown(metadata: Path, label_at: Mapping[int, str], known: Sequence
             raise ValueError(f"{metadata} line {line}: unknown label {label!r}{hint}; known: {_shown(known)} ({why})")
 
 
-def _refuse_misspelt(metadata: Path, label_at: Mapping[int, str], used: Sequence[str]) -> None:
-    """`used`: those of RAVDESS's eight that appear. Only of these words are the right spellings known."""
+def _refuse_misspelt(metadata: Path, label_at: Mapping[int, str]) -> None:
+    """A label beside one of RAVDESS's eight that it is much like: only of these words are the right spellings known."""
+    used = [label for label in LABELS if label in frozenset(label_at.values())]
     for line, label in label_at.items():
         meant = next((one for one in used if label not in LABELS and _near(label, one)), None)
         if meant:
@@ -154,6 +186,69 @@ def _refuse_misspelt(metadata: Path, label_at: Mapping[int, str], used: Sequence
                 f"{metadata} line {line}: label {label!r} beside {meant!r} (did you mean {meant}?); "
                 f"if both are meant, list all labels in {TEXT_LIST} beside it, one per line"
             )
+
+
+def _spellings(counts: Mapping[str, int], known: Sequence[str] | None) -> dict[str, str]:
+    """Of each label its one spelling; itself where none is known or several are."""
+    alike: dict[str, list[str]] = {}
+    for label in counts if known is None else known:
+        alike.setdefault(_folded(label), []).append(label)
+    if known is None:
+        chosen = {key: min(same, key=lambda one: (one not in LABELS, -counts[one], one)) for key, same in alike.items()}
+        return {label: chosen[_folded(label)] for label in counts}
+    members = frozenset(known)
+    meant = {label: alike.get(_folded(label), []) for label in counts if label not in members}
+    return {label: meant[label][0] if len(meant.get(label, ())) == 1 else label for label in counts}
+
+
+def _folded(label: str) -> str:
+    """What is left of a label without capitals and needless spaces."""
+    return unicodedata.normalize("NFC", " ".join(label.casefold().split()))
+
+
+def _renamed(metadata: Path, mapping: Mapping[str, str | None], labels: Sequence[str]) -> dict[str, str | None]:
+    """The mapping, by the spelling of the corpus."""
+    by_fold = {_folded(label): label for label in labels}
+    renamed: dict[str, str | None] = {}
+    for name, new in mapping.items():
+        label = name if name in labels else by_fold.get(_folded(normal_label(name)))
+        if label is None:
+            hint = did_you_mean(name, labels)
+            raise ValueError(f"labels: {metadata} has no label {name!r}{hint}; it has: {_shown(labels)}")
+        if label in renamed:
+            raise ValueError(f"labels names {label} twice")
+        renamed[label] = None if new is None else _new_name(name, new)
+    return renamed
+
+
+def _new_name(name: str, new: str) -> str:
+    label = normal_label(new)
+    if not label or (strange := unprintable(label)):
+        why = f"holds the character {strange}" if label else "is empty"
+        raise ValueError(f"labels.{name}: the new name {new!r} {why}; give text, or null to leave these clips out")
+    return label
+
+
+def _ordered(labels: Collection[str | None]) -> list[str]:
+    """RAVDESS's words in their order, then the others by code point."""
+    used = {label for label in labels if label is not None}
+    return [*(label for label in LABELS if label in used), *sorted(used - set(LABELS))]
+
+
+def _respelt(spelt: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
+    others = [label for label, one in spelt.items() if label != one]
+    if not others:
+        return []
+    said = ", ".join(f"{label!r} as {spelt[label]!r} ({counts[label]} clips)" for label in sorted(others)[:SHOWN])
+    return [f"labels that differ in capitals or spaces alone are one: {said}"]
+
+
+def _left_out(meant: Mapping[str, str | None], counts: Mapping[str, int]) -> list[str]:
+    gone = sorted(label for label, one in meant.items() if one is None)
+    if not gone:
+        return []
+    total = sum(counts[label] for label in gone)
+    return [f"{total} clips left out, whose label is null in labels: {_shown(gone)}"]
 
 
 def _near(label: str, word: str) -> bool:

@@ -1,4 +1,8 @@
-"""The type of a configured condition: text that is parsed once, here, refused under its own key, and saved as typed."""
+"""Types that several configurations share.
+
+A condition is text that is parsed once, here, refused under its own key, and saved as typed. A label mapping gives
+labels of a corpus other names, and leaves the clips of those out whose name is null (`cache.corpus.labels`).
+"""
 
 from __future__ import annotations
 
@@ -18,3 +22,4 @@ def _parsed(value: object) -> JointCondition:
 
 
 NamedCondition = Annotated[JointCondition, PlainValidator(_parsed), PlainSerializer(str, return_type=str)]
+LabelMapping = dict[str, str | None]

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import UNCHANGED
 from configs.loader import STRICT
 from configs.schema.features import Encoders
-from configs.schema.fields import NamedCondition
+from configs.schema.fields import LabelMapping, NamedCondition
 from configs.schema.fusion import Augment, Layers
 
 
@@ -41,6 +41,7 @@ class FinetuneConfig:
     differ: it then seeds batch order, crops, augmentation and dropout.
 
     Attributes:
+        labels: other names for labels of the corpus; null takes the mapping of the run that is continued.
         encoders: hub name or local directory of each encoder; the weights that stage one ran.
         init: a run folder of stage two (one fold, one seed) to start from.
         unfreeze: `all`, `none`, or how many of each encoder's last blocks are trained.
@@ -53,6 +54,7 @@ class FinetuneConfig:
 
     corpus: str
     features_dir: str = "features"
+    labels: LabelMapping | None = None
     encoders: Encoders = field(default_factory=Encoders)
     init: str = "outputs/fusion"
     unfreeze: Literal["all", "none"] | Annotated[int, Field(ge=0)] = "all"

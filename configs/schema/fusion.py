@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import UNCHANGED
 from configs.loader import STRICT
-from configs.schema.fields import NamedCondition
+from configs.schema.fields import LabelMapping, NamedCondition
 from configs.schema.protocols import AUTO
 
 # A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
@@ -76,6 +76,7 @@ class FusionConfig:
     """Configuration of `python -m fuse.train`.
 
     Attributes:
+        labels: other names for labels of the corpus, e.g. {anger: angry}; null leaves their clips out.
         encoders: which encoder's features, by modality; needed where a store holds several.
         protocol: `auto` is the one that fits the corpus: its name is printed, and saved in place of `auto`.
         condition: what is trained, validated and tested on.
@@ -93,6 +94,7 @@ class FusionConfig:
 
     corpus: str
     features_dir: str = "features"
+    labels: LabelMapping = field(default_factory=dict)
     encoders: dict[str, str] = field(default_factory=dict)
     modalities: Annotated[tuple[str, ...], Field(min_length=1)] = ("audio", "video", "text")
     protocol: str = AUTO

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import UNCHANGED, JointCondition
 from configs.loader import STRICT
 from configs.schema.features import DEFAULT_CONDITIONS
-from configs.schema.fields import NamedCondition
+from configs.schema.fields import LabelMapping, NamedCondition
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,7 +22,7 @@ class RobustnessConfig:
         conditions: what they are tested under; `clean` is always included, joint ones (`a+b`) are allowed.
         modalities: subsets that are given to the model, the others are withheld; empty: every subset of
             each run's own modalities.
-        corpus, features_dir: as in the runs when null.
+        corpus, labels, features_dir: as in the runs when null.
         output_dir: gets robustness_table.{md,csv,png} and predictions.csv.
     """
 
@@ -30,6 +30,7 @@ class RobustnessConfig:
     conditions: tuple[NamedCondition, ...] = DEFAULT_CONDITIONS
     modalities: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
     corpus: str | None = None
+    labels: LabelMapping | None = None
     features_dir: str | None = None
     output_dir: str = "outputs/robustness"
 
@@ -57,7 +58,7 @@ class EnrolmentConfig:
         strengths: candidates for how many clips the training speakers' statistics weigh; validation speakers choose.
         prior: the clips that the training speakers' statistics are of, which stand for a speaker who was never heard:
             `clean` ones, or those under the `condition` that is tested, as if it were known before the first clip.
-        corpus, features_dir: as in the run when null.
+        corpus, labels, features_dir: as in the run when null.
     """
 
     run: str = "outputs/fusion"
@@ -67,6 +68,7 @@ class EnrolmentConfig:
     strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 3.0, 10.0)
     prior: Literal["clean", "condition"] = "clean"
     corpus: str | None = None
+    labels: LabelMapping | None = None
     features_dir: str | None = None
     output_dir: str = "outputs/enrolment"
 
@@ -82,11 +84,12 @@ class ReportConfig:
 
     Attributes:
         run: folder of a run of stage two; gets features.png, layers.png and layers.csv.
-        corpus, features_dir: as in the run when null.
+        corpus, labels, features_dir: as in the run when null.
         threads: of everything that is computed; with one, equal runs give equal pictures.
     """
 
     run: str = "outputs/fusion"
     corpus: str | None = None
+    labels: LabelMapping | None = None
     features_dir: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1

@@ -45,7 +45,8 @@ def run(config: CorpusConfig) -> int:
     if out.parent.resolve() != root.resolve():
         print(f"the clips are not beside it: give the later stages corpus={out} corpus_root={root}")
     # What was written must be readable: a labels.txt of somebody else's beside it may forbid that.
-    read_corpus(out, root, config.follow_links)
+    for note in read_corpus(out, root, config.follow_links).notes:
+        print(f"note: {note}")
     print("\n".join(("next:", *(f"  {line}" for line in next_commands(listing, root, out, config.follow_links)))))
     return 0
 

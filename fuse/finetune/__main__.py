@@ -27,6 +27,8 @@ def run(config: FinetuneConfig) -> int:
     interruption = Interruption()
     interruption.listen()
     ranks, plan = rank_count(), plan_finetune(config)
+    for note in plan.notes:
+        print(f"note: {note}")
     out = Path(config.output_dir)
     _check_output(out, plan)
     refuse_other_run(out, dump_config(plan.config), config.overwrite)

@@ -47,6 +47,7 @@ class FinetunePlan:
         left_out: ids of clips that failed in stage one.
         random_weights: some encoder was never trained.
         label_names: the label set of the corpus, in its order.
+        notes: what was read otherwise than it is written, in lines to print.
     """
 
     config: FinetuneConfig
@@ -58,6 +59,7 @@ class FinetunePlan:
     left_out: tuple[str, ...]
     random_weights: bool
     label_names: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def seed(self) -> int:
@@ -81,7 +83,7 @@ def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
     config = resolve(config, start)
     _refuse_recorded_noise(config)
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    corpus = read_corpus(Path(config.corpus), follow_links=True)
+    corpus = read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
     start.checkpoint.refuse_other_labels(corpus.labels, start.folder)
     models = _models(config, start)
     table = _table(config, start, corpus, models)
@@ -92,7 +94,16 @@ def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
         Path(config.features_dir), models, [item.row for items in parts.values() for item in items], len(rows)
     )
     return FinetunePlan(
-        config, start, models, parts, media, len(rows), table.left_out, table.random_weights, table.label_names
+        config,
+        start,
+        models,
+        parts,
+        media,
+        len(rows),
+        table.left_out,
+        table.random_weights,
+        table.label_names,
+        corpus.notes,
     )
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cache.protocols.folds import Fold
+from configs.loader import load_config
 from configs.schema.finetune import FinetuneConfig
+from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
-from fuse.runs.folder import CHECKPOINT, run_folders
+from fuse.runs.folder import CHECKPOINT, CONFIG, run_folders
 
 
 @dataclass(frozen=True)
 class Start:
-    """The run of stage two that is continued."""
+    """The run of stage two that is continued; `labels`: the names that it gives to labels of its corpus."""
 
     folder: Path
     fusion: FusionModel
     checkpoint: Checkpoint
+    labels: Mapping[str, str | None]
 
     @property
     def fold(self) -> Fold:
@@ -51,7 +55,7 @@ def find_start(init: Path) -> Start:
     if len(runs) > 1:
         raise ValueError(f"init={init} holds {len(runs)} runs; name the one to continue, e.g. init={runs[0]}")
     checkpoint = read_stage_two(runs[0] / CHECKPOINT)
-    return Start(runs[0], checkpoint.head(), checkpoint)
+    return Start(runs[0], checkpoint.head(), checkpoint, load_config(FusionConfig, runs[0] / CONFIG).labels)
 
 
 def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
@@ -73,7 +77,8 @@ def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:
                 f"{name}={_shown(given)} contradicts the run it starts from ({start.folder}: {_shown(value)}); "
                 f"leave {name} out, or set init to another run"
             )
-    return replace(config, **start.fixed, seeds=config.seeds or (start.checkpoint.seed,))
+    labels = dict(start.labels) if config.labels is None else config.labels
+    return replace(config, **start.fixed, labels=labels, seeds=config.seeds or (start.checkpoint.seed,))
 
 
 def _shown(value: Any) -> str:

@@ -81,6 +81,7 @@ def features(
     condition: str = CLEAN,
     layers: Layers | Mapping[str, Layers] = "mean",
     corpus: str | Path | None = None,
+    labels: Mapping[str, str | None] | None = None,
 ) -> Features:
     """Load what stage one made; clips that failed are left out (`table.left_out`).
 
@@ -90,6 +91,7 @@ def features(
         condition: of the clips.
         layers: as in the configuration of stage two.
         corpus: metadata.csv; default: the one that stage one read.
+        labels: other names for its labels; None leaves their clips out.
 
     Raises:
         ValueError: one line: features are missing, pending or damaged.
@@ -97,7 +99,7 @@ def features(
     folder = Path(features_dir)
     if corpus is None:
         corpus = load_config(FeaturesConfig, folder / "config.yaml").corpus
-    read = read_corpus(Path(corpus))
+    read = read_corpus(Path(corpus), mapping=labels)
     if modalities is None:
         arrays = open_store(folder / f"{CLEAN}.zarr").arrays()
         modalities = tuple(dict.fromkeys(path.partition("/")[0] for path in arrays))

@@ -95,7 +95,8 @@ def refuse_other_run(out: Path, config_yaml: str, overwrite: bool) -> None:
         return
     there, wanted = (yaml.safe_load(text) or {} for text in ((out / CONFIG).read_text(encoding="utf-8"), config_yaml))
     for key in (*wanted, *there):
-        if key not in FREE_TO_DIFFER and there.get(key) != wanted.get(key):
+        # A key that an older version did not know says as little as an empty one.
+        if key not in FREE_TO_DIFFER and (there.get(key) or None) != (wanted.get(key) or None):
             raise ValueError(
                 f"{out} holds a run of another configuration ({key}: {there.get(key)} there, {wanted.get(key)} now); "
                 "set another output_dir, or overwrite=true to replace it"

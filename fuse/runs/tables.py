@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from cache.conditions import JointCondition
-from cache.corpus.clips import Corpus
+from cache.corpus.clips import Corpus, read_corpus
 from cache.features.provenance import refuse_mixing
 from cache.features.table import FeatureTable, load_table
 from cache.protocols.choice import fitting_protocol
@@ -28,19 +28,41 @@ class Tables:
     variants: Mapping[str, Sequence[FeatureTable]]
 
 
-def trained_config(leaf: Path, kept: Checkpoint, corpus: str | None, features_dir: str | None) -> FusionConfig:
+def corpus_of(config: FusionConfig) -> Corpus:
+    """The corpus of a configuration, its labels under the names that the configuration gives them.
+
+    Raises:
+        ValueError: one line: what is wrong in its metadata, or a name for a label that there is not.
+    """
+    return read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
+
+
+def print_notes(corpus: Corpus) -> None:
+    """What was read otherwise than it is written."""
+    for note in corpus.notes:
+        print(f"note: {note}")
+
+
+def trained_config(
+    leaf: Path,
+    kept: Checkpoint,
+    corpus: str | None,
+    features_dir: str | None,
+    labels: Mapping[str, str | None] | None = None,
+) -> FusionConfig:
     """The configuration of a run, for its features to be loaded again.
 
     Args:
         leaf: folder of the run.
         kept: its checkpoint, which knows its encoders where the configuration left them to what was there.
-        corpus, features_dir: other places than the run's own; None: as there.
+        corpus, features_dir, labels: others than the run's own; None: as there.
     """
     config = load_config(FusionConfig, leaf / CONFIG)
     return replace(
         config,
         corpus=corpus or config.corpus,
         features_dir=features_dir or config.features_dir,
+        labels=config.labels if labels is None else dict(labels),
         encoders=dict(kept.encoders),
     )
 

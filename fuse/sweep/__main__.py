@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.corpus.clips import Corpus, read_corpus
+from cache.corpus.clips import Corpus
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
 from cache.protocols.leakage import recorded_hashes, refuse_leaks
@@ -21,7 +21,7 @@ from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import CONFIG
-from fuse.runs.tables import with_protocol
+from fuse.runs.tables import corpus_of, print_notes, with_protocol
 from fuse.sweep.grid import Run, configurations
 from fuse.sweep.ledger import ROWS, read, rewrite
 from fuse.sweep.plan import PLAN, SweepPlan, plan_sweep, read_plan, write_plan
@@ -55,14 +55,15 @@ def run(config: SweepConfig) -> int:
 def _with_protocol(config: SweepConfig) -> SweepConfig:
     """With the name of a protocol, which the ranks and a sweep that goes on find in its folder."""
     first = configurations(config)[0].config
-    named = with_protocol(first, read_corpus(Path(first.corpus), follow_links=True)).protocol
+    named = with_protocol(first, corpus_of(first)).protocol
     return config if named == first.protocol else replace(config, run={**config.run, "protocol": named})
 
 
 def _corpus_without_leaks(runs: Sequence[Run]) -> Corpus:
     """The corpus, once it is sure that no clip stands on two sides of a fold."""
     first = runs[0].configuration.config
-    corpus = read_corpus(Path(first.corpus), follow_links=True)
+    corpus = corpus_of(first)
+    print_notes(corpus)
     clips = corpus.clips
     folds = list(dict.fromkeys(one.fold for one in runs))
     for line in refuse_leaks(folds, clips, recorded_hashes(Path(first.features_dir), clips)):

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.corpus.clips import read_corpus
 from cache.features.provenance import refuse_others
 from cache.files.atomic import write_atomic
 from configs.command.progress import Progress
@@ -15,6 +14,7 @@ from configs.loader import load_config
 from configs.schema.protocols import load_protocol
 from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import CONFIG, PREDICTIONS
+from fuse.runs.tables import corpus_of
 from fuse.scores.predictions import write_predictions
 from fuse.sweep.grid import Run, configurations, runs_of
 from fuse.sweep.ground import Ground, Outcome, ground_of, train_stack, use_threads
@@ -38,8 +38,7 @@ def every_run(config: SweepConfig) -> list[Run]:
     """
     cells = configurations(config)
     first = cells[0].config
-    clips = read_corpus(Path(first.corpus), follow_links=True).clips
-    return runs_of(cells, load_protocol(first.protocol).folds(clips))
+    return runs_of(cells, load_protocol(first.protocol).folds(corpus_of(first).clips))
 
 
 def work(out: Path, rank: int, world_size: int) -> None:
@@ -52,7 +51,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
     stacks = [stack for stack in plan.stacks[rank::world_size] if not stack.is_done(done)]
     first = runs[0].configuration.config
     use_threads(first.threads)
-    corpus = read_corpus(Path(first.corpus), follow_links=True)
+    corpus = corpus_of(first)
     ground: Ground | None = None
     shape = ""
     title = f"sweep, rank {rank} of {world_size}"

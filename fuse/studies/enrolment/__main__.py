@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from cache.conditions import CLEAN, UNCHANGED
-from cache.corpus.clips import read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
@@ -34,7 +33,7 @@ from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
-from fuse.runs.tables import raw_table, trained_config
+from fuse.runs.tables import corpus_of, print_notes, raw_table, trained_config
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import uar
@@ -69,13 +68,14 @@ def run(config: EnrolmentConfig) -> int:
     """Draw, adapt, predict; write the curve as CSV, Markdown and figure, print it."""
     leaves = _first_seeds(run_folders(Path(config.run)))
     heads = [_load(leaf) for leaf in leaves]
-    trained = trained_config(leaves[0], heads[0].kept, config.corpus, config.features_dir)
+    trained = trained_config(leaves[0], heads[0].kept, config.corpus, config.features_dir, config.labels)
     if trained.standardise != "speaker":
         raise ValueError(
             f"{config.run} was trained with standardise={trained.standardise}; "
             "train one with: make train-fusion SET=standardise=speaker"
         )
-    corpus = read_corpus(Path(trained.corpus), follow_links=True)
+    corpus = corpus_of(trained)
+    print_notes(corpus)
     tables = {joint: raw_table(trained, corpus, joint) for joint in config.all_conditions}
     own = tables.get(trained.condition) or raw_table(trained, corpus, trained.condition)
     for head in heads:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cache.corpus.clips import Corpus, read_corpus
+from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
@@ -30,7 +30,7 @@ from fuse.model.fusion import FusionModel
 from fuse.runs.caveats import caveats
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
-from fuse.runs.tables import table_under, trained_config
+from fuse.runs.tables import corpus_of, print_notes, table_under, trained_config
 from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.studies.report.layers_figure import layers_figure
@@ -53,8 +53,9 @@ def run(config: ReportConfig) -> int:
     leaf = run_folders(folder)[0]
     # First the checkpoint: a fine-tuned run says there what it is.
     checkpoint = read_stage_two(leaf / CHECKPOINT)
-    trained = trained_config(leaf, checkpoint, config.corpus, config.features_dir)
-    corpus = read_corpus(Path(trained.corpus), follow_links=True)
+    trained = trained_config(leaf, checkpoint, config.corpus, config.features_dir, config.labels)
+    corpus = corpus_of(trained)
+    print_notes(corpus)
     table = table_under(trained, corpus, trained.condition)
     checkpoint.refuse_other_ground(table, leaf)
     fold, note = checkpoint.fold, caveats(trained, table)

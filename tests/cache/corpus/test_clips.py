@@ -110,8 +110,8 @@ def test_a_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
         ((HEADER, "a,a.mp4,sad,"), "line 2: speaker is empty"),
         ((HEADER, "a,a.mp4"), "line 2: label, speaker is empty"),
         (
-            (HEADER, "01-01-04-01-01-01-01,a.mp4,Sad,1"),
-            r"line 2: unknown label 'Sad' \(did you mean sad\?\); known",
+            (HEADER, "01-01-04-01-01-01-01,a.mp4,saad,1"),
+            r"line 2: unknown label 'saad' \(did you mean sad\?\); known",
         ),
         ((HEADER, "a,a.mp4,sad,1", "a,b.mp4,sad,1"), "clip_id 'a' appears twice"),
         ((HEADER, "a,a.mp4,sad,1", "b,a.mp4,sad,1"), "path 'a.mp4' appears twice"),

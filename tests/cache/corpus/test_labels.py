@@ -63,8 +63,8 @@ def test_ravdess_has_its_eight_in_their_order_whichever_appear(present: tuple[st
 
 
 def test_known_words_come_first_in_their_order_the_others_sorted(tmp_path: Path) -> None:
-    metadata = corpus_of(tmp_path, "wrath", "sad", "Envy", "neutral", "envy", "sad")
-    assert read_corpus(metadata).labels == ("neutral", "sad", "Envy", "envy", "wrath")
+    metadata = corpus_of(tmp_path, "wrath", "sad", "Greed", "neutral", "envy", "sad")
+    assert read_corpus(metadata).labels == ("neutral", "sad", "Greed", "envy", "wrath")
 
 
 @given(st.lists(label_texts, min_size=1, max_size=12), st.randoms(use_true_random=False))
@@ -86,7 +86,7 @@ def test_one_word_written_in_two_ways_of_unicode_is_one_label(tmp_path: Path) ->
     assert read_corpus(metadata).labels == (composed, "λύπη")
 
 
-@pytest.mark.parametrize("typo", ["hapy", "Happy", "happyy"])
+@pytest.mark.parametrize("typo", ["hapy", "Hapy", "happyy"])
 def test_a_known_word_misspelt_beside_itself_is_refused_with_the_way_out(typo: str, tmp_path: Path) -> None:
     metadata = corpus_of(tmp_path, "happy", "wrath", typo)
     with pytest.raises(
@@ -95,6 +95,82 @@ def test_a_known_word_misspelt_beside_itself_is_refused_with_the_way_out(typo: s
         read_corpus(metadata)
     list_labels(tmp_path, "happy", typo, "wrath")
     assert read_corpus(metadata).labels == ("happy", typo, "wrath")
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        (("Happy ", "happy", "SAD", "sad"), ("happy", "sad")),
+        (("HAPPY", "Sad"), ("HAPPY", "Sad")),
+        (("Wrath", "Wrath", "wrath", "no  wrath", "No wrath"), ("No wrath", "Wrath")),
+        (("ΧΑΡΆ", "χαρά", "χαρά", "λύπη"), ("λύπη", "χαρά")),
+    ],
+)
+def test_capitals_and_spaces_make_no_label_of_their_own(
+    written: tuple[str, ...], labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Each spelling was a class of its own, or refused beside a word of RAVDESS's."""
+    corpus = read_corpus(corpus_of(tmp_path, *written))
+    assert corpus.labels == labels
+    assert {clip.label for clip in corpus.clips} == set(labels)
+    assert read_corpus(corpus_of(tmp_path, *reversed(written))).labels == labels
+    assert len(corpus.notes) == (len({text.strip() for text in written}) > len(labels))
+
+
+def test_other_spellings_are_said_with_their_clips(tmp_path: Path) -> None:
+    assert read_corpus(corpus_of(tmp_path, "happy", "Happy", "Happy", "sad")).notes == (
+        "labels that differ in capitals or spaces alone are one: 'Happy' as 'happy' (2 clips)",
+    )
+    assert read_corpus(corpus_of(tmp_path, "happy", "sad")).notes == ()
+
+
+def test_a_list_and_ravdess_say_the_spelling(tmp_path: Path) -> None:
+    """A label in capitals was unknown."""
+    metadata = ravdess(tmp_path, "Sad", " ANGRY")
+    assert [clip.label for clip in read_corpus(metadata).clips] == ["sad", "angry"]
+    list_labels(tmp_path, "SAD", "Angry")
+    assert [clip.label for clip in read_corpus(metadata).clips] == ["SAD", "Angry"]
+    list_labels(tmp_path, "A", "a", "Angry", "sad")
+    assert [clip.label for clip in read_corpus(ravdess(tmp_path, "a", "A")).clips] == ["a", "A"]
+
+
+def test_a_mapping_renames_labels_and_leaves_clips_out(tmp_path: Path) -> None:
+    """There was no way to say that one corpus's anger is another's angry."""
+    metadata = corpus_of(tmp_path, "anger", "Happiness", "boredom", "sad", "boredom")
+    corpus = read_corpus(metadata, mapping={"anger": "angry", "happiness": "happy", "boredom": None})
+    assert corpus.labels == ("happy", "sad", "angry")
+    assert [(clip.clip_id, clip.label) for clip in corpus.clips] == [
+        ("clip-0", "angry"),
+        ("clip-1", "happy"),
+        ("clip-3", "sad"),
+    ]
+    assert corpus.notes == ("2 clips left out, whose label is null in labels: boredom",)
+
+
+def test_a_mapping_joins_labels_and_keeps_the_order_of_a_list(tmp_path: Path) -> None:
+    metadata = corpus_of(tmp_path, "χαρά", "λύπη", "θυμός")
+    list_labels(tmp_path, *GREEK)
+    assert read_corpus(metadata, mapping={"θυμός": "negative", "λύπη": "negative"}).labels == ("χαρά", "negative")
+    (tmp_path / "labels.txt").unlink()
+    assert read_corpus(ravdess(tmp_path, "calm", "sad"), mapping={"calm": "neutral"}).labels == tuple(
+        label for label in LABELS if label != "calm"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"angr": "angry"}, r"labels: .*csv has no label 'angr' \(did you mean anger\?\); it has: "),
+        ({"anger": "angry", "Anger": "mad"}, "labels names anger twice"),
+        ({"anger": "hapy"}, r"line 2: label 'hapy' beside 'happy' \(did you mean happy"),
+        ({"anger": "happy", "sad": "happy"}, "leaves .* 1 labels; at least 2"),
+        ({"anger": None, "sad": None}, "leaves .* 1 labels; at least 2"),
+        ({"anger": " "}, "labels.anger: the new name ' ' is empty"),
+    ],
+)
+def test_a_mapping_of_other_labels_is_refused(mapping: dict[str, str | None], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_corpus(corpus_of(tmp_path, "anger", "happy", "sad"), mapping=mapping)
 
 
 @pytest.mark.parametrize("labels", [("unhappy", "happy"), ("hapy", "sad"), ("joy1", "joy2"), ("class 1", "class 10")])

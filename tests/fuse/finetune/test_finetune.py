@@ -617,6 +617,19 @@ def test_keys_that_contradict_the_run_are_refused(corpus: Path) -> None:
         config_of(corpus, seeds=(0, 1))
 
 
+def test_labels_go_by_the_names_of_the_run(corpus: Path, tmp_path: Path) -> None:
+    """A run whose labels were renamed could not be continued: the corpus had others than it."""
+    named = tmp_path / "named"
+    shutil.copytree(corpus / "fusion", named)
+    text = (named / "config.yaml").read_text()
+    (named / "config.yaml").write_text(text.replace("labels: {}", "labels: {Happy: happy}"))
+    plan = plan_finetune(config_of(corpus, init=str(named)))
+    assert plan.config.labels == {"Happy": "happy"}
+    assert plan.label_names == ("happy", "sad")
+    with pytest.raises(ValueError, match=r"labels of this corpus are not those of the run .*new: glad"):
+        plan_finetune(config_of(corpus, labels={"happy": "glad"}))
+
+
 def test_one_of_several_runs_has_to_be_named(corpus: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         shutil.copytree(corpus / "fusion", tmp_path / f"fold-1/seed-{seed}")
