@@ -10,6 +10,7 @@ export RANKS ?= 2
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
+DOCS_READY := .venv-docs/.ready
 # Text as YAML, whatever it holds: braces, colons, "#".
 text = '$(subst ','',$(1))'
 
@@ -36,7 +37,7 @@ ifneq ($(UNKNOWN),)
 $(error $(MAKECMDGOALS) does not take $(firstword $(UNKNOWN))=...; settings go into SET="$(firstword $(UNKNOWN))=..."; it takes $(KNOWN) $(foreach goal,$(MAKECMDGOALS),$(KNOWN_$(goal))))
 endif
 
-.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict doctor test test-slow bench lint
+.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict doctor test test-slow bench lint docs
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -102,3 +103,12 @@ bench: | $(READY) ## what speed and memory are, as ratios side by side (minutes)
 
 lint: | $(READY) ## ruff and mypy --strict
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+docs: | $(DOCS_READY) ## the pages of docs/ and the docstrings as a site (minutes): outputs/site/index.html
+	.venv-docs/bin/sphinx-build -q -W --keep-going -j auto -d outputs/site/.doctrees -b html docs outputs/site
+
+# An environment of its own: Sphinx reads the code and does not import it.
+$(DOCS_READY): docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
+	@touch $(DOCS_READY)

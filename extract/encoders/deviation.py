@@ -25,7 +25,7 @@ def is_approximate(model: Model, options: EncoderOptions) -> bool:
 
 
 def measure(encoder: NetworkEncoder, modality: str, signals: Iterable[Any]) -> dict[str, float]:
-    """Largest and mean |a - b| / max(1, |b|) against the exact encoder, over the first few clips.
+    """Largest and mean `|a - b| / max(1, |b|)` against the exact encoder, over the first few clips.
 
     Args:
         encoder: the approximate one.
@@ -43,7 +43,7 @@ def measure(encoder: NetworkEncoder, modality: str, signals: Iterable[Any]) -> d
 
 
 def deviation(encoder: Encoder, reference: Encoder, signals: Sequence[Any]) -> dict[str, float]:
-    """How far an approximate encoder is from the exact one: |a - b| / max(1, |b|), each clip encoded alone.
+    """How far an approximate encoder is from the exact one: `|a - b| / max(1, |b|)`, each clip encoded alone.
 
     Args:
         encoder: of another number format or window.

@@ -61,7 +61,7 @@ class StackLoader:
             yield self._batch(index_MN[:heads, part], weight_MN[:heads, part])
 
     def column(self, setting: Callable[[Job], float], *trailing: int) -> Tensor:
-        """One setting of every job, (M, *trailing)."""
+        """One setting of every job, `(M, *trailing)`."""
         values = torch.tensor([setting(job) for job in self.jobs], dtype=torch.float32, device=self.device)
         return values.reshape(-1, *trailing)
 

@@ -36,7 +36,7 @@ class Streams:
         self._generators = {}
 
     def uniform(self, purpose: str, heads: int, *shape: int) -> Tensor:
-        """From 0 to 1, of shape (heads, *shape), for the first so many heads of the stack."""
+        """From 0 to 1, of shape `(heads, *shape)`, for the first so many heads of the stack."""
         drawn = torch.stack([torch.rand(shape, generator=one) for one in self._of(purpose)]).to(self.device)
         return drawn[:heads] if self._one_each else drawn[self._place_M[:heads]]
 

@@ -43,7 +43,9 @@ from fuse import train
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders, write_tiny_mp4
 from tests.tiny.places import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The site's first page, which is the README and a list of the others.
+INDEX = ROOT / "docs/index.md"
+PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").glob("*.md")) if path != INDEX)]
 LANGUAGES = ("console", "python", "yaml", "text")
 MARKERS = ("needs-network", "needs-gpu", "needs-inputs")
 FENCE = re.compile(r"^```(\S*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -236,9 +238,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
+def test_every_page_is_linked_from_the_readme_and_part_of_the_site() -> None:
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in links(ROOT / "README.md")}
-    assert {page for page in PAGES if page.name not in ("README.md", "index.md")} <= linked
+    assert set(PAGES) - {ROOT / "README.md"} <= linked
+    listed = re.findall(r"^[\w-]+$", INDEX.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(page.stem for page in PAGES if page.name != "README.md")
+
+
+def test_what_the_site_is_made_with_is_pinned() -> None:
+    lines = (ROOT / "docs/requirements.txt").read_text().splitlines()
+    plain = [line.partition("#")[0].strip() for line in lines]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+-]+", line) for line in plain if line)
 
 
 # What else is said
