@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +25,9 @@ PIECE_SECONDS = 60
 # torchaudio keeps a filter for every phase between the two rates: 160 for 44.1 kHz, 16 000 for 47 999 Hz.
 LARGEST_FILTERS = 4_000_000
 PLANES = 8  # that a frame of FFmpeg holds by itself
+CENTRE, LOW = "FC", "LFE"
+TO_MONO, BEHIND = {CENTRE: 1.0, "FL": math.sqrt(0.5), "FR": math.sqrt(0.5)}, 0.5
+DEAD = 1e-6  # of the other channel's power: 60 dB below it nobody recorded anything
 ZERO_CROSSINGS = 6  # of the filter, on each side: torchaudio's default
 
 
@@ -38,6 +42,8 @@ class Sound:
     def __init__(self) -> None:
         """The rate is that of the first frame: headers of HE-AAC name half of it."""
         self.samples = 0
+        self._power_C: npt.NDArray[np.float64] | None = None
+        self._is_weighted = False
         self.begins_seconds = 0.0
         self._rate_hz = 0
         self._resampler: _Filters | _Swr | None = None
@@ -48,12 +54,13 @@ class Sound:
         return self.samples / self._rate_hz if self._rate_hz else 0.0
 
     def add(self, frame: av.AudioFrame) -> None:
-        """Take the next decoded frame; the mean over its channels is kept.
+        """Take the next decoded frame; what is kept of its channels is said at `to_mono`.
 
         Raises:
             ValueError: a sample that is no number, or another rate than before.
         """
-        mono_T = channels_of(frame).mean(axis=0)
+        samples_CT, names = channels_of(frame), [channel.name for channel in frame.layout.channels]
+        mono_T = to_mono(samples_CT, names)
         if not np.isfinite(mono_T).all():
             raise ValueError("the sound contains values that are not finite")
         if self._resampler is None:
@@ -62,11 +69,43 @@ class Sound:
         if frame.sample_rate != self._rate_hz:
             raise ValueError(f"the sound changes from {self._rate_hz} to {frame.sample_rate} Hz on the way")
         self.samples += len(mono_T)
+        self._is_weighted |= CENTRE in names and len(names) > 1
+        self._add_power((samples_CT.astype(np.float64) ** 2).sum(axis=1))
         self._resampler.add(mono_T)
 
     def waveform(self) -> Waveform:
         """All of it, (samples,) float32 at 16 kHz. To be called once, at the end."""
-        return self._resampler.end() if self._resampler else np.zeros(0, np.float32)
+        waveform_T = self._resampler.end() if self._resampler else np.zeros(0, np.float32)
+        peak = float(np.abs(waveform_T).max(initial=0.0)) if self._is_weighted else 0.0
+        if peak > 1:
+            return waveform_T / np.float32(peak)
+        # The mean with a channel that holds nothing is half of the other.
+        return waveform_T * np.float32(2) if self._is_one_sided else waveform_T
+
+    def _add_power(self, power_C: npt.NDArray[np.float64]) -> None:
+        same = self._power_C is not None and len(self._power_C) == len(power_C)
+        self._power_C = self._power_C + power_C if same and self._power_C is not None else power_C
+
+    @property
+    def _is_one_sided(self) -> bool:
+        if self._power_C is None or len(self._power_C) != 2:
+            return False
+        return bool(self._power_C.max() > 0 and self._power_C.min() <= DEAD * self._power_C.max())
+
+
+def to_mono(samples_CT: Waveform, names: Sequence[str]) -> Waveform:
+    """One channel (T,) of several.
+
+    With a centre, as films have it for the voice: ITU-R BS.775-4, table 2, to one channel: the centre fully, left and
+    right by 0.707, what is beside and behind by 0.5, and no low-frequency effects. Without one: the mean.
+    """
+    if CENTRE not in names or len(names) == 1:
+        full = [not name.startswith(LOW) for name in names]
+        mean_T: Waveform = (samples_CT[full] if any(full) and not all(full) else samples_CT).mean(axis=0)
+        return mean_T
+    weights_C = [TO_MONO.get(name, 0.0 if name.startswith(LOW) else BEHIND) for name in names]
+    mixed_T: Waveform = np.asarray(weights_C, np.float32) @ samples_CT
+    return mixed_T
 
 
 def keep_layout(frame: av.AudioFrame) -> None:

@@ -86,9 +86,8 @@ def test_mp4_sound_is_pyavs_resampled(path: Path) -> None:
     np.testing.assert_array_equal(waveform_of(path), expected)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
-@pytest.mark.parametrize("extension", ["wav", "flac"])
-def test_channels_are_averaged(tmp_path: Path, channels: int, extension: str) -> None:
+@pytest.mark.parametrize(("extension", "channels"), [("wav", 1), ("wav", 2), ("wav", 6), ("flac", 1), ("flac", 2)])
+def test_channels_without_a_centre_are_averaged(tmp_path: Path, channels: int, extension: str) -> None:
     """decord returns memory that it does not own for several channels: the sound must not come from there."""
     sound_CT = np.stack([tone(0.5, seed=channel) for channel in range(channels)])
     path = tmp_path / f"x.{extension}"
@@ -98,7 +97,7 @@ def test_channels_are_averaged(tmp_path: Path, channels: int, extension: str) ->
 
 
 def test_stereo_mp4_is_averaged(tmp_path: Path) -> None:
-    stereo_CT = np.stack([tone(0.5, seed=1), np.zeros(8000, np.float32)])
+    stereo_CT = np.stack([tone(0.5, seed=1), 0.1 * tone(0.5, seed=2)])
     path = write_mp4(tmp_path / "x.mp4", stereo_CT, None)
     np.testing.assert_allclose(waveform_of(path), sound_by_pyav(path).mean(axis=0), atol=1e-7)
 

@@ -185,7 +185,10 @@ def check_recording(recording: Recording, folder: Path) -> None:
     assert pitch_of(media.waveform_T) == pytest.approx(220, abs=3)
     quarter = len(media.waveform_T) // 4
     amplitude = np.sqrt(2 * np.mean(media.waveform_T[quarter:-quarter] ** 2))
-    assert amplitude == pytest.approx(0.5, abs=0.01 if lossless else 0.15)
+    # The same tone in all channels: where there is a centre, the others are added to it.
+    assert amplitude >= 0.35
+    if recording.channels <= 2:
+        assert amplitude == pytest.approx(0.5, abs=0.01 if lossless else 0.15)
 
 
 def is_recorded(recording: Recording) -> bool:

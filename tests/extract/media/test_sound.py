@@ -94,7 +94,7 @@ def test_a_rate_that_changes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["flac", "m4a", "opus", "wav 24 bit"])
-def test_eight_channels_are_averaged(tmp_path: Path, kind: str) -> None:
+def test_eight_channels_are_read(tmp_path: Path, kind: str) -> None:
     """PyAV 18 counts the planes of a frame of eight beyond its end."""
     waveform_T = decode(Recording(kind, 48_000, 8).write(tmp_path), 0, 32).waveform_T
     assert waveform_T is not None
@@ -144,3 +144,42 @@ def test_fragments_have_no_length_to_hold_them_to(tmp_path: Path, fps: int) -> N
     waveform_T = decode(path, 4, 32).waveform_T
     assert waveform_T is not None
     assert len(waveform_T) / 16_000 == pytest.approx(1.0, abs=0.1)
+
+
+def layout_of(layout: str, **levels: float) -> Sound:
+    """A second in which each named channel holds a steady level."""
+    names = [channel.name for channel in av.AudioLayout(layout).channels]
+    interleaved = np.tile(np.array([levels.get(name, 0.0) for name in names], np.float32), 16_000)
+    frame = av.AudioFrame.from_ndarray(interleaved[None], format="flt", layout=layout)
+    frame.sample_rate = 16_000
+    sound = Sound()
+    sound.add(frame)
+    return sound
+
+
+@pytest.mark.parametrize(
+    ("layout", "levels", "expected"),
+    [
+        ("5.1", {"FC": 0.4}, 0.4),
+        ("5.1", {"FL": 0.2, "FR": 0.4}, 0.6 * 0.5**0.5),
+        ("5.1(side)", {"SL": 0.4}, 0.2),
+        ("5.1", {"LFE": 0.9}, 0.0),
+        ("7.1", {"FC": 0.2, "BL": 0.2, "SR": 0.2}, 0.4),
+        ("5.1", {"FC": 0.9, "FL": 0.9, "FR": 0.9}, 1.0),
+        ("stereo", {"FL": 0.2, "FR": 0.4}, 0.3),
+        ("quad", {"FL": 0.4, "BR": 0.4}, 0.2),
+        ("2.1", {"FL": 0.4, "FR": 0.4, "LFE": 0.9}, 0.4),
+        ("mono", {"FC": 0.4}, 0.4),
+    ],
+)
+def test_several_channels_become_one_by_the_rule_of_bs_775(
+    layout: str, levels: dict[str, float], expected: float
+) -> None:
+    """The mean of six channels left a sixth of a voice that is in the centre."""
+    np.testing.assert_allclose(layout_of(layout, **levels).waveform(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("other", [0.0, 1e-5])
+def test_sound_on_one_side_of_a_stereo_track_is_not_halved(other: float) -> None:
+    np.testing.assert_allclose(layout_of("stereo", FL=0.4, FR=other).waveform(), 0.4, atol=2e-5)
+    np.testing.assert_allclose(layout_of("stereo", FL=0.4, FR=0.01).waveform(), 0.205, atol=1e-6)
