@@ -94,7 +94,7 @@ def _leftovers(features_dir: Path) -> Iterator[Path]:
 
 
 def _unused_media(features_dir: Path) -> set[str]:
-    """Media folders that no array was computed from: pictures say which they need, sound takes any."""
+    """Media folders that no array was computed from: video arrays name theirs, audio arrays can use any."""
     there = {path.name for path in features_dir.glob("media/*") if path.is_dir()}
     provenances = [provenance_of(store / array) for store in stores_in(features_dir) for array in arrays_in(store)]
     if not all(provenances):  # damaged: it may need any of them

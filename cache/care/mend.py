@@ -1,7 +1,7 @@
-"""Damaged zarr.json files and clip ids, written again from what else says the same.
+"""Damaged zarr.json files and clip ids, rebuilt from other places that hold the same information.
 
-A store's metadata follow from its clip ids and, for each array, layers, width and provenance. A twin without data
-is made from these in a temporary folder, and what differs is copied from it.
+A store's metadata follow from its clip ids and, for each array, layers, width and provenance. An empty copy of the
+store is made from these in a temporary folder, and each file that differs is copied from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`python -m cache repair`: set what is damaged back to pending, and nothing else; say what computes it again.
+"""`python -m cache repair`: set damaged units, and only those, back to pending; print what computes them.
 
-A zarr.json is mended, not given up: what it says follows from the clips, the shape and the provenance, and these are
-kept twice (in the array's own attributes, and beside the checksums).
+A damaged zarr.json is rebuilt: its contents follow from the clips, the shape and the provenance, which are stored
+twice (in the array's own attributes, and beside the checksums).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def changed_sources(features_dir: Path, corpus: Corpus) -> Iterator[Damage]:
             states, sources = store.states(array), store.column(array, "source")
             for row, clip_id in enumerate(store.clip_ids):
                 recorded, found = sources[row], now.get(clip_id, sources[row])
-                # Imported features know of no media file.
+                # Imported features record no media file.
                 if recorded and states[row] != State.PENDING and recorded != found:
                     problem = f"the file of {clip_id} {f'is now {found[:12]}' if found else 'is not there'}"
                     unit = row // unit_size(len(store.clip_ids))

@@ -114,7 +114,7 @@ def arrays_in(store: Path) -> list[str]:
 
 
 def media_parts_in(features_dir: Path) -> list[Path]:
-    """Every media part that was revealed: both its files, or one that lost the other."""
+    """Every finished media part: both of its files, or the one that is left."""
     parts = set(features_dir.glob("media/*/unit-*.h5"))
     for sidecar in features_dir.glob("media/*/unit-*.sources.json"):
         parts.add(sidecar.with_name(sidecar.name.removesuffix(".sources.json") + ".h5"))
@@ -193,7 +193,7 @@ class UnitCheck:
     columns: Columns
 
     def damage(self, report: Report) -> Iterator[Damage]:
-        """Whatever is wrong with it; a pending unit promises nothing."""
+        """All damage of the unit. A pending unit is not checked: nothing says what its data should be."""
         chunk = plain_chunk(self._file("state"), np.uint8, (self._rows_per_chunk,), 0)
         rows, modality = len(self._rows), self.array.partition("/")[0]
         expected = read_checksums(self.folder, self.unit, self.shape["layers"] + len(parts_of(modality)))

@@ -30,7 +30,7 @@ class Import:
         file: CSV or npz, see `cache.exchange.feature_file`.
         features_dir: folder of the stores.
         modality: name that stage two knows the features by.
-        name: stands where the name of an encoder stands; "": the stem of the file.
+        name: used in place of an encoder's name; "": the stem of the file.
         condition: the condition that the features were computed under.
         corpus: metadata.csv; needed where there is no store yet.
         skip: columns of a CSV to leave out.
