@@ -59,7 +59,7 @@ class Babble:
     def draw(self, length: int, rng: np.random.Generator, clip_id: str) -> Waveform:
         """Eight voices at the same level, (length,): of as many speakers as there are, from random places on.
 
-        With fewer than eight clips by others, all of them. For a clip outside the corpus, anybody may talk.
+        With fewer than eight clips by others, all of them. For a clip outside the corpus, all are others.
 
         Raises:
             RecordingError: there is nobody else, or a clip of the pool cannot be decoded.
@@ -167,7 +167,7 @@ def _voice(clip: Clip, media: Media | Failure) -> Voice | None:
 
 
 def _each_speaker_first(voices: Sequence[Voice]) -> list[Voice]:
-    """The same voices: one of each speaker before anybody's second."""
+    """The same clips in another order: the first of every speaker, then the second of every speaker, and so on."""
     seen: Counter[str] = Counter()
     turns = []
     for voice in voices:

@@ -11,7 +11,7 @@ FADE_SECONDS = 0.05
 
 
 class RecordingError(ValueError):
-    """A recording that noise is drawn from cannot be used: the inputs' trouble, not that of the clip that drew it."""
+    """A recording for noise cannot be used: an error of the inputs, not of the clip that it was drawn for."""
 
 
 def excerpt(recording_T: Waveform, length: int, rng: np.random.Generator) -> Waveform:

@@ -24,7 +24,7 @@ KEPT_FILES = 4
 
 
 class NoiseFiles:
-    """Stretches of sound files; every file is as likely, whatever its length."""
+    """Stretches of sound files; every file is equally likely, whatever its length."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         """`names`: the files' paths inside `folder`."""
@@ -64,7 +64,7 @@ class NoiseFiles:
         """How many files, and a hash over their names and contents.
 
         Raises:
-            RecordingError: a file's header is no sound file's; its name. A draw alone would meet it hours later.
+            RecordingError: a file's header is no sound file's; its name. Else it would be found when it is drawn.
             ValueError: the folder cannot be read.
         """
         try:
@@ -102,7 +102,7 @@ def _counts(name: str) -> bool:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Say which file it was, whatever a decoder raises on a damaged one."""
+    """Whatever a decoder raises on a damaged file becomes an error that names the file."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The picture through H.264 and back, in memory: what a low bit rate call leaves of it.
+"""The picture through H.264 and back, in memory, as in a call at a low bit rate.
 
 Shape letters: T frames, H height, W width, C colour channels.
 """
@@ -13,9 +13,8 @@ import numpy as np
 
 from extract.media.frames import Frames
 
-# What the sampled frames stand for. RAVDESS clips last 3 to 5 seconds: sixteen frames are a film of four a
-# second, and N kbps buy the bits that N kbps buy a clip. At the 30 a second of the file the few frames would
-# have to do with an eighth of that.
+# How long the sampled frames last together. RAVDESS clips last 3 to 5 seconds, so sixteen frames are encoded at four a
+# second, and N kbit/s allow as many bits as for the whole clip. At the file's 30 a second they would get an eighth.
 CLIP_SECONDS = 4
 
 
@@ -30,7 +29,7 @@ def through_h264(frames_THWC: Frames, kbps: int) -> Frames:
         as many frames of the same size, in their order; colour at half resolution, as everywhere in video.
     """
     height, width = frames_THWC.shape[1:3]
-    # Colour planes of half the size want even numbers.
+    # Colour planes have half the size, so sides must be even.
     even_THWC = np.pad(frames_THWC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     decoder = av.codec.CodecContext.create("h264", "r")
     decoder.thread_count = 1
@@ -53,9 +52,9 @@ def _encoder(frames_THWC: Frames, kbps: int) -> av.VideoCodecContext:
     encoder.pix_fmt, encoder.thread_count = "yuv420p", 1
     encoder.framerate, encoder.time_base = rate, 1 / rate
     encoder.bit_rate = 1000 * kbps
-    # A buffer as long as the clip: the encoder deals the clip's bits out as it likes and keeps to the sum.
+    # A buffer as long as the clip: the encoder may spend the bits unevenly and keeps to their total.
     ceiling = {"maxrate": f"{kbps}k", "bufsize": f"{kbps * CLIP_SECONDS}k"}
-    # Else x264 plans with rough reciprocals (macroblock tree), and one run in a few hundred comes out otherwise.
+    # Else x264's macroblock tree uses approximate reciprocals, and one run in a few hundred gives other frames.
     encoder.options = {"preset": "medium", **ceiling, "x264-params": "cpu-independent=1"}
     return encoder
 

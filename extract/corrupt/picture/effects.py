@@ -34,7 +34,7 @@ def occlude_block(frames_THWC: Frames, percent: int, rng: np.random.Generator) -
 
 
 def drop_frames(frames_THWC: Frames, percent: int, rng: np.random.Generator) -> Frames:
-    """Lose `percent` of the frames; each is replaced by the last kept one (leading ones by the first kept)."""
+    """Drop `percent` of the frames; each is replaced by the last kept one (leading ones by the first kept)."""
     return frames_THWC[kept_frames(len(frames_THWC), percent, rng)]
 
 
@@ -98,7 +98,7 @@ def occlude_right(frames_THWC: Frames, _level: int, _rng: np.random.Generator) -
 
 
 def black_screen(frames_THWC: Frames, _level: int, _rng: np.random.Generator) -> Frames:
-    """A picture that is there and shows nothing."""
+    """All frames black: the video is there, unlike in a clip without video, and shows nothing."""
     return np.zeros_like(frames_THWC)
 
 

@@ -1,4 +1,4 @@
-"""Sound through a lossy codec and back, in memory: what a voice message or a low bit rate call leaves of it."""
+"""Sound through a lossy codec and back, in memory, as in a voice message or a call at a low bit rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cache.media import SAMPLE_RATE_HZ
 
 # Encoder and decoder by the name in conditions. mp3float is FFmpeg's own decoder of MP3.
 CODECS = {"mp3": ("libmp3lame", "mp3float"), "aac": ("aac", "aac")}
-# Silence encoded after the sound, in frames: codecs hold back their last ones.
+# Silence encoded after the sound, in frames: codecs output their last frames only when more follow.
 TAIL_FRAMES = 3
 
 
@@ -34,7 +34,7 @@ def through_codec(waveform_T: npt.NDArray[np.float32], codec: str, kbps: int) ->
     if encoder.extradata:
         decoder.extradata = encoder.extradata
     packets = [packet for frame in _frames(waveform_T, encoder.frame_size) for packet in encoder.encode(frame)]
-    # Bare packets: their side data lets some decoders drop the delay by themselves, and others not.
+    # Packets without side data: with it, some decoders drop the codec's delay themselves and others do not.
     bare = [*(av.Packet(bytes(packet)) for packet in packets), None]
     decoded_T = np.concatenate([frame.to_ndarray()[0] for packet in bare for frame in decoder.decode(packet)])
     delay = -packets[0].pts
