@@ -1,4 +1,4 @@
-"""Does a head know when it is wrong? Pure functions of probabilities and labels.
+"""Calibration: whether a head's confidence says when it is wrong. Pure functions of probabilities and labels.
 
 Shape letters: N clips, C classes, B bins. A clip's confidence is its highest probability, and the class that has it
 (the first of several equal ones) is the predicted one.

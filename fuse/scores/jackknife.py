@@ -1,12 +1,12 @@
-"""UAR, and what each speaker has in it: one definition for the score, its interval and its paired differences.
+"""UAR, and each speaker's contribution to it: one definition for the score, its interval and its paired differences.
 
 UAR is pooled, as published: the recall of each class over the clips of all speakers, then the mean over the classes
-that the clips have. How far it would move with other speakers is asked of the score itself, by leaving out one speaker
-after the other: the jackknife's pseudo-value of speaker s is n U - (n - 1) U(without s) (Miller, "The jackknife - a
+that the clips have. How much it would vary with other speakers is estimated by leaving out one speaker at a time:
+the jackknife's pseudo-value of speaker s is n U - (n - 1) U(without s) (Miller, "The jackknife - a
 review", Biometrika 61(1), 1974). Where all speakers have the same numbers of clips of each class, as in RAVDESS, the
 pseudo-values are the speakers' own UARs and U is their mean. Where they differ, the mean over the speakers' own UARs
-is another number than U (a speaker with three clips has as much say as one with three hundred), and an interval
-about it would say nothing of U. Among clustered standard errors the jackknife's is the one that holds best where
+is another number than U (a speaker with three clips counts as much as one with three hundred), and an interval
+about it would not be an interval for U. Among clustered standard errors the jackknife's is the one that holds best where
 clusters are unequal (MacKinnon, Nielsen & Webb, "Fast and reliable jackknife and bootstrap methods for cluster-robust
 inference", J. Applied Econometrics 38(5), 2023).
 
@@ -27,7 +27,7 @@ from fuse.scores.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """All that UAR asks of one evaluation with one seed: clips and right answers, by speaker and class.
+    """What UAR is computed from, of one evaluation with one seed: clips and right answers by speaker and class.
 
     Attributes:
         speakers: names, of length S.

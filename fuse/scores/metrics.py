@@ -93,7 +93,7 @@ def speaker_scores(predictions: Predictions, metric: Metric) -> dict[str, float]
 
 
 def summarise(predictions: Predictions) -> dict[str, Any]:
-    """UAR and its companions for one evaluation, and the clips, speakers and seeds that they rest on.
+    """UAR and the other scores of one evaluation, and the clips, speakers and seeds that they rest on.
 
     Folds are pooled: each clip counts once per seed. Several seeds are reported as the mean of their scores, never
     the best of them, with the standard deviation (n - 1) under `<score>_sd_over_seeds`: None for a single seed.
@@ -111,9 +111,9 @@ def summarise(predictions: Predictions) -> dict[str, Any]:
 
 
 def classification_text(predictions: Predictions) -> str:
-    """scikit-learn's report by emotion, opened by what it rests on; seeds are pooled.
+    """scikit-learn's report by label, below the numbers of clips, speakers and seeds; seeds are pooled.
 
-    Emotions that no clip has are left out, so that "macro avg" of recall is the UAR. A last line says how far the
+    Labels that no clip has are left out, so that "macro avg" of recall is the UAR. A last line says how far the
     probabilities can be trusted.
     """
     summary = summarise(predictions)

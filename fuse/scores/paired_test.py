@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of two runs and how seldom chance alone would make one as large.
+    """A difference of two runs, and how likely one as large is if the runs are equally good.
 
     Attributes:
         estimate: the difference of their pooled UARs, as a share.
@@ -117,14 +117,14 @@ def sign_flip_p(differences: Sequence[float] | NDArray[np.float64], seed: int = 
 
 
 def _exact_p(values_S: NDArray[np.float64], threshold: float) -> float:
-    """Meet in the middle: each sum over one half of the speakers asks a sorted list how many of the other half do.
+    """Meet in the middle: for each sum over one half of the speakers, count the large enough ones of the other half.
 
     Horowitz & Sahni, "Computing partitions with applications to the knapsack problem", J. ACM 21(2), 1974.
     """
     half = len(values_S) // 2
     one, other = _signed_sums(values_S[:half]), np.sort(_signed_sums(values_S[half:]))
     above = int((len(other) - np.searchsorted(other, np.sort(threshold - one), side="left")).sum())
-    # With every pattern stands its opposite, so that as many lie below.
+    # Each pattern has its opposite, so as many sums lie below.
     return float(2 * above / 2 ** len(values_S))
 
 
@@ -138,7 +138,7 @@ def _signed_sums(values_S: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _drawn_p(values_S: NDArray[np.float64], threshold: float, seed: int) -> float:
     rng, as_far = np.random.default_rng(seed), 0
-    # In lots, so that a corpus of a thousand speakers does not fill the memory.
+    # In batches, so that a corpus of a thousand speakers does not fill the memory.
     for _ in range(10):
         signs_DS = rng.integers(0, 2, (DRAWS // 10, len(values_S)), np.int8) * 2 - 1
         as_far += int(np.count_nonzero(np.abs(signs_DS @ values_S) >= threshold))

@@ -1,4 +1,4 @@
-"""Predictions: the joint between training and everything said about it.
+"""Predictions: what training and robustness write, and what every score, table and figure is computed from.
 
 Every number in every table can be recomputed from saved `predictions.csv` files alone.
 Shapes: N rows (one clip under one fold, seed, condition and modality subset), C classes.
@@ -60,7 +60,7 @@ class Predictions:
     label_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Bring every column to its type and check what the types cannot say."""
+        """Convert every column to its type, and check lengths, ranges and sums."""
         for name in _columns():
             object.__setattr__(self, name, _column(name, getattr(self, name)))
         rows = len(self.clip_id)

@@ -1,6 +1,6 @@
-"""Whom does a run serve? Its scores speaker by speaker: how far apart, who is worst, women against men.
+"""How evenly a run serves speakers: the spread of their scores, the worst one, women compared with men.
 
-Here every speaker counts alike, however many clips there are of whom: it is about people, not about the pooled score
+Every speaker counts alike here, however many clips each has: the question is about people, not about the pooled score
 (for that, see `fuse.scores.jackknife`).
 """
 
