@@ -89,7 +89,7 @@ def draw_weights(settings: ModelSettings, seed: int) -> Weights:
 
 
 def standardise(raw_BD: Tensor, mean_D: Tensor, scale_D: Tensor) -> Tensor:
-    """One expression for training and use, so that both see the same bits."""
+    """One expression for training and use, so that both give the same bits."""
     return (raw_BD - mean_D) / scale_D
 
 
@@ -190,7 +190,7 @@ class FusionModel(nn.Module):
         return self.outputs(rows).fused_MBH[0]
 
     def outputs(self, rows: Mapping[str, Tensor]) -> Outputs:
-        """All that the head says, M = 1: the decision, and the logits that learn."""
+        """The head's whole output for M = 1: the decision, and the logits that learn."""
         raw_BD = torch.cat([rows[name] for name in self.widths], dim=1)
         mean_D, scale_D = self.standardiser.side_by_side()
         absent_Bm = torch.stack([torch.isnan(rows[name]).any(1) for name in self.widths], dim=1)

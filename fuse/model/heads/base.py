@@ -1,7 +1,7 @@
 """What a fusion head is: functions of a stack of weights, M heads of one kind in one pass, a single head being M = 1.
 
 A head is two functions: one draws the weights of one head, the other maps the weights of M heads and M batches to
-logits. Nothing in a head mixes the M, so a head computes the same in any company.
+logits. Nothing in a head mixes the M, so a head computes the same whatever heads it is stacked with.
 
 Shape letters: M heads of the stack, B clips, D width of the concatenation, H hidden, K logits that are taught side
 by side, C classes.
@@ -57,7 +57,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a head says.
+    """The output of a head.
 
     Attributes:
         logits_MBC: the decision.
@@ -72,7 +72,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Penalty:
-    """What holds heads back that are solved, not trained: `shrinkage` the `lda`, `regularisation` the `logistic`."""
+    """Penalties of heads that are solved, not trained: `shrinkage` of `lda`, `regularisation` of `logistic`."""
 
     shrinkage: float = 0.5
     regularisation: float = 100.0

@@ -17,9 +17,9 @@ from fuse.model.heads.layer import Weights
 
 
 def solve_discriminant(rows_BD: Tensor, labels_B: Tensor, classes: int, penalty: Penalty, copies: int = 1) -> Weights:
-    """The weights of one head from its training clips. `shrinkage` 1 takes the classes as spheres.
+    """The weights of one head from its training clips. `shrinkage` 1 leaves a multiple of the identity.
 
-    A class that nobody in training shows is never predicted. Means and covariance do not depend on `copies`.
+    A class without training clips is never predicted. Means and covariance do not depend on `copies`.
 
     scikit-learn's LinearDiscriminantAnalysis (solver lsqr) has one set of priors for two things. By default they follow
     the clips: its coefficients are then these, to the last bit of a float32, but a class that is rare is predicted

@@ -38,7 +38,7 @@ def draw_late_learned(shape: Shape, generator: torch.Generator) -> Weights:
 
 
 def late_learned(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
-    """Late fusion by a layer that learns from the modalities' logits, and teaches them nothing."""
+    """Late fusion by a layer on the modalities' logits; no gradient flows from it into the modalities' heads."""
     own_MBKC, hidden = _unimodal(weights, shape, rows, drop)
     joined_MBC = linear(weights, "joined", own_MBKC.detach().flatten(2))
     return Outputs(joined_MBC, torch.cat([own_MBKC, joined_MBC[:, :, None]], dim=2), hidden)
@@ -57,6 +57,6 @@ def _unimodal(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> tuple[T
 def _average(own_MBKC: Tensor, absent_MBm: Tensor | None) -> Tensor:
     if absent_MBm is None:
         return own_MBKC.mean(2)
-    # A clip without any modality still gets a decision: what each head says of nothing.
+    # A clip without any modality still gets a decision: the mean of all heads on their stand-in rows.
     given = (~absent_MBm | absent_MBm.all(2, keepdim=True)).to(own_MBKC.dtype)[..., None]
     return (own_MBKC * given).sum(2) / given.sum(2)

@@ -19,7 +19,7 @@ def solve_logistic(rows_BD: Tensor, labels_B: Tensor, classes: int, penalty: Pen
     """The weights of one head. `regularisation` is 1 / C of scikit-learn: the L2 penalty over the sum of losses.
 
     Each of a clip's `copies` has that share of its loss, or drawing it more often would weaken the penalty. A class
-    that nobody in training shows is never predicted.
+    without training clips is never predicted.
     """
     regression = LogisticRegression(C=1 / penalty.regularisation / copies, max_iter=ITERATIONS)
     regression.fit(rows_BD.cpu().double().numpy(), labels_B.cpu().numpy())

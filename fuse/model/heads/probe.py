@@ -1,4 +1,4 @@
-"""One layer on the concatenation of all modalities: what the features say by themselves.
+"""A linear probe: one layer on the concatenation of all modalities.
 
 Shape letters: M heads of the stack, B clips, D width of the concatenation, C classes.
 """
@@ -12,7 +12,7 @@ from fuse.model.heads.layer import Weights, draw_linear, linear
 
 
 def draw_probe(shape: Shape, generator: torch.Generator) -> Weights:
-    """Logistic regression on the concatenation: what the features say by themselves."""
+    """The starting weights: of one layer, from the concatenation to the classes."""
     return draw_linear("out", shape.width, shape.classes, generator)
 
 

@@ -1,4 +1,4 @@
-"""A transformer over one token per modality: attention decides what to take from where.
+"""A transformer over one token per modality: attention weighs the modalities.
 
 After the encoder of Vaswani et al. 2017 (arXiv 1706.03762), layer norm first (Xiong et al. 2020, arXiv 2002.04745);
 a learned token collects, as in BERT. One block is enough for at most a handful of tokens.
@@ -36,7 +36,7 @@ def draw_transformer(shape: Shape, generator: torch.Generator) -> Weights:
     ):
         weights |= draw_linear(name, inputs, outputs, generator)
     # A bias of the keys changes nothing (a softmax ignores what is added to all), so that its gradient is rounding
-    # noise, which AdamW would blow up to full steps; without those of queries and values nothing is lost either.
+    # noise, which AdamW would scale to full steps; without those of queries and values nothing is lost either.
     del weights["attention_bias"]
     return weights
 
