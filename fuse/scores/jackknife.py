@@ -6,7 +6,7 @@ the jackknife's pseudo-value of speaker s is n U - (n - 1) U(without s) (Miller,
 review", Biometrika 61(1), 1974). Where all speakers have the same numbers of clips of each class, as in RAVDESS, the
 pseudo-values are the speakers' own UARs and U is their mean. Where they differ, the mean over the speakers' own UARs
 is another number than U (a speaker with three clips counts as much as one with three hundred), and an interval
-about it would not be an interval for U. Among clustered standard errors the jackknife's is the one that holds best where
+about it would not be one for U. Among clustered standard errors the jackknife's is the one that holds best where
 clusters are unequal (MacKinnon, Nielsen & Webb, "Fast and reliable jackknife and bootstrap methods for cluster-robust
 inference", J. Applied Econometrics 38(5), 2023).
 

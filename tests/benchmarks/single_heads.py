@@ -1,4 +1,4 @@
-"""The card's head as people train it: four loops over one head at a time. All slice absent modalities away."""
+"""The default recipe's head as people train it: four loops over one head each. All slice absent modalities away."""
 
 from __future__ import annotations
 
