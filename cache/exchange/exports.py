@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.conditions import CLEAN, parse_condition
+from cache.features.remedy import features_command
 from cache.features.rows import TRANSCRIPT_COLUMNS, State
 from cache.features.store import FeatureStore, open_store
 from cache.files.atomic import revealed, write_atomic
@@ -89,7 +90,8 @@ def _choose(what: Export) -> _Chosen:
         states = store.states(path)
         if (states == State.PENDING).any():
             waiting = int((states == State.PENDING).sum())
-            raise ValueError(f"{store.path} {path}: {waiting} clips are pending; run make features again to finish")
+            command = features_command(store.path.parent, [store.path.stem])
+            raise ValueError(f"{store.path} {path}: {waiting} clips are pending; to finish, run: {command}")
         done |= states == State.DONE
     if not done.any():
         raise ValueError(f"{store.path}: no clip is done in {', '.join(paths)}")

@@ -26,6 +26,7 @@ from cache.features.chunks import (
 from cache.features.creation import is_written, make_arrays, make_store, open_group, refuse_broken_metadata, way_out
 from cache.features.kept import forget_kept, keep_rows, kept_rows, needless_files
 from cache.features.layout import array_of, read_clip_ids
+from cache.features.remedy import features_command
 from cache.features.rows import ArraySpec, State, UnitRows, parts_of
 from cache.features.seal import broken_files, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
@@ -196,7 +197,8 @@ class FeatureStore:
         shape = sealed(self.path / path / "checksum")
         if not shape:
             refuse_broken_metadata(self.path, path)
-            raise ValueError(f"{self.path} {path} is not complete; run make features again")
+            command = features_command(self.path.parent, [self.path.stem])
+            raise ValueError(f"{self.path} {path} is not complete; run: {command}")
         return shape["clips"], shape["layers"], shape["width"]
 
 
@@ -210,7 +212,8 @@ def open_store(path: Path) -> FeatureStore:
         store = FeatureStore(path, open_group(path, "r"))
         corpus = store.group.attrs["corpus_sha256"]
     except (FileNotFoundError, KeyError) as error:
-        raise ValueError(f"no feature store {path}; run: make features SET=conditions=[{path.stem}]") from error
+        command = features_command(path.parent, [path.stem])
+        raise ValueError(f"no feature store {path}; run: {command}") from error
     if broken_files(path) or fingerprint(store.clip_ids) != corpus:
         raise ValueError(f"{path} is damaged; {way_out(path)}")
     return store

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cache.conditions import CLEAN, MODALITIES, UNCHANGED, JointCondition
 from cache.corpus.clips import Clip
 from cache.features.provenance import Origin, refuse_mixing
+from cache.features.remedy import features_command
 from cache.features.rows import State
 from cache.features.store import FeatureStore, open_store
 
@@ -177,7 +178,8 @@ def _column(
     states = store.states(path)[rows]
     if (states == State.PENDING).any():
         count = int((states == State.PENDING).sum())
-        raise ValueError(f"{store.path} {path}: {count} clips are still pending; run make features again to finish")
+        command = features_command(features_dir, [store.path.stem])
+        raise ValueError(f"{store.path} {path}: {count} clips are still pending; to finish, run: {command}")
     features = _read(store, path, layers)
     if len(rows) != len(features) or (rows != np.arange(len(rows))).any():
         features = features[rows]
@@ -222,13 +224,13 @@ def _store_of(features_dir: Path, modality: str, condition: JointCondition, enco
     if modality not in MODALITIES:
         return _imported(features_dir, modality, condition) or clean
     for part in condition.parts:
-        if not part.modality or modality not in part.changes or not _reaches(clean, modality, encoder):
+        if not part.modality or modality not in part.changes or not reaches(clean, modality, encoder):
             continue
         path = features_dir / f"{part.name}.zarr"
         if not path.exists() or not (store := open_store(path)).encoders(modality):
             raise ValueError(
                 f"no cached {modality} features for {part.name} in {features_dir}; "
-                f'run: make features SET="conditions=[{part.name}]"'
+                f"run: {features_command(features_dir, [part.name])}"
             )
         return store
     return clean
@@ -244,7 +246,7 @@ def _imported(features_dir: Path, modality: str, condition: JointCondition) -> F
     return stores[0] if stores else None
 
 
-def _reaches(clean: FeatureStore, modality: str, encoder: str | None) -> bool:
+def reaches(clean: FeatureStore, modality: str, encoder: str | None) -> bool:
     """Whether a change of the sound reaches this modality: text only through the recogniser that its encoder read."""
     if modality != "text":
         return True
@@ -265,12 +267,14 @@ def _encoder_of(store: FeatureStore, modality: str, wanted: str | None) -> str:
             f"others are imported: python -m cache import FILE --modality {modality} --features-dir {store.path.parent}"
         )
     if not known:
+        named = f"encoders.{modality}=<hub name or folder>"
         raise ValueError(
-            f"no cached {modality} features in {store.path}; set encoders.{modality} and run make features"
+            f"no cached {modality} features in {store.path}; run: {features_command(store.path.parent, (), [named])}"
         )
     choose = f"has no {wanted}" if wanted else "has several encoders"
     remedy = f"set encoders.{modality} to one of {', '.join(known)}"
-    more = f", or run make features with encoders.{modality}={wanted}" if wanted else ""
+    named = f"encoders.{modality}=<hub name or folder of {wanted}>"
+    more = f", or run: {features_command(store.path.parent, (), [named])}" if wanted else ""
     raise ValueError(f"{store.path} {modality} {choose}; {remedy}{more}")
 
 
@@ -280,7 +284,7 @@ def _rows(store: FeatureStore, clips: Sequence[Clip]) -> npt.NDArray[np.intp]:
     if missing:
         raise ValueError(
             f"{store.path} lacks {len(missing)} clips of the corpus, first {missing[0]}; "
-            "run make features with the same corpus and another features_dir"
+            f"run: {features_command(store.path.parent, (), ['corpus=<this corpus>', 'features_dir=<another>'])}"
         )
     return np.array([position[clip.clip_id] for clip in clips], np.intp)
 

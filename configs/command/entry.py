@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from configs.command.again import remembered
 from configs.loader import load_config
 
 T = TypeVar("T")
@@ -32,8 +33,10 @@ def main(
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"the same as {flag}=true")
     parsed = parser.parse_intermixed_args(arguments)
     switched = [f"{flag}=true" for flag in flags if getattr(parsed, flag)]
+    overrides = [*parsed.overrides, *switched]
     try:
-        return run(load_config(kind, parsed.config, [*parsed.overrides, *switched]))
+        with remembered(parsed.config, overrides):
+            return run(load_config(kind, parsed.config, overrides))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import parse_joint
 from configs.loader import STRICT
-from configs.schema.fields import NamedCondition
+from configs.schema.fields import BareName, NamedCondition
 
 # Those of the default recipe.
 DEFAULT_CONDITIONS = tuple(
@@ -125,7 +125,7 @@ class FeaturesConfig:
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     asr: Asr = field(default_factory=Asr)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
-    conditions: tuple[NamedCondition, ...] = DEFAULT_CONDITIONS
+    conditions: Annotated[tuple[NamedCondition, ...], BareName] = DEFAULT_CONDITIONS
     media: MediaSettings = field(default_factory=MediaSettings)
     batch_size: Annotated[int, Field(ge=1)] | None = None
     max_failed: Annotated[int, Field(ge=0)] = 0

@@ -1,4 +1,4 @@
-"""Types that several configurations share.
+"""Types that several configurations share: conditions, label mappings, and lists of which one may be named bare.
 
 A condition is text that is parsed once, here, refused under its own key, and saved as typed. A label mapping gives
 labels of a corpus other names, and leaves the clips of those out whose name is null (`cache.corpus.labels`).
@@ -6,9 +6,9 @@ labels of a corpus other names, and leaves the clips of those out whose name is 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
 from cache.conditions import JointCondition, parse_joint
 
@@ -23,3 +23,20 @@ def _parsed(value: object) -> JointCondition:
 
 NamedCondition = Annotated[JointCondition, PlainValidator(_parsed), PlainSerializer(str, return_type=str)]
 LabelMapping = dict[str, str | None]
+
+
+def _listed(value: Any) -> Any:
+    # A tuple, for what a validator hands on is no longer JSON, where a list would do.
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+# Before the type of a list of names: `modalities: audio` is `[audio]`.
+BareName = BeforeValidator(_listed)
+
+
+def _subsets(value: Any) -> Any:
+    return tuple(map(_listed, _listed(value))) if isinstance(value, (str, list)) else value
+
+
+# Before the type of a list of lists of names: `audio` is `[[audio]]`, and `[audio, [audio, video]]` is two subsets.
+BareSubset = BeforeValidator(_subsets)

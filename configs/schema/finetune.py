@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import UNCHANGED
 from configs.loader import STRICT
 from configs.schema.features import Encoders
-from configs.schema.fields import LabelMapping, NamedCondition
-from configs.schema.fusion import Augment, Layers
+from configs.schema.fields import BareName, LabelMapping, NamedCondition
+from configs.schema.fusion import Augment, Augmentation, Layers
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,7 +46,7 @@ class FinetuneConfig:
         init: a run folder of stage two (one fold, one seed) to start from.
         unfreeze: `all`, `none`, or how many of each encoder's last blocks are trained.
         audio_seconds: length that sound is cut or repeated to.
-        augment: conditions applied on the fly; with `probability`, a clip's signal is put under one of them.
+        augment: conditions applied on the fly; with `probability`, a clip's signal is under one of them; null: none.
         precision: of the encoders; `auto` is bfloat16 where the GPU has it, float16 on older GPUs, float32 on CPUs.
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
         overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
@@ -59,7 +59,7 @@ class FinetuneConfig:
     init: str = "outputs/fusion"
     unfreeze: Literal["all", "none"] | Annotated[int, Field(ge=0)] = "all"
     condition: NamedCondition = UNCHANGED
-    modalities: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    modalities: Annotated[Annotated[tuple[str, ...], Field(min_length=1)] | None, BareName] = None
     protocol: str | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     head: str | None = None
@@ -67,7 +67,7 @@ class FinetuneConfig:
     dropout: float | None = None
     layers: Layers | dict[str, Layers] | None = None
     standardise: Literal["train", "none"] | None = None
-    augment: Augment = field(default_factory=Augment)
+    augment: Augmentation = field(default_factory=Augment)
     audio_seconds: Annotated[float, Field(gt=0, le=600)] = 3.0
     optim: FinetuneOptim = field(default_factory=FinetuneOptim)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import UNCHANGED
 from configs.loader import STRICT
-from configs.schema.fields import LabelMapping, NamedCondition
+from configs.schema.fields import BareName, LabelMapping, NamedCondition
 from configs.schema.protocols import AUTO
 
 # A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
@@ -59,8 +59,8 @@ class Optim:
 class Augment:
     """Cached variants to train on: with `probability`, a clip's row is drawn from one of them."""
 
-    audio: tuple[NamedCondition, ...] = ()
-    video: tuple[NamedCondition, ...] = ()
+    audio: Annotated[tuple[NamedCondition, ...], BareName] = ()
+    video: Annotated[tuple[NamedCondition, ...], BareName] = ()
     probability: Probability = 0.5
 
     def __post_init__(self) -> None:
@@ -69,6 +69,14 @@ class Augment:
             for joint in getattr(self, modality):
                 if [part.modality for part in joint.parts] != [modality]:
                     raise ValueError(f"{modality}: {joint} does not change {modality} alone")
+
+
+def _nothing(value: Any) -> Any:
+    return {} if value is None else value
+
+
+# `augment: null` is no augmentation.
+Augmentation = Annotated[Augment, BeforeValidator(_nothing)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -85,6 +93,7 @@ class FusionConfig:
             speaker's own clips, which uses no label but sees the test speakers' clips; `none`.
         missing: what stands for a modality that a clip lacks: the training `mean` (of standardised rows; else 0), a
             row of raw `zero`s, or one that is `learned` where clips lack it in training.
+        augment: cached variants to draw from in training; null: none.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
         overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
         device: `auto` is a GPU where there is one.
@@ -96,7 +105,7 @@ class FusionConfig:
     features_dir: str = "features"
     labels: LabelMapping = field(default_factory=dict)
     encoders: dict[str, str] = field(default_factory=dict)
-    modalities: Annotated[tuple[str, ...], Field(min_length=1)] = ("audio", "video", "text")
+    modalities: Annotated[tuple[str, ...], Field(min_length=1), BareName] = ("audio", "video", "text")
     protocol: str = AUTO
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     condition: NamedCondition = UNCHANGED
@@ -107,7 +116,7 @@ class FusionConfig:
     standardise: Literal["train", "speaker", "none"] = "train"
     missing: Literal["mean", "zero", "learned"] = "mean"
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    augment: Augment = field(default_factory=Augment)
+    augment: Augmentation = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
     overwrite: bool = False
     output_dir: str = "outputs/fusion"

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import parse_joint
 from configs.loader import STRICT
 from configs.schema.features import Asr, MediaSettings, NoiseSettings
-from configs.schema.fields import NamedCondition
+from configs.schema.fields import BareName, NamedCondition
 
 # At least one of every kind; several levels where one would not show what the next costs.
 PREVIEW_CONDITIONS = tuple(
@@ -73,7 +73,7 @@ class PreviewConfig:
     corpus: str | None = None
     corpus_root: str | None = None
     follow_links: bool = False
-    conditions: Annotated[tuple[NamedCondition, ...], Field(min_length=1)] | None = None
+    conditions: Annotated[Annotated[tuple[NamedCondition, ...], Field(min_length=1)] | None, BareName] = None
     statement: str | None = None
     asr: Asr = field(default_factory=Asr)
     noise: NoiseSettings = field(default_factory=NoiseSettings)

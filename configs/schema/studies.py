@@ -9,8 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import UNCHANGED, JointCondition
 from configs.loader import STRICT
-from configs.schema.features import DEFAULT_CONDITIONS
-from configs.schema.fields import LabelMapping, NamedCondition
+from configs.schema.fields import BareName, BareSubset, LabelMapping, NamedCondition
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -19,16 +18,17 @@ class RobustnessConfig:
 
     Attributes:
         runs: run folders of stage two.
-        conditions: what they are tested under; `clean` is always included, joint ones (`a+b`) are allowed.
-        modalities: subsets that are given to the model, the others are withheld; empty: every subset of
-            each run's own modalities.
+        conditions: what they are tested under; `clean` is always included, joint ones (`a+b`) are allowed; null: those
+            that are cached for all runs and change what they look at.
+        modalities: subsets that are given to the model, the others are withheld (`audio` alone is `[audio]`); empty:
+            every subset of each run's own modalities.
         corpus, labels, features_dir: as in the runs when null.
         output_dir: gets robustness_table.{md,csv,png} and predictions.csv.
     """
 
-    runs: Annotated[tuple[str, ...], Field(min_length=1)] = ("outputs/fusion",)
-    conditions: tuple[NamedCondition, ...] = DEFAULT_CONDITIONS
-    modalities: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
+    runs: Annotated[tuple[str, ...], Field(min_length=1), BareName] = ("outputs/fusion",)
+    conditions: Annotated[tuple[NamedCondition, ...] | None, BareName] = None
+    modalities: Annotated[tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...], BareSubset] = ()
     corpus: str | None = None
     labels: LabelMapping | None = None
     features_dir: str | None = None
@@ -42,7 +42,7 @@ class RobustnessConfig:
     @property
     def all_conditions(self) -> tuple[JointCondition, ...]:
         """Clean first: every other row is compared with it."""
-        return tuple(dict.fromkeys((UNCHANGED, *self.conditions)))
+        return tuple(dict.fromkeys((UNCHANGED, *(self.conditions or ()))))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -62,7 +62,7 @@ class EnrolmentConfig:
     """
 
     run: str = "outputs/fusion"
-    conditions: tuple[NamedCondition, ...] = ()
+    conditions: Annotated[tuple[NamedCondition, ...], BareName] = ()
     clips: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 2, 5, 10, 20)
     draws: Annotated[int, Field(ge=1)] = 20
     strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 3.0, 10.0)

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from configs.loader import STRICT
-from configs.schema.fields import NamedCondition
+from configs.schema.fields import BareName, NamedCondition
 
 # All configurations of a sweep are scored on the same clips, by the same folds and seeds.
 SHARED = ("corpus", "labels", "protocol", "seeds", "output_dir", "threads", "device")
@@ -34,7 +34,7 @@ class SweepConfig:
 
     run: dict[str, Any]
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
-    conditions: tuple[NamedCondition, ...] = ()
+    conditions: Annotated[tuple[NamedCondition, ...], BareName] = ()
     compare: str | None = None
     test: bool = True
     output_dir: str = "outputs/sweep"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections import Counter
 from pathlib import Path, PurePosixPath
-
-import yaml
 
 from cache.corpus.clips import metadata_text, read_corpus
 from cache.corpus.labels import TEXT_LIST, listed_labels
 from cache.files.atomic import write_atomic
+from cache.files.commands import make_command, settings_of
 from cache.protocols.choice import LEAKING, fitting_protocol
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.files import KINDS, refuse_no_folder
@@ -25,8 +22,6 @@ OUR_HEADER = "clip_id,path,label,speaker,"
 MOST_SPEAKERS, MOST_LABELS = 12, 8
 # Where the later stages look when they are told nothing.
 DEFAULT_OUT = Path("data/metadata.csv")
-# A shell leaves these alone (brackets that match no file's name).
-PLAIN = re.compile(r"[\w.,:=/+@%\[\]-]+", re.ASCII)
 
 
 def run(config: CorpusConfig) -> int:
@@ -138,7 +133,10 @@ def next_commands(listing: Listing, root: Path, out: Path, follow_links: bool) -
         fusion |= {"modalities": ["audio", "text"]}
     if protocol := _protocol(listing):
         fusion["protocol"] = protocol
-    return [_command("features", shared | own), _command("train-fusion", shared | fusion)]
+    return [
+        make_command("features", settings_of(shared | own)),
+        make_command("train-fusion", settings_of(shared | fusion)),
+    ]
 
 
 def _protocol(listing: Listing) -> str | None:
@@ -148,34 +146,3 @@ def _protocol(listing: Listing) -> str | None:
     except ValueError:
         return LEAKING
     return None if name == "holdout" else name
-
-
-def _command(target: str, settings: dict[str, object]) -> str:
-    """A make command; what make or a shell would take for their own is quoted."""
-    words = " ".join(_word(f"{key}={_value(value)}") for key, value in settings.items())
-    return f"make {target}" + (f" SET={_quoted(words)}" if words else "")
-
-
-def _word(text: str) -> str:
-    return text if PLAIN.fullmatch(text) else shlex.quote(text)
-
-
-def _value(value: object) -> str:
-    if value is None or value is True:
-        return "null" if value is None else "true"
-    if isinstance(value, list):
-        return f"[{','.join(value)}]"
-    text = str(value)
-    return text if _reads_as(text) == text else json.dumps(text, ensure_ascii=False)
-
-
-def _reads_as(text: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
-
-
-def _quoted(words: str) -> str:
-    escaped = re.sub(r'(["\\`])', r"\\\1", words).replace("$", r"\$\$")
-    return f'"{escaped}"'

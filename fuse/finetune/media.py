@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.conditions import CLEAN
+from cache.features.remedy import features_command
 from cache.features.store import open_store
 from cache.features.units import unit_size
 from cache.media import Media, MediaStore, MediaUnit
@@ -42,9 +43,7 @@ def find_media(folder: Path, models: Mapping[str, Model], rows: Sequence[int], s
         if not lacking:
             return media
         missing = f"{media.folder} lacks {len(lacking)} of {len(units)} units of decoded clips"
-    raise ValueError(
-        f"{missing}; run make features with SET=restore_media=true and the same corpus, features_dir and encoders"
-    )
+    raise ValueError(f"{missing}; run: {features_command(folder, (), ['restore_media=true'])}")
 
 
 def _media_of(folder: Path, model: Model) -> Mapping[str, Any]:

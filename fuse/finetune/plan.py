@@ -11,6 +11,7 @@ import torch
 
 from cache.conditions import CLEAN, MODALITIES
 from cache.corpus.clips import Corpus, read_corpus
+from cache.features.remedy import features_command
 from cache.features.store import open_store
 from cache.features.table import (
     FeatureTable,
@@ -21,6 +22,7 @@ from cache.features.table import (
     origin_of,
     side_by_side,
 )
+from cache.files.commands import setting
 from cache.media import SAMPLE_RATE_HZ, MediaStore
 from cache.protocols.folds import PARTS
 from configs.schema.finetune import FinetuneConfig
@@ -124,11 +126,13 @@ def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
         if model.name not in store.encoders(name):
             continue
         stored = store.provenance(f"{name}/{model.name}")
-        _refuse_other_pooling(name, stored, model)
+        _refuse_other_pooling(Path(config.features_dir), name, stored, model)
         if stored.get("weights_sha256") != model.weights_sha256:
+            wanted = setting(f"encoders.{name}", getattr(config.encoders, name))
+            command = features_command(Path(config.features_dir), (), [wanted, "features_dir=<another>"])
             raise ValueError(
-                f"encoders.{name}={getattr(config.encoders, name)} has other weights than the features in "
-                f"{config.features_dir} were made with; name the same model folder, or run make features again"
+                f"{wanted} has other weights than the features in {config.features_dir} were made with; "
+                f"name the same model folder, or run: {command}"
             )
     return models
 
@@ -152,13 +156,19 @@ def _model(config: FinetuneConfig, start: Start, name: str) -> Model:
     return model
 
 
-def _refuse_other_pooling(modality: str, stored: Mapping[str, Any], model: Model) -> None:
+def _refuse_other_pooling(features_dir: Path, modality: str, stored: Mapping[str, Any], model: Model) -> None:
     """Fine-tuning pools by the mean, over every token of Whisper's own window."""
-    for key, usual in (("pooling", "mean"), ("window", "30s"), ("layers", list(range(model.layers)))):
+    every = list(range(model.layers))
+    known = (
+        ("pooling", "mean", "pooling=mean"),
+        ("window", "30s", "whisper.window=30s"),
+        ("layers", every, "layers=all"),
+    )
+    for key, usual, word in known:
         if stored.get(key, usual) != usual:
             raise ValueError(
-                f"the {modality} features were made with {key}={stored[key]}; fine-tuning knows {key}={usual} only: "
-                "run make features with it, in another features_dir"
+                f"the {modality} features were made with {key}={stored[key]}; fine-tuning knows {key}={usual} only; "
+                f"run: {features_command(features_dir, (), [word, 'features_dir=<another>'])}"
             )
 
 

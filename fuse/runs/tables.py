@@ -7,17 +7,22 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from cache.conditions import JointCondition
+from cache.conditions import CLEAN, JointCondition
 from cache.corpus.clips import Corpus, read_corpus
+from cache.features.cached import lacking
 from cache.features.provenance import refuse_mixing
+from cache.features.remedy import features_command
 from cache.features.table import FeatureTable, load_table
 from cache.protocols.choice import fitting_protocol
+from configs.command.again import again
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import AUTO
 from fuse.runs.adaptation import adapted
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import CONFIG
+
+SIGNALS = ("audio", "video")
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,14 @@ def with_protocol(config: FusionConfig, corpus: Corpus) -> FusionConfig:
 
 
 def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
-    """The table of `condition` and those of the variants that training draws from."""
+    """The table of `condition` and those of the variants that training draws from.
+
+    Raises:
+        ValueError: features are missing, with the commands that make all of them, or train without the variants.
+    """
+    _refuse_missing_variants(config)
     variants = {}
-    for signal in ("audio", "video"):
+    for signal in SIGNALS:
         changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
         joints = getattr(config.augment, signal) if signal in config.modalities else ()
         variants[signal] = [table_under(config, corpus, joint, changed) for joint in joints]
@@ -93,16 +103,34 @@ def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
     return Tables(main, variants)
 
 
+def _refuse_missing_variants(config: FusionConfig) -> None:
+    _refuse_no_features(config)
+    folder = Path(config.features_dir)
+    drawn = [joint for signal in SIGNALS if signal in config.modalities for joint in getattr(config.augment, signal)]
+    missing = [name for joint in drawn for name in lacking(folder, joint, config.modalities, config.encoders)]
+    if missing:
+        raise ValueError(
+            f"no cached features in {folder} for {', '.join(missing)}, which augment draws from; make them: "
+            f"{features_command(folder, missing)}; or train without variants: {again('augment=null')}"
+        )
+
+
+def _refuse_no_features(config: FusionConfig) -> None:
+    folder = Path(config.features_dir)
+    if not (folder / f"{CLEAN}.zarr").exists():
+        command = features_command(folder, corpus=config.corpus)
+        raise ValueError(f"no feature store {folder / CLEAN}.zarr; run: {command}")
+
+
 def refuse_mixed(main: FeatureTable, other: FeatureTable) -> None:
     """Refuse to use rows of both with one head where they were made differently.
 
     Raises:
         ValueError: one line with the difference and the remedy.
     """
-    remedy = (
-        f'make both in a new features_dir with: make features SET="conditions=[{main.condition},{other.condition}]"'
-    )
     for name, origin in other.origins.items():
+        folder, both = Path(origin.store).parent, (main.condition, other.condition)
+        remedy = f"make both anew: {features_command(folder, both, ['features_dir=<a new folder>'])}"
         refuse_mixing(name, origin, main.origins[name], remedy)
 
 
@@ -118,6 +146,7 @@ def raw_table(
     config: FusionConfig, corpus: Corpus, condition: JointCondition, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features as they are cached."""
+    _refuse_no_features(config)
     names = config.modalities if modalities is None else modalities
     return load_table(
         Path(config.features_dir),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from cache.corpus.clips import read_corpus
 from cache.features.rows import State
 from cache.features.table import load_table
 from cache.protocols.folds import Fold
+from configs.command.entry import main
 from configs.command.progress import Progress
 from configs.loader import check, load_config
 from configs.schema.fusion import FusionConfig
@@ -26,6 +30,7 @@ from fuse.scores.predictions import read_predictions
 from fuse.train import run
 from tests.fuse.runs.test_folder import FILES
 from tests.tiny.features import tiny_clips, write_tiny_features
+from tests.tiny.places import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +197,10 @@ def test_failed_clips_are_left_out_and_counted(tmp_path: Path) -> None:
     ("more", "message"),
     [
         ({"condition": "noise-white-0db"}, r"no cached audio features for noise-white-0db .* make features SET="),
-        ({"augment": {"audio": ["noise-white-5db"]}}, "no cached audio features for noise-white-5db"),
+        (
+            {"augment": {"audio": "noise-white-5db"}},
+            "no cached features in .* for noise-white-5db, which augment draws",
+        ),
         ({"protocol": "lunna5"}, "did you mean luna5"),
         ({"modalities": ["audio", "face"]}, "no cached face features"),
         ({"layers": 3}, "has layers 0 to 2"),
@@ -229,6 +237,29 @@ def test_variants_that_were_made_otherwise_are_not_drawn_from(tmp_path: Path) ->
     told = r"noise-white-0db\.zarr: its audio features .*noise-white-10db\.zarr \(dtype bfloat16, not unset\)"
     with pytest.raises(ValueError, match=told):
         run(settings)
+
+
+def test_all_variants_that_are_missing_are_named_with_the_whole_way_out(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of them was named, without the corpus, the folder or the encoders it has to be made with."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("fuse.train", None), raising=False)
+    settings = [f"corpus={features / 'metadata.csv'}", f"features_dir={features}", f"output_dir={tmp_path / 'out'}"]
+    file = str(ROOT / "configs/ravdess/fusion.yaml")
+    assert main(FusionConfig, run, "test", ["--config", file, *settings]) == 2
+    said = capsys.readouterr().err
+    missing = "noise-white-20db,noise-white-5db,noise-white-0db"
+    assert f"for {missing.replace(',', ', ')}, which augment draws from" in said
+    assert f'make features SET="features_dir={features} conditions=[{missing}]"' in said
+    assert f'make train-fusion CONFIG={file} SET="{" ".join(settings)} augment=null"' in said
+    assert main(FusionConfig, run, "test", ["--config", file, *settings, "augment=null", "optim.epochs=1"]) == 0
+
+
+def test_without_any_features_the_command_names_the_corpus(features: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "none"
+    told = re.escape(f'run: make features SET="corpus={features / "metadata.csv"} features_dir={nowhere}"')
+    with pytest.raises(ValueError, match=told):
+        run(config(features, tmp_path / "out", features_dir=str(nowhere)))
 
 
 def test_closed_form_head_needs_no_epochs_and_learns(features: Path, tmp_path: Path) -> None:

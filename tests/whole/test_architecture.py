@@ -104,6 +104,7 @@ def test_every_package_is_one_in_a_clone(path: Path) -> None:
 PARSED_IN = (
     "cache/conditions.py",
     "cache/exchange",
+    "cache/features/cached.py",
     "configs/schema",
     "extract/preview/__main__.py",
     "fuse/predict/features.py",

@@ -321,7 +321,7 @@ def test_absent_modalities_are_marked_and_nan(tmp_path: Path) -> None:
 
 def test_pending_clips_are_an_error_with_the_command(tmp_path: Path) -> None:
     write(tmp_path, "clean", "audio", states={"c03": State.PENDING})
-    with pytest.raises(ValueError, match=r"audio/tiny: 8 clips are still pending; run make features again"):
+    with pytest.raises(ValueError, match=r"audio/tiny: 8 clips are still pending; to finish, run: make features SET="):
         load_table(tmp_path, CLIPS, ("audio",))
     # Clips of finished units can be used.
     assert len(load_table(tmp_path, CLIPS[8:], ("audio",)).clips) == COUNT - 8
@@ -358,7 +358,8 @@ MISSING: list[tuple[Callable[[Path], FeatureTable], str]] = [
     (lambda d: load_table(d / "none", CLIPS, ("audio",)), r"no feature store .*none/clean\.zarr; run: make features"),
     (
         lambda d: load_table(d, CLIPS, ("audio",), parse_joint("noise-white-5db")),
-        r'no cached audio features for noise-white-5db in .*; run: make features SET="conditions=\[noise-white-5db\]"',
+        r"no cached audio features for noise-white-5db in .*; "
+        r'run: make features SET="features_dir=\S+ conditions=\[noise-white-5db\]"',
     ),
     (
         lambda d: load_table(d, CLIPS, ("face",)),

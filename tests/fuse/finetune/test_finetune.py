@@ -647,7 +647,7 @@ def test_missing_media_and_other_weights_name_the_way_out(corpus: Path, tmp_path
     features = shutil.copytree(corpus / "features", tmp_path / "features")
     media = MediaStore(features, {"frames": 16, "size": 32})
     media.forget_unit(0)
-    with pytest.raises(ValueError, match=r"lacks 1 of 1 units .*; run make features with SET=restore_media=true"):
+    with pytest.raises(ValueError, match=r"lacks 1 of 1 units .*; run: make features .*restore_media=true"):
         plan_finetune(config_of(corpus, features_dir=str(features)))
     others = write_random_encoders(
         RandomEncodersConfig(out=str(tmp_path / "other"), width=16, blocks=2, size=32, seed=1)
