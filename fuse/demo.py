@@ -101,7 +101,11 @@ def _conclude(seconds: float) -> None:
     print(f"test UAR on speakers 23 and 24, who were never seen (chance {chance:.3g}):")
     for name in (*_fusions(), "finetune"):
         test = _metrics(OUTPUTS / name)["test"]
-        print(f"  {name:12} {test['uar']:.3f}  ({test['clips']} clips, {test['speakers']} speakers)")
+        seeds = f", mean over {test['seeds']} seeds" if test["seeds"] > 1 else ""
+        print(f"  {name:12} {test['uar']:.3f}  ({test['clips']} clips, {test['speakers']} speakers{seeds})")
+    tuned = _metrics(OUTPUTS / "finetune")
+    start = tuned["before"]["test"]["uar"]
+    print(f"  The fine-tune has one seed; its start, the same seed before it: {start:.3f} ({tuned['init']})")
     print("The encoders are small and untrained and the people are drawn: this shows the pipeline, not a result.")
     print("Noise does not reach the text here: it is the sentence itself, no speech recogniser runs.")
     print("Pictures and tables:")

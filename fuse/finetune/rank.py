@@ -25,7 +25,7 @@ from fuse.finetune.fit import Diverged, Logits, Watch, World, evaluate, fit
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, plan_finetune
-from fuse.runs.caveats import RANDOM_NOTE
+from fuse.runs.caveats import RANDOM_NOTE, run_in_words
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import STAGING, write_run
 from fuse.runs.training_figure import RunHistory
@@ -76,7 +76,13 @@ def write(
             "left_out": list(plan.left_out),
         },
         note=RANDOM_NOTE if plan.random_weights else "",
+        caption=f"{_caption(plan)}, end to end",
     )
+
+
+def _caption(plan: FinetunePlan) -> str:
+    kept = plan.start.checkpoint.settings
+    return run_in_words(plan.config.output_dir, kept.head, kept.widths, plan.config.condition)
 
 
 def predictions_of(plan: FinetunePlan, split: str, logits_NC: Logits) -> Predictions:

@@ -20,12 +20,14 @@ from configs.command.entry import main
 from configs.command.progress import Progress
 from configs.loader import dump_config
 from configs.schema.studies import RobustnessConfig
+from fuse.robustness.conditions import with_cached
 from fuse.robustness.figure import robustness_figure
-from fuse.robustness.rows import Row
-from fuse.runs.caveats import caveats
+from fuse.robustness.rows import BySpeaker, Row
+from fuse.runs.caveats import caveats, run_in_words
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
+from fuse.runs.style import footer
 from fuse.runs.tables import corpus_of, print_notes, table_under, trained_config
 from fuse.scores.intervals import MINIMUM_SPEAKERS, uar_interval
 from fuse.scores.jackknife import tallies
@@ -36,17 +38,21 @@ from fuse.scores.predictions import Predictions, concatenate, write_predictions
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A run's predictions for its test speakers under every condition and subset."""
+    """A run's predictions for its test speakers under every condition and subset; `caption`: what run it is."""
 
     name: str
     predictions: Predictions
     caveats: str
+    caption: str
 
 
 def run(config: RobustnessConfig) -> int:
     """Evaluate, write the table as Markdown, CSV and figure, print it."""
     plans = [(Path(folder), run_folders(Path(folder))) for folder in config.runs]
     names = _names([folder for folder, _ in plans])
+    left_out: list[str] = []
+    if config.conditions is None:
+        config, left_out = with_cached(config, [leaves[0] for _, leaves in plans])
     total = sum(len(leaves) for _, leaves in plans) * len(config.all_conditions)
     with Progress("robustness", total, "evaluations") as progress:
         evaluated = [_evaluate(config, name, leaves, progress) for name, (_, leaves) in zip(names, plans, strict=True)]
@@ -61,8 +67,11 @@ def run(config: RobustnessConfig) -> int:
         write_predictions(one.predictions, folder / PREDICTIONS)
     write_atomic(out / "robustness_table.csv", csv_of(rows))
     write_atomic(out / "robustness_table.md", text)
-    robustness_figure(rows, out / "robustness_table.png", note, classes=classes)
+    below = footer("; ".join(one.caption for one in evaluated), note)
+    robustness_figure(rows, out / "robustness_table.png", below, classes=classes)
     print(text)
+    for line in left_out:
+        print(line)
     print(f"table, figure and predictions: {out}")
     return 0
 
@@ -122,7 +131,8 @@ def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progr
             checkpoint.refuse_other_ground(table, leaf)
             parts += _predict(checkpoint, table, touched)
             progress.add(1)
-    return Evaluated(name, concatenate(parts), note)
+    caption = run_in_words(name, trained.head, trained.modalities, f"trained on {trained.condition}")
+    return Evaluated(name, concatenate(parts), note, caption)
 
 
 def _predict(checkpoint: Checkpoint, table: FeatureTable, subsets: Sequence[tuple[str, ...]]) -> list[Predictions]:
@@ -166,8 +176,9 @@ def _row(name: str, subset: str, condition: str, rows: Predictions, clean: Predi
         drop_high=drop_interval.high if drop_interval else None,
         clips=summary["clips"],
         speakers=summary["speakers"],
-        seeds=summary.get("seeds", 1),
-        speakers_uar=", ".join(f"{speaker}: {_percent(score)}" for speaker, score in scores.items()),
+        seeds=summary["seeds"],
+        sd_over_seeds=summary["uar_sd_over_seeds"],
+        speakers_uar=BySpeaker(scores),
     )
 
 
@@ -189,15 +200,23 @@ def _drop(row: Row) -> str:
 
 def _legend(rows: Sequence[Row], enough: bool, note: str, classes: int) -> Iterator[str]:
     yield f"{uar_in_words(classes)} Drops are in points, paired by speaker."
-    seeds = max(row.seeds for row in rows)
-    if seeds > 1:
-        yield f"Scores are means over {seeds} seeds; each clip counts once per seed."
+    yield from _means(rows)
     if not enough:
         yield f"Under {MINIMUM_SPEAKERS} test speakers an interval would mislead, so each speaker's UAR is listed."
     yield "A subset has no row for a condition that does not touch it."
     yield "Modalities that are not listed were withheld at test time (replaced by the training mean)."
     if note:
         yield f"**{note}**"
+
+
+def _means(rows: Sequence[Row]) -> Iterator[str]:
+    """Over how many seeds the scores are means, for each run: one run's seeds say nothing of another's."""
+    runs = {row.run: row.seeds for row in rows}
+    counted = [f"{seeds} seed{'s' * (seeds > 1)}" for seeds in runs.values()]
+    if max(runs.values()) > 1:
+        of_runs = [f"{words} ({run})" for run, words in zip(runs, counted, strict=True)]
+        said = counted[0] if len(set(counted)) == 1 else ", ".join(of_runs)
+        yield f"Scores are means over {said}; each clip counts once per seed."
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,21 +20,32 @@ from fuse.runs.style import (
     BLACK,
     CHANCE_STYLE,
     COLUMN_WIDTH_INCHES,
+    GREY,
     RUN_COLOURS,
     RUN_MARKERS,
     STYLE,
     figure_of,
     note_strip,
+    percent_axis,
     save,
     shortened,
 )
+
+# Small and pale beside the mean; short and broad beside an interval.
+SPEAKER_STYLE: dict[str, Any] = {"linestyle": "", "marker": ".", "markersize": 3.4, "alpha": 0.6, "markeredgewidth": 0}
+# In the place of a score that would be the one of clean clips.
+UNCHANGED = "unchanged"
+LONG_NAME = 20
+SEEDS_STYLE: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.35, "solid_capstyle": "butt"}
 
 
 def robustness_figure(rows: Sequence[Row], path: Path, note: str = "", *, classes: int) -> None:
     """UAR by condition, a panel per modality subset and a colour per run, as a PNG.
 
     Conditions, subsets and runs stand in the order in which they first appear. For a single run a
-    thin line marks each subset's own clean score, so that the distance to it is the drop.
+    thin line marks each subset's own clean score, so that the distance to it is the drop. Where there are too few
+    speakers for an interval, each of them is a small dot. A condition that does not change a subset has no score there,
+    and its place says so.
 
     Args:
         rows: those of the table.
@@ -62,7 +74,7 @@ def robustness_figure(rows: Sequence[Row], path: Path, note: str = "", *, classe
             _draw_panel(axes, [row for row in rows if row.modalities == subset], conditions, runs)
             axes.set_title(fill(subset.replace("+", " + "), 22), loc="left")
         for axes in panels[-columns:]:
-            axes.set_xlabel("UAR")
+            axes.set_xlabel("UAR (%)")
         _set_table_axes(panels[0], rows, conditions)
         figure.suptitle(_table_title(rows), fontsize=STYLE["axes.titlesize"])
         _draw_key(figure, key_axes, rows, note)
@@ -72,6 +84,7 @@ def robustness_figure(rows: Sequence[Row], path: Path, note: str = "", *, classe
 def _draw_panel(axes: Axes, rows: Sequence[Row], conditions: Sequence[str], runs: Sequence[str]) -> None:
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
+    _say_why_blank(axes, rows, conditions)
     for index, run in enumerate(runs):
         colour, marker = _run_style(index)
         offset = 0.0 if len(runs) == 1 else 0.64 * (index / (len(runs) - 1) - 0.5)
@@ -81,15 +94,32 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], conditions: Sequence[str], runs
                 axes.axvline(row.uar, color=colour, linewidth=0.5, alpha=0.6, zorder=1)
             if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [height, height], color=colour, linewidth=0.9)
-            axes.plot(row.uar, height, marker, color=colour, markersize=2.8)
+            elif len(row.speakers_uar) > 1:
+                speakers = list(row.speakers_uar.values())
+                axes.plot(speakers, [height] * len(speakers), color=colour, **SPEAKER_STYLE)
+            if row.sd_over_seeds:
+                ends = [row.uar - row.sd_over_seeds, row.uar + row.sd_over_seeds]
+                axes.plot(ends, [height, height], color=colour, **SEEDS_STYLE)
+            axes.plot(row.uar, height, marker, color=colour, markersize=2.8, clip_on=False, zorder=3)
+
+
+def _say_why_blank(axes: Axes, rows: Sequence[Row], conditions: Sequence[str]) -> None:
+    there = {row.condition for row in rows}
+    for height, condition in enumerate(conditions):
+        if condition not in there:
+            style: dict[str, Any] = {"fontsize": 6, "color": GREY, "ha": "left", "va": "center", "zorder": 2}
+            style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            axes.text(0.03, height, UNCHANGED, transform=axes.get_yaxis_transform(), **style)
 
 
 def _set_table_axes(axes: Axes, rows: Sequence[Row], conditions: Sequence[str]) -> None:
     """Shared by all panels: UAR from 0, conditions from the top."""
     highest = max(_upper(row) for row in rows)
     axes.set_xlim(0, min(1.0, float(np.ceil(highest * 10 + 0.2)) / 10))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter("{x:g}")
+    # Long names leave the panels no room for more numbers.
+    bins = 3 if max(map(len, conditions)) > LONG_NAME else 5
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
+    percent_axis(axes.xaxis)
     axes.set_yticks(range(len(conditions)), conditions)
     axes.set_ylim(len(conditions) - 0.4, -0.6)
 
@@ -103,7 +133,7 @@ def _draw_key(figure: Figure, free: Axes | None, rows: Sequence[Row], note: str)
         return
     columns = 4
     height = figure.get_figheight()
-    strip = note_strip(height, note)
+    strip = note_strip(figure.get_figwidth(), height, note)
     # A legend outside the panels knows nothing of the note: both get strips of their own.
     key_strip = (0.16 + 0.14 * -(-len(handles) // columns)) / height
     figure.set_layout_engine("constrained", rect=(0, strip + key_strip, 1, 1 - strip - key_strip))
@@ -122,6 +152,10 @@ def _key(rows: Sequence[Row]) -> list[Line2D]:
     if any(row.low is not None for row in rows):
         label = "95 % interval\nover speakers"
         handles.append(Line2D([], [], color=only, linewidth=0.9, label=label))
+    if any(row.low is None and len(row.speakers_uar) > 1 for row in rows):
+        handles.append(Line2D([], [], color=only, **SPEAKER_STYLE, label="a speaker"))
+    if any(row.sd_over_seeds for row in rows):
+        handles.append(Line2D([], [], color=only, **SEEDS_STYLE, label="\u00b1 SD\nover seeds"))
     if len(runs) == 1 and any(row.condition == CLEAN for row in rows):
         handles.append(Line2D([], [], color=only, linewidth=0.5, alpha=0.6, label="clean UAR"))
     return [*handles, Line2D([], [], **CHANCE_STYLE, label="chance")]
@@ -139,7 +173,7 @@ def _table_title(rows: Sequence[Row]) -> str:
 
 
 def _upper(row: Row) -> float:
-    return row.uar if row.high is None else row.high
+    return max([row.uar, *row.speakers_uar.values()]) if row.high is None else row.high
 
 
 def _runs(rows: Sequence[Row]) -> list[str]:

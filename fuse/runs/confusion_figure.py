@@ -48,7 +48,9 @@ def confusion_matrix_figure(predictions: Predictions, path: Path, note: str = ""
         counted = "clips" if summary["seeds"] == 1 else "clips x seeds"
         below = f", {counted} below" if len(names) <= COUNTED else ""
         axes.set_ylabel(f"true emotion (% of row{below})")
-        axes.set_title(f"UAR {summary['uar']:.3f}: {described(summary)}")
+        spread = summary["uar_sd_over_seeds"]
+        over_seeds = ": " if spread is None else f", SD over seeds {100 * spread:.1f}\n"
+        axes.set_title(f"UAR {100 * summary['uar']:.1f} %{over_seeds}{described(summary)}")
         save(figure, path)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import yaml
 
 from cache.files.atomic import write_atomic
+from cache.files.commands import make_command, setting
+from configs.command.again import again
 from fuse.runs.checkpoint import Checkpoint, write_checkpoint
 from fuse.runs.confusion_figure import confusion_matrix_figure
-from fuse.runs.style import numbered_labels
+from fuse.runs.style import footer, numbered_labels
 from fuse.runs.training_figure import RunHistory, training_curves_figure
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
@@ -44,6 +46,7 @@ def write_run(
     checkpoint: Checkpoint | None,
     extra: Mapping[str, Any] | None = None,
     note: str = "",
+    caption: str = "",
 ) -> dict[str, Any]:
     """Write a run's files, each complete or not at all, and return what metrics.json holds.
 
@@ -59,6 +62,7 @@ def write_run(
         checkpoint: of its model; None where the folder only sums up the runs below it.
         extra: further keys of metrics.json, as JSON knows them.
         note: a caveat to stand in the figures, the report and metrics.json.
+        caption: what the figures are of: run, head, modalities and condition.
 
     Raises:
         ValueError: there are no test predictions, or they are not one evaluation (see `summarise`).
@@ -77,8 +81,9 @@ def write_run(
         (folder / CHECKPOINT).unlink(missing_ok=True)
     else:
         write_checkpoint(checkpoint, folder / CHECKPOINT)
-    confusion_matrix_figure(test, folder / CONFUSION_MATRIX, note)
-    training_curves_figure(history, folder / TRAINING_CURVES, note, classes=len(predictions.label_names))
+    below = footer(caption, note)
+    confusion_matrix_figure(test, folder / CONFUSION_MATRIX, below)
+    training_curves_figure(history, folder / TRAINING_CURVES, below, classes=len(predictions.label_names))
     said = [line for line in (numbered_labels(predictions.label_names), note) if line]
     write_atomic(folder / REPORT, classification_text(test) + "".join(f"\n{line}\n" for line in said))
     write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
@@ -99,7 +104,7 @@ def refuse_other_run(out: Path, config_yaml: str, overwrite: bool) -> None:
         if key not in FREE_TO_DIFFER and (there.get(key) or None) != (wanted.get(key) or None):
             raise ValueError(
                 f"{out} holds a run of another configuration ({key}: {there.get(key)} there, {wanted.get(key)} now); "
-                "set another output_dir, or overwrite=true to replace it"
+                f"set another output_dir, or replace it: {again('overwrite=true')}"
             )
 
 
@@ -145,7 +150,9 @@ def run_folders(folder: Path) -> list[Path]:
     """
     leaves = [path for path in folder.glob("fold-*/seed-*") if path.is_dir() and _numbers(folder, path)]
     leaves.sort(key=lambda path: _numbers(folder, path))
-    remedy = f"train {'it' if leaves else 'one'} with: make train-fusion SET=output_dir={folder}"
+    kept = folder / CONFIG
+    command = make_command("train-fusion", [setting("output_dir", folder)], kept if kept.is_file() else None)
+    remedy = f"train {'it' if leaves else 'one'} with: {command}"
     for leaf in leaves:
         if not is_complete(leaf):
             raise ValueError(f"run {leaf} is not complete (no {METRICS}); {remedy}")

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -22,7 +24,10 @@ from cache.files.atomic import revealed
 COLUMN_WIDTH_INCHES = 3.5
 FULL_WIDTH_INCHES = 7.0
 DOTS_PER_INCH = 300
-NOTE_INCHES = 0.15
+# A strip along the bottom: its first line, and each further one.
+NOTE_INCHES, NOTE_LINE_INCHES = 0.15, 0.1
+# Of the note's six points; what is wider than usual has the margins to run into.
+CHARACTERS_PER_INCH = 21
 NOTE_COLOUR = "#444444"
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"),
@@ -60,19 +65,38 @@ STYLE: dict[Any, Any] = {
 
 
 def figure_of(width_inches: float, height_inches: float, note: str) -> Figure:
-    """An empty figure; a note takes a strip of its own along the bottom."""
-    strip = note_strip(height_inches, note)
+    """An empty figure; a note takes a strip of its own along the bottom, in as many lines as it needs."""
+    strip = note_strip(width_inches, height_inches, note)
     layout = ConstrainedLayoutEngine(rect=(0, strip, 1, 1 - strip))
     figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout=layout)
     FigureCanvasAgg(figure)
     if note:
-        figure.text(0.99, 0.25 * strip, note, ha="right", va="bottom", fontsize=6, color=NOTE_COLOUR)
+        text = "\n".join(_note_lines(width_inches, note))
+        bottom = 0.25 * NOTE_INCHES / height_inches
+        figure.text(0.99, bottom, text, ha="right", va="bottom", fontsize=6, color=NOTE_COLOUR, linespacing=1.1)
     return figure
 
 
-def note_strip(height_inches: float, note: str) -> float:
+def note_strip(width_inches: float, height_inches: float, note: str) -> float:
     """The share of a figure's height that its note takes."""
-    return NOTE_INCHES / height_inches if note else 0.0
+    further = len(_note_lines(width_inches, note)) - 1
+    return (NOTE_INCHES + NOTE_LINE_INCHES * further) / height_inches if note else 0.0
+
+
+def _note_lines(width_inches: float, note: str) -> list[str]:
+    # Between two dollars, matplotlib would read formulas.
+    plain = note.replace("$", r"\$")
+    return [part for line in plain.splitlines() for part in wrap(line, int(CHARACTERS_PER_INCH * width_inches))]
+
+
+def footer(caption: str, note: str) -> str:
+    """What stands below a figure: what is drawn (run, head, modalities, condition), and what must be said of it."""
+    return "\n".join(text for text in (caption, note) if text)
+
+
+def percent_axis(axis: Axis) -> None:
+    """Ticks of shares as whole per cents, as in the tables; the label says "%"."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}")
 
 
 def save(figure: Figure, path: Path) -> None:

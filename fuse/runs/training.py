@@ -15,7 +15,7 @@ from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel, ModelSettings
 from fuse.runs.adaptation import SpeakerStatistics, speaker_statistics
-from fuse.runs.caveats import caveats
+from fuse.runs.caveats import caveats, run_in_words
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.familiarity import Familiarity, familiarity
 from fuse.runs.folder import write_run
@@ -59,6 +59,7 @@ def train_all(config: FusionConfig, tables: Tables, folds: Sequence[Fold], progr
 def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[TrainedRun], out: Path) -> dict[str, Any]:
     """A folder per run and, where there are several, one that sums them up; returns the latter's metrics."""
     note = caveats(config, table)
+    caption = run_in_words(config.output_dir, config.head, config.modalities, config.condition)
     text = dump_config(config)
     speakers = _known_speakers(config, table)
     familiar = {one.fold: _familiarity(table, one) for one in {one.fold: one for one in runs}.values()}
@@ -74,6 +75,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             checkpoint=_checkpoint(config, table, one, speakers, familiar[one.fold]),
             extra={"best_epoch": one.history.best_epoch + 1, **shared},
             note=note,
+            caption=caption,
         )
     if len(runs) > 1:
         metrics = write_run(
@@ -84,6 +86,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             checkpoint=None,
             extra={"runs": len(runs), **shared},
             note=note,
+            caption=caption,
         )
     return metrics
 

@@ -13,7 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fuse.runs.style import BLUE, CHANCE_STYLE, COLUMN_WIDTH_INCHES, GREY, STYLE, VERMILION, figure_of, save
+from fuse.runs.style import (
+    BLUE,
+    CHANCE_STYLE,
+    COLUMN_WIDTH_INCHES,
+    GREY,
+    STYLE,
+    VERMILION,
+    figure_of,
+    percent_axis,
+    save,
+)
 from fuse.stack.job import History
 
 LEGEND: dict[str, Any] = {"handlelength": 1.6, "columnspacing": 1.2}
@@ -58,7 +68,8 @@ def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "
         _draw_runs(uar_axes, (run.history.validation_uar for run in runs), BLUE, "UAR")
         _mark_best(uar_axes, runs)
         uar_axes.axhline(1 / classes, **CHANCE_STYLE, label="chance", zorder=1)
-        uar_axes.set_ylabel("validation UAR")
+        uar_axes.set_ylabel("validation UAR (%)")
+        percent_axis(uar_axes.yaxis)
         uar_axes.set_xlabel("epoch")
         uar_axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         starts = [run.start_uar for run in runs if run.start_uar is not None]
@@ -71,7 +82,7 @@ def training_curves_figure(runs: Sequence[RunHistory], path: Path, note: str = "
             axes.grid(axis="y")
             # Above the axes: inside, some curve or the line of chance would cross it.
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=4, **LEGEND)
-        figure.suptitle(_runs_title(runs), fontsize=STYLE["axes.titlesize"])
+        figure.suptitle("\n".join([_runs_title(runs), *_best_in_words(runs)]), fontsize=STYLE["axes.titlesize"])
         save(figure, path)
 
 
@@ -89,14 +100,15 @@ def _single_epochs_figure(runs: Sequence[RunHistory], path: Path, note: str, cla
             label = "a run" if height == 0 else None
             axes.plot(values, heights, "o", color=BLUE, markersize=2.8, markeredgewidth=0, alpha=0.8, label=label)
         if len(runs) > 1:
-            mean = float(np.mean([run.history.validation_uar[0] for run in runs]))
-            axes.axvline(mean, color=VERMILION, linewidth=1.0, label=f"mean {mean:.3f}", zorder=1)
+            scores = [run.history.validation_uar[0] for run in runs]
+            axes.axvline(float(np.mean(scores)), color=VERMILION, linewidth=1.0, label=_mean(runs, scores), zorder=1)
         axes.set_xlim(0, 1)
         axes.set_yticks(range(len(folds)), [f"fold {fold}" for fold in folds])
         axes.set_ylim(len(folds) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-        axes.set_xlabel(f"validation UAR\n{_losses(runs)}")
+        axes.set_xlabel(f"validation UAR (%)\n{_losses(runs)}")
+        percent_axis(axes.xaxis)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, **LEGEND)
         title = f"{_runs_title(runs)}\nno curves: a single epoch, or solved in closed form"
         figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
@@ -144,21 +156,40 @@ def _epochs(curve: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _mark_best(axes: Axes, runs: Sequence[RunHistory]) -> None:
-    points = []
-    for run in runs:
-        best, values = run.history.best_epoch, run.history.validation_uar
-        if best == -1 and run.start_uar is not None:
-            points.append((0, run.start_uar))
-            continue
-        if not len(values):
-            continue
-        if not 0 <= best < len(values):
-            raise ValueError(f"best_epoch {best} of seed {run.seed} is not one of its {len(values)} epochs")
-        points.append((best + 1, values[best]))
+    points = [point for run in runs if (point := _best(run)) is not None]
     if points:
         size = 4.0 if len(points) == 1 else 2.6
         label = "best epoch" if len(points) == 1 else "best epochs"
         axes.plot(*zip(*points, strict=True), "o", color=VERMILION, markersize=size, label=label, zorder=5)
+
+
+def _best(run: RunHistory) -> tuple[int, float] | None:
+    """The epoch whose weights are used, on the axis, and its score; None where nothing was measured."""
+    best, values = run.history.best_epoch, run.history.validation_uar
+    if best == -1 and run.start_uar is not None:
+        return 0, run.start_uar
+    if not len(values):
+        return None
+    if not 0 <= best < len(values):
+        raise ValueError(f"best_epoch {best} of seed {run.seed} is not one of its {len(values)} epochs")
+    return best + 1, values[best]
+
+
+def _best_in_words(runs: Sequence[RunHistory]) -> list[str]:
+    """A line about the scores of the best epochs, where there are any."""
+    scored = [(run, point[1]) for run in runs if (point := _best(run)) is not None]
+    if not scored:
+        return []
+    which = "epoch" if len(scored) == 1 else "epochs"
+    return [f"best {which}: UAR {_mean(*zip(*scored, strict=True))}"]
+
+
+def _mean(runs: Sequence[RunHistory], scores: Sequence[float]) -> str:
+    """ "mean 47.9 %, SD over seeds 1.2": of the runs' scores, a seed's being the mean over its folds."""
+    seeds = {run.seed: [uar for one, uar in zip(runs, scores, strict=True) if one.seed == run.seed] for run in runs}
+    said = f"{'mean ' if len(scores) > 1 else ''}{100 * np.mean(scores):.1f} %"
+    by_seed = [float(np.mean(values)) for values in seeds.values()]
+    return f"{said}, SD over seeds {100 * np.std(by_seed, ddof=1):.1f}" if len(by_seed) > 1 else said
 
 
 def _runs_title(runs: Sequence[RunHistory]) -> str:

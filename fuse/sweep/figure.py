@@ -20,6 +20,7 @@ from fuse.runs.style import (
     STYLE,
     VERMILION,
     figure_of,
+    percent_axis,
     save,
 )
 
@@ -37,7 +38,8 @@ SHORTEST_COLUMN = 5
 class Row:
     """One configuration: its name, factor to the text of its value, and its score as a share.
 
-    `low` and `high` bound the score over speakers; None where there are too few for an interval.
+    `low` and `high` bound the score over speakers; None where there are too few for an interval. `sd_over_seeds` is the
+    standard deviation of the score over seeds; None for one seed.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Row:
     uar: float
     low: float | None
     high: float | None
+    sd_over_seeds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def sweep_figure(
             panels[1].set_title("main effects: mean by value\n(grey: its configurations)", loc="left")
         for axes in panels:
             axes.set_ylim(places - 0.4, -1.6)
-            axes.set_xlabel(score)
+            axes.set_xlabel(f"{score} (%)")
             axes.axvline(1 / classes, **CHANCE_STYLE, zorder=1)
         _set_scores(panels[0], rows)
         save(figure, path)
@@ -111,6 +114,9 @@ def _draw_configurations(axes: Axes, listed: Sequence[Row], left_out: int, table
         colour = VERMILION if place == 0 else BLUE
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=0.9)
+        if row.sd_over_seeds:
+            ends = [row.uar - row.sd_over_seeds, row.uar + row.sd_over_seeds]
+            axes.plot(ends, [place, place], color=colour, linewidth=2.4, alpha=0.35, solid_capstyle="butt")
         axes.plot(row.uar, place, "o", color=colour, markersize=3.2)
     ticks = dict(zip([-1, *places], table, strict=True))
     if left_out:
@@ -195,19 +201,23 @@ def _set_rows(axes: Axes) -> None:
 
 def _set_scores(axes: Axes, rows: Sequence[Row]) -> None:
     """From the lowest to the highest number that is drawn; chance only where it is near."""
-    lowest = min(row.uar if row.low is None else row.low for row in rows)
-    highest = max(row.uar if row.high is None else row.high for row in rows)
+    lowest = min(min(row.uar - (row.sd_over_seeds or 0), row.uar if row.low is None else row.low) for row in rows)
+    highest = max(max(row.uar + (row.sd_over_seeds or 0), row.uar if row.high is None else row.high) for row in rows)
     margin = max(0.01, 0.04 * (highest - lowest))
     axes.set_xlim(max(0.0, lowest - margin), min(1.0, highest + margin))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter("{x:g}")
+    percent_axis(axes.xaxis)
 
 
 def _title(ordered: Sequence[Row], some_left_out: bool) -> str:
     counted = f"{len(ordered)} configuration{'s' * (len(ordered) > 1)}"
     if some_left_out:
         counted += f", the best {BEST_SHOWN} and worst {WORST_SHOWN}"
-    return counted + ("\n95 % intervals over speakers" if any(row.low is not None for row in ordered) else "")
+    drawn = {
+        "95 % intervals over speakers": any(row.low is not None for row in ordered),
+        "broad: \u00b1 SD over seeds": any(row.sd_over_seeds for row in ordered),
+    }
+    return "\n".join([counted, *(text for text, applies in drawn.items() if applies)])
 
 
 def _is_number(text: str) -> bool:

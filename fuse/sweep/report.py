@@ -15,7 +15,9 @@ import numpy as np
 from cache.files.atomic import write_atomic
 from configs.loader import dump_config
 from configs.schema.sweep import SweepConfig
+from fuse.runs.caveats import run_in_words
 from fuse.runs.folder import PREDICTIONS
+from fuse.runs.style import footer
 from fuse.scores.intervals import Interval, uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import described, summarise, uar_in_words
@@ -28,6 +30,9 @@ from fuse.sweep.ground import Outcome
 from fuse.sweep.ledger import DIVERGED, UAR
 from fuse.sweep.rank import run_folder
 
+# Of more than these, a figure's footer has their number.
+CONDITIONS_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -37,6 +42,7 @@ class Cell:
     uar: float | None
     interval: Interval | None
     diverged: int
+    sd_over_seeds: float | None = None
 
 
 def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mapping[str, str]], note: str) -> None:
@@ -53,7 +59,7 @@ def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mappin
     if scored:
         write_atomic(out / "best.yaml", _best(scored[0]))
         drawn = [_drawn(cell, cell.uar) for cell in scored if cell.uar is not None]
-        sweep_figure(drawn, out / "sweep.png", note, classes=classes)
+        sweep_figure(drawn, out / "sweep.png", footer(_caption(config, cells), note), classes=classes)
     for value, one in chosen.items():
         if one is not None:
             write_predictions(one.test, out / "chosen" / _folder(value) / PREDICTIONS)
@@ -78,14 +84,25 @@ def _cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
         if diverged:
             yield Cell(part[0].run.configuration, None, None, diverged)
             continue
-        value, interval = score_of(concatenate(several))
-        yield Cell(part[0].run.configuration, value, interval, 0)
+        together = concatenate(several)
+        value, interval = score_of(together)
+        yield Cell(part[0].run.configuration, value, interval, 0, _sd_over_seeds(together))
 
 
 def score_of(predictions: Predictions) -> tuple[float, Interval | None]:
     """Mean UAR over the conditions, folds pooled, and its interval over speakers."""
-    parts = by_condition(predictions).values()
-    return float(np.mean([summarise(part)["uar"] for part in parts])), uar_interval(tallies(*parts))
+    return _mean_uar(predictions), uar_interval(tallies(*by_condition(predictions).values()))
+
+
+def _mean_uar(predictions: Predictions) -> float:
+    return float(np.mean([summarise(part)["uar"] for part in by_condition(predictions).values()]))
+
+
+def _sd_over_seeds(predictions: Predictions) -> float | None:
+    """Of the score that `score_of` is the mean of; None for one seed."""
+    seeds = np.unique(predictions.seed).tolist()
+    scores = [_mean_uar(predictions.select(seed=seed)) for seed in seeds] if len(seeds) > 1 else []
+    return float(np.std(scores, ddof=1)) if scores else None
 
 
 def by_condition(predictions: Predictions) -> dict[str, Predictions]:
@@ -185,7 +202,17 @@ def _best(cell: Cell) -> str:
 
 def _drawn(cell: Cell, uar: float) -> Row:
     low, high = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
-    return Row(cell.configuration.name, cell.configuration.factors, uar, low, high)
+    return Row(cell.configuration.name, cell.configuration.factors, uar, low, high, cell.sd_over_seeds)
+
+
+def _caption(config: SweepConfig, cells: Sequence[Cell]) -> str:
+    """What all configurations share of run, head, modalities and condition; what varies stands in the figure."""
+    every = [cell.configuration.config for cell in cells]
+    heads, subsets = {one.head for one in every}, {"+".join(one.modalities) for one in every}
+    conditions = [*map(str, config.conditions)] or sorted({str(one.condition) for one in every})
+    shown = ", ".join(conditions) if len(conditions) <= CONDITIONS_NAMED else f"mean of {len(conditions)} conditions"
+    head = heads.pop() if len(heads) == 1 else "several heads"
+    return run_in_words(config.output_dir, head, [subsets.pop() if len(subsets) == 1 else "several modalities"], shown)
 
 
 def _folder(value: str) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from cache.conditions import CLEAN, UNCHANGED
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
+from cache.files.commands import make_command, setting
 from cache.files.csv import csv_of
 from cache.protocols.folds import Fold
 from configs.command.entry import main
@@ -29,10 +30,11 @@ from configs.loader import dump_config
 from configs.schema.studies import EnrolmentConfig
 from fuse.model.fusion import FusionModel
 from fuse.runs.adaptation import ADAPTED, SpeakerStatistics, adapted, enrolled, prior_of
-from fuse.runs.caveats import caveats
+from fuse.runs.caveats import caveats, run_in_words
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
+from fuse.runs.style import footer
 from fuse.runs.tables import corpus_of, print_notes, raw_table, trained_config
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
@@ -70,9 +72,10 @@ def run(config: EnrolmentConfig) -> int:
     heads = [_load(leaf) for leaf in leaves]
     trained = trained_config(leaves[0], heads[0].kept, config.corpus, config.features_dir, config.labels)
     if trained.standardise != "speaker":
+        settings = ["standardise=speaker", setting("output_dir", f"{config.run}-adapted")]
         raise ValueError(
             f"{config.run} was trained with standardise={trained.standardise}; "
-            "train one with: make train-fusion SET=standardise=speaker"
+            f"train one with: {make_command('train-fusion', settings, Path(config.run) / CONFIG)}"
         )
     corpus = corpus_of(trained)
     print_notes(corpus)
@@ -93,7 +96,8 @@ def run(config: EnrolmentConfig) -> int:
                     parts += list(_draws(head, table, prior, count, strength, config.draws, "test"))
                     progress.add(1)
     note = "; ".join(text for text in (caveats(trained, own), PRIORS[config.prior]) if text)
-    _write(config, concatenate(parts), counts, strengths, note)
+    caption = run_in_words(config.run, trained.head, trained.modalities, f"first of {len(trained.seeds)} seeds")
+    _write(config, concatenate(parts), counts, strengths, note, caption)
     return 0
 
 
@@ -180,7 +184,12 @@ def _first_seeds(leaves: Sequence[Path]) -> list[Path]:
 
 
 def _write(
-    config: EnrolmentConfig, predictions: Predictions, counts: Sequence[str], strengths: Sequence[float], note: str
+    config: EnrolmentConfig,
+    predictions: Predictions,
+    counts: Sequence[str],
+    strengths: Sequence[float],
+    note: str,
+    caption: str,
 ) -> None:
     out = Path(config.output_dir)
     curve = list(points(predictions, counts))
@@ -189,7 +198,7 @@ def _write(
     write_predictions(predictions, out / PREDICTIONS)
     write_atomic(out / "enrolment.csv", csv_of(curve))
     write_atomic(out / "enrolment.md", text)
-    enrolment_figure(curve, out / "enrolment.png", note, classes=len(predictions.label_names))
+    enrolment_figure(curve, out / "enrolment.png", footer(caption, note), classes=len(predictions.label_names))
     print(text)
     print(f"curve, figure and predictions: {out}")
 

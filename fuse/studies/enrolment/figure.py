@@ -16,6 +16,7 @@ from fuse.runs.style import (
     RUN_MARKERS,
     STYLE,
     figure_of,
+    percent_axis,
     save,
 )
 from fuse.studies.enrolment.points import NEUTRAL, Point
@@ -49,7 +50,8 @@ def enrolment_figure(points: Sequence[Point], path: Path, note: str = "", *, cla
             axes.axvline(len(counts) - 0.5, color="#BBBBBB", linewidth=0.6)
         axes.set_xticks(list(places.values()), names)
         axes.set_xlabel("unlabelled clips known of the test speaker")
-        axes.set_ylabel("UAR, all clips of the speaker")
+        axes.set_ylabel("UAR, all clips of the speaker (%)")
+        percent_axis(axes.yaxis)
         axes.set_ylim(0, 1)
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=3)
@@ -64,7 +66,7 @@ def _draw(axes: Axes, points: Sequence[Point], places: Mapping[str, int], number
             place = places[point.clips] + 0.06 * number
             axes.plot([place, place], [point.low, point.high], color=colour, linewidth=0.8, zorder=2)
     line = [point for point in points if point.clips != NEUTRAL]
-    style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3}
+    style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3, "clip_on": False}
     x = [places[point.clips] + 0.06 * number for point in line]
     axes.plot(x, [point.uar for point in line], **style, label=points[0].condition, zorder=3)
     for point in points:

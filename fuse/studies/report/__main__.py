@@ -27,9 +27,10 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
 from fuse.model.fusion import FusionModel
-from fuse.runs.caveats import caveats
+from fuse.runs.caveats import caveats, run_in_words
 from fuse.runs.checkpoint import read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
+from fuse.runs.style import footer
 from fuse.runs.tables import corpus_of, print_notes, table_under, trained_config
 from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
@@ -59,16 +60,17 @@ def run(config: ReportConfig) -> int:
     table = table_under(trained, corpus, trained.condition)
     checkpoint.refuse_other_ground(table, leaf)
     fold, note = checkpoint.fold, caveats(trained, table)
+    below = footer(run_in_words(config.run, trained.head, trained.modalities, trained.condition), note)
     with threadpool_limits(config.threads):
         scores = probe_layers(trained, corpus)
         write_atomic(folder / LAYERS_TABLE, csv_of(scores))
         scored_on = "validation clips" if fold.leaks_speakers else "validation speakers"
         classes = len(table.label_names)
-        layers_figure(scores, folder / LAYERS, layers_title(trained, scores), note, scored_on, classes=classes)
+        layers_figure(scores, folder / LAYERS, layers_title(trained, scores), below, scored_on, classes=classes)
         shown, whose = shown_clips(fold, table)
         title = f"{whose}: fold {fold.number} of {trained.protocol}, seed {checkpoint.seed}"
         training = table.take(fold.clip_ids("train", table.clips))
-        draw_features(checkpoint.head(), training, shown, folder / FEATURES, title, note)
+        draw_features(checkpoint.head(), training, shown, folder / FEATURES, title, below)
     _print(folder, scores, note)
     return 0
 
@@ -122,7 +124,7 @@ def draw_features(
     spaces, references = feature_spaces(model, shown), feature_spaces(model, training)
     projections = {name: project(spaces[name], references[name]) for name in spaces}
     names = {name: space_name(name, values_ND) for name, values_ND in spaces.items()}
-    if model.settings.head in WITHOUT_HIDDEN_LAYER:
+    if FUSED in names and model.settings.head in WITHOUT_HIDDEN_LAYER:
         names[FUSED] += "\n(side by side: no hidden layer)"
     placed = {method: {names[name]: one.coordinates[method] for name, one in projections.items()} for method in METHODS}
     shares = {names[name]: one.shares for name, one in projections.items()}
@@ -143,7 +145,9 @@ def space_name(name: str, values_ND: NDArray[np.float32]) -> str:
 
 
 def feature_spaces(model: FusionModel, table: FeatureTable) -> dict[str, NDArray[np.float32]]:
-    """Each modality's rows as the head reads them, and the fused ones; NaN where a clip lacks a modality."""
+    """Each modality's rows as the head reads them, and the fused ones of several; NaN where a clip lacks a modality."""
+    if len(table.features) == 1:
+        return dict(table.features)
     rows = {name: torch.from_numpy(values) for name, values in table.features.items()}
     with torch.inference_mode():
         fused_NH = model.fused(rows).numpy()

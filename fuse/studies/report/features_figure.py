@@ -187,7 +187,7 @@ def _handle(label: str, style: Style) -> Line2D:
 def _draw_keys(figure: Figure, keys: Sequence[list[Line2D]], lines: int, note: str) -> None:
     """A key below each half of the figure."""
     height = figure.get_figheight()
-    below, strip = note_strip(height, note), (0.12 + 0.13 * lines) / height
+    below, strip = note_strip(figure.get_figwidth(), height, note), (0.12 + 0.13 * lines) / height
     figure.set_layout_engine("constrained", rect=(0, below + strip, 1, 1 - below - strip), w_pad=0.02, h_pad=0.045)
     for number, key in enumerate(keys):
         where = (0.04 + number * 0.48, below, 0.48, strip)

@@ -15,6 +15,7 @@ from fuse.runs.style import (
     RUN_MARKERS,
     STYLE,
     figure_of,
+    percent_axis,
     save,
 )
 from fuse.studies.report.layers import LayerScore
@@ -53,7 +54,8 @@ def layers_figure(
         axes.axhline(1 / classes, **CHANCE_STYLE, label="chance", zorder=1)
         _draw_curves(axes, curves)
         axes.set_ylim(0, min(1.0, 0.05 + max(row.uar if row.high is None else row.high for row in rows)))
-        axes.set_ylabel(f"UAR on {scored_on}")
+        axes.set_ylabel(f"UAR on {scored_on} (%)")
+        percent_axis(axes.yaxis)
         axes.grid(axis="y")
         figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handlelength=1.6)

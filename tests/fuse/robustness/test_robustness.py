@@ -112,6 +112,40 @@ def test_bad_input_ends_in_one_line(trained: Path, tmp_path: Path, more: dict[st
     assert not list(tmp_path.iterdir())
 
 
+def test_means_over_seeds_are_said_of_the_runs_that_have_them(trained: Path, tmp_path: Path) -> None:
+    """ "Scores are means over 2 seeds" stood below a table in which one run had a single seed."""
+    rows = table(trained, tmp_path / "two", runs=[str(trained / "luna5"), str(trained / "holdout")])
+    told = (tmp_path / "two" / "robustness_table.md").read_text()
+    assert "Scores are means over 2 seeds (luna5), 1 seed (holdout); each clip counts once per seed." in told
+    assert {(row["run"], row["sd_over_seeds"] == "") for row in rows} == {("luna5", False), ("holdout", True)}
+    table(trained, tmp_path / "one")
+    told = (tmp_path / "one" / "robustness_table.md").read_text()
+    assert "Scores are means over 2 seeds; each clip" in told
+
+
+def test_without_a_list_it_covers_what_is_cached_and_says_what_is_not(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list of RAVDESS's default recipe was taken: any other corpus ended in "no cached audio features"."""
+    rows = table(trained, tmp_path, conditions=None)
+    assert list(dict.fromkeys(row["condition"] for row in rows)) == ["clean", "noise-white-0db", "occlude-block-50"]
+    left = "noise-white-20db,noise-white-10db,noise-white-5db,occlude-block-25,drop-frames-30"
+    told = f'left out, not cached: {left.replace(",", ", ")}; to have them: make features SET="features_dir={trained} '
+    assert f'{told}conditions=[{left}]"' in capsys.readouterr().out
+    saved = (tmp_path / "config.yaml").read_text()
+    assert "- noise-white-0db\n- occlude-block-50\n" in saved
+
+
+def test_an_audio_run_is_not_sent_to_make_pictures(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = {"corpus": str(trained / "metadata.csv"), "features_dir": str(trained), "modalities": "audio"}
+    train(check(FusionConfig, {**tree, "optim": {"epochs": 1}, "output_dir": str(tmp_path / "run")}, "test"))
+    rows = table(trained, tmp_path / "out", conditions=None, runs=str(tmp_path / "run"))
+    assert [row["condition"] for row in rows] == ["clean", "noise-white-0db"]
+    assert "left out, not cached: noise-white-20db, noise-white-10db, noise-white-5db; to" in capsys.readouterr().out
+
+
 def test_an_encoder_that_came_later_is_not_in_the_way(trained: Path, tmp_path: Path) -> None:
     """A run that had not named its encoder could no longer be scored: "has several encoders; set encoders.audio"."""
     features = tmp_path / "features"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cache.corpus.ravdess import LABELS
 from fuse.robustness.figure import robustness_figure
-from fuse.robustness.rows import Row
+from fuse.robustness.rows import BySpeaker, Row
 from fuse.runs.confusion_figure import confusion_matrix_figure
 from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHES, numbered_labels
 from fuse.runs.training_figure import RunHistory, training_curves_figure
@@ -63,7 +63,11 @@ def rows(runs: int = 1, subsets: int = 7, conditions: int = 8, interval: bool = 
     names = ["clean", *(f"noise-white-{snr_db}db" for snr_db in range(1, conditions))]
     low, high = (0.4, 0.6) if interval else (None, None)
     return [
-        Row(f"outputs/run-{run}", SUBSETS[subset], condition, 0.5, 0.5, low, high, None, None, None, 1440, 24, 1, "")
+        Row(
+            *(f"outputs/run-{run}", SUBSETS[subset], condition, 0.5, 0.5, low, high, None, None, None, 1440, 24, 1),
+            sd_over_seeds=None,
+            speakers_uar=BySpeaker() if interval else BySpeaker({"23": 0.4, "24": 0.6}),
+        )
         for run in range(runs)
         for subset in range(subsets)
         for condition in names
@@ -80,7 +84,7 @@ def test_confusion_cells_hold_percentages_and_counts(tmp_path: Path, drawn: list
     assert cells[(1, -0.12)] == "25"
     assert cells[(1, 0.88)] == "100"
     everything = texts(drawn[0])
-    assert "UAR 0.781: 160 clips, 4 speakers, 1 seed" in everything
+    assert "UAR 78.1 %: 160 clips, 4 speakers, 1 seed" in everything
     assert "encoders: small, untrained" in everything
     assert [label.get_text() for label in drawn[0].axes[0].get_xticklabels()] == list(LABELS)
 
@@ -88,6 +92,33 @@ def test_confusion_cells_hold_percentages_and_counts(tmp_path: Path, drawn: list
 def test_an_emotion_without_clips_says_so(tmp_path: Path, drawn: list[Figure]) -> None:
     confusion_matrix_figure(evaluation(classes=6), tmp_path / "matrix.png")
     assert texts(drawn[0]).count("no clips") == 2
+
+
+def test_a_long_note_is_wrapped_and_stays_inside(tmp_path: Path, drawn: list[Figure]) -> None:
+    """It was one line, right-aligned: its beginning was cut off on the left."""
+    note = "outputs/fusion: mlp on audio+video+text, clean\n" + "; ".join(["random-weight encoders: plumbing"] * 4)
+    confusion_matrix_figure(evaluation(), tmp_path / "matrix.png", note)
+    (text,) = [one for one in drawn[0].texts if "random" in one.get_text()]
+    lines = text.get_text().splitlines()
+    assert lines[0] == "outputs/fusion: mlp on audio+video+text, clean"
+    assert len(lines) > 2
+    assert " ".join(lines) == " ".join(note.split())
+    box = text.get_window_extent()
+    assert box.x0 > 0
+    assert box.y0 >= 0
+    # Nor does it lie over the axes.
+    axes_box = drawn[0].axes[0].get_tightbbox()
+    assert axes_box is not None
+    assert box.y1 <= axes_box.y0
+
+
+def test_several_seeds_come_with_their_spread(tmp_path: Path, drawn: list[Figure]) -> None:
+    both = concatenate([evaluation(0), evaluation(1)])
+    confusion_matrix_figure(both, tmp_path / "matrix.png")
+    scores = [np.mean(one.label == one.predicted) for one in (evaluation(0), evaluation(1))]
+    spread = 100 * float(np.std(scores, ddof=1))
+    said = f"UAR {100 * float(np.mean(scores)):.1f} %, SD over seeds {spread:.1f}\n160 clips, 4 speakers, 2 seeds"
+    assert drawn[0].axes[0].get_title() == said
 
 
 def test_confusion_counts_of_several_seeds_are_declared_as_such(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -111,6 +142,8 @@ def test_curves_show_every_run_and_their_mean(tmp_path: Path, drawn: list[Figure
     assert list(np.asarray(best.get_xdata())) == [6, 3, 6]
     np.testing.assert_allclose(np.asarray(best.get_ydata()), [0.5, 0.2, 0.5])
     assert all(tick == round(tick) for tick in uar_axes.get_xticks())
+    spread = 100 * float(np.std([0.5, 0.2, 0.5], ddof=1))
+    assert f"best epochs: UAR mean 40.0 %, SD over seeds {spread:.1f}" in "".join(texts(drawn[0]))
 
 
 @pytest.mark.parametrize("broken", [{"validation_loss": [], "validation_uar": []}, {"train_loss": [np.nan] * 6}])
@@ -153,16 +186,40 @@ def test_robustness_panels_are_subsets_and_conditions_keep_their_order(tmp_path:
     assert {"chance", "outputs/run-0", "outputs/run-1", "1440 clips per point"} <= set(texts(drawn[0]))
 
 
-def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure]) -> None:
-    robustness_figure(rows(subsets=1, interval=False), tmp_path / "table.png", classes=8)
+def test_with_few_speakers_each_is_a_dot_and_no_interval_is_promised(tmp_path: Path, drawn: list[Figure]) -> None:
+    """The demo's figure had a mean of two speakers, and nothing of how far they lie apart."""
+    robustness_figure(rows(subsets=1, conditions=1, interval=False), tmp_path / "table.png", classes=8)
     assert not any("interval" in text for text in texts(drawn[0]))
+    assert "a speaker" in texts(drawn[0])
+    dots = [np.asarray(line.get_xdata()).tolist() for line in drawn[0].axes[0].lines if line.get_marker() == "."]
+    assert dots == [[0.4, 0.6]]
 
 
-def test_a_missing_combination_leaves_its_place_empty(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_the_spread_over_seeds_is_drawn_where_there_are_several(tmp_path: Path, drawn: list[Figure]) -> None:
+    table = [replace(row, seeds=3, sd_over_seeds=0.02) for row in rows(subsets=1, conditions=1)]
+    robustness_figure(table, tmp_path / "table.png", classes=8)
+    spans = [np.asarray(line.get_xdata()).tolist() for line in drawn[0].axes[0].lines if line.get_linewidth() > 2]
+    np.testing.assert_allclose(spans, [[0.48, 0.52]])
+    assert "\u00b1 SD\nover seeds" in texts(drawn[0])
+    robustness_figure(rows(subsets=1, conditions=1), tmp_path / "table.png", classes=8)
+    assert "\u00b1 SD\nover seeds" not in texts(drawn[1])
+
+
+def test_scores_stand_on_axes_of_per_cents_as_in_the_tables(tmp_path: Path, drawn: list[Figure]) -> None:
+    robustness_figure(rows(subsets=1), tmp_path / "table.png", classes=8)
+    axes = drawn[0].axes[0]
+    assert axes.get_xlabel() == "UAR (%)"
+    assert axes.xaxis.get_major_formatter()(0.2, 0) == "20"
+
+
+def test_a_place_that_stays_empty_says_why(tmp_path: Path, drawn: list[Figure]) -> None:
     table = [row for row in rows(subsets=2) if (row.modalities, row.condition) != (SUBSETS[0], "clean")]
     robustness_figure(table, tmp_path / "table.png", classes=8)
     heights = [np.asarray(line.get_ydata())[0] for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
     assert sorted(heights) == list(range(7))
+    blank = [text.get_position()[1] for text in drawn[0].axes[0].texts if text.get_text() == "unchanged"]
+    assert blank == [7]  # clean, which appears last
+    assert not drawn[0].axes[1].texts
 
 
 def test_an_empty_table_is_an_error(tmp_path: Path) -> None:
@@ -181,7 +238,7 @@ def test_a_solved_head_has_no_curve_but_the_scores_of_its_runs(tmp_path: Path, d
     assert [label.get_text() for label in axes.get_yticklabels()] == ["fold 1", "fold 2", "fold 4"]
     shown = " ".join(texts(drawn[0]))
     assert "solved in closed form" in shown
-    assert "mean 0.233" in shown
+    assert "mean 23.3 %, SD over seeds 0.0" in shown
     assert "training 0.02, validation 1.50 nats" in shown
 
 
@@ -266,7 +323,7 @@ def test_layers_are_lines_and_a_single_one_stands_beside_them(tmp_path: Path, dr
     np.testing.assert_allclose(curves["face"], [5])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2", "3", "4", "face"]
     assert len([line for line in axes.lines if list(np.asarray(line.get_ydata())) == [0.4, 0.6]]) == 9
-    assert axes.get_ylabel() == "UAR on validation speakers"
+    assert axes.get_ylabel() == "UAR on validation speakers (%)"
 
 
 def test_layers_without_intervals_have_none(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -180,10 +180,10 @@ def test_a_single_run_is_its_own_leaf(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run_says_how_to_train_one(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(ValueError, match=r"no run in .*make train-fusion SET=output_dir=") as caught:
+        with pytest.raises(ValueError, match=r'no run in .*make train-fusion SET="output_dir=') as caught:
             run_folders(folder)
         assert str(caught.value) == (
-            f"no run in {folder} (no metrics.json); train one with: make train-fusion SET=output_dir={folder}"
+            f'no run in {folder} (no metrics.json); train one with: make train-fusion SET="output_dir={folder}"'
         )
 
 
@@ -191,5 +191,5 @@ def test_an_unfinished_run_among_several_is_named(tmp_path: Path) -> None:
     for seed in (0, 1):
         (tmp_path / "fold-0" / f"seed-{seed}").mkdir(parents=True)
     (tmp_path / "fold-0" / "seed-0" / "metrics.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"fold-0/seed-1 is not complete .*make train-fusion SET=output_dir="):
+    with pytest.raises(ValueError, match=r'fold-0/seed-1 is not complete .*make train-fusion SET="output_dir='):
         run_folders(tmp_path)

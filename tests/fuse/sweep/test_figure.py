@@ -96,7 +96,7 @@ def test_without_intervals_none_is_promised(tmp_path: Path, drawn: list[Figure])
     sweep_figure(grid({"head": ("mlp", "linear")}, interval=False), tmp_path / "s.png", score="test UAR", classes=8)
     assert "interval" not in drawn[0].axes[0].get_title(loc="left")
     assert len(drawn[0].axes[0].lines) == 3  # chance and two scores
-    assert drawn[0].axes[0].get_xlabel() == "test UAR"
+    assert drawn[0].axes[0].get_xlabel() == "test UAR (%)"
 
 
 def test_configurations_that_differ_in_no_factor_go_by_name(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -104,6 +104,14 @@ def test_features_are_of_the_first_fold_and_nobody_was_trained_on(trained: Path)
     assert np.isfinite(spaces["fused"]).all()
 
 
+def test_of_one_modality_there_is_nothing_to_fuse(trained: Path, tmp_path: Path) -> None:
+    """The same rows stood in the figure twice, the second time as "fused"."""
+    alone = config_of(trained, modalities=("audio",), output_dir=str(tmp_path / "run"))
+    train(alone)
+    model = read_stage_two(run_folders(tmp_path / "run")[0] / CHECKPOINT).head()
+    assert set(feature_spaces(model, table_under(alone, tiny_corpus(), UNCHANGED))) == {"audio"}
+
+
 def test_a_single_test_speaker_has_company(trained: Path) -> None:
     table = table_under(config_of(trained), tiny_corpus(), UNCHANGED)
     shown, whose = shown_clips(load_protocol("leave-one-speaker-out").folds(table.clips)[0], table)
@@ -139,12 +147,13 @@ def test_what_hides_in_a_space_is_named() -> None:
 def test_caveats_stand_on_every_figure(tmp_path: Path, drawn: list[Figure]) -> None:
     clips = tiny_clips()
     write_tiny_features(tmp_path, clips)
-    config = config_of(tmp_path, head="lda", protocol="random-clips", standardise="speaker", modalities=("audio",))
+    config = config_of(tmp_path, head="lda", protocol="random-clips", standardise="speaker")
     train(config)
     drawn.clear()
     run(ReportConfig(str(tmp_path / "run")))
     note = "leaks speakers; speaker-adapted, unlabelled"
-    assert all(note in texts(figure) for figure in drawn)
+    assert all(any(note in text for text in texts(figure)) for figure in drawn)
+    assert all(any(f"{tmp_path.name}/run: lda on audio+text, clean" in text for text in texts(one)) for one in drawn)
     random = replace(table_under(config, tiny_corpus(clips), UNCHANGED), random_weights=True)
     assert caveats(config, random) == f"{RANDOM_NOTE}; {note}"
     assert "UAR on validation clips" in texts(drawn[0])
