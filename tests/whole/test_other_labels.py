@@ -35,6 +35,7 @@ from fuse.finetune.plan import plan_finetune
 from fuse.finetune.rank import finetune
 from fuse.robustness.__main__ import run as robustness
 from fuse.runs.checkpoint import read_checkpoint
+from fuse.runs.folder import STAGING
 from fuse.studies.report.__main__ import run as report
 from fuse.sweep.__main__ import run as sweep
 from fuse.sweep.rank import work
@@ -171,8 +172,9 @@ def test_fine_tuning(root: Path, tmp_path: Path, alone: World) -> None:
     )
     plan = plan_finetune(config)
     finetune(plan, *load(plan, alone.device), alone, StopRequest())
-    assert header_of(tmp_path / "tuned/predictions.csv")[5:8] == [f"p_{label}" for label in LABELS]
-    assert read_checkpoint(tmp_path / "tuned/best_model.pth").label_names == LABELS
+    written = tmp_path / "tuned" / STAGING
+    assert header_of(written / "predictions.csv")[5:8] == [f"p_{label}" for label in LABELS]
+    assert read_checkpoint(written / "best_model.pth").label_names == LABELS
 
 
 def test_the_robustness_table(root: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from configs.loader import load_config
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.ravdess import list_clips
 from tests.tiny.folders import CONFIG, make_corpus, touch
-from tests.tiny.places import ROOT
+from tests.tiny.places import SHARED as INPUTS
 
-SHARED = ROOT.parent / "shared" / "ravdess"
+SHARED = INPUTS / "ravdess"
 
 
 @pytest.mark.skipif(not (SHARED / "audio").is_dir(), reason="the real RAVDESS audio is not here")
