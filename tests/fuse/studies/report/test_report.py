@@ -156,7 +156,7 @@ def test_caveats_stand_on_every_figure(tmp_path: Path, drawn: list[Figure]) -> N
     assert all(any(f"{tmp_path.name}/run: lda on audio+text, clean" in text for text in texts(one)) for one in drawn)
     random = replace(table_under(config, tiny_corpus(clips), UNCHANGED), random_weights=True)
     assert caveats(config, random) == f"{RANDOM_NOTE}; {note}"
-    assert "UAR on validation clips" in texts(drawn[0])
+    assert "UAR on validation clips (%)" in texts(drawn[0])
     assert any("no hidden layer" in text for text in texts(drawn[1]))
 
 
