@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from cache.corpus.clips import metadata_text, read_corpus
 from cache.corpus.labels import TEXT_LIST, listed_labels
+from cache.corpus.ravdess import is_ravdess_id
 from cache.files.atomic import write_atomic
 from cache.files.commands import make_command, settings_of
 from cache.protocols.choice import LEAKING, fitting_protocol
@@ -22,6 +23,8 @@ OUR_HEADER = "clip_id,path,label,speaker,"
 MOST_SPEAKERS, MOST_LABELS = 12, 8
 # Where the later stages look when they are told nothing.
 DEFAULT_OUT = Path("data/metadata.csv")
+# The recipe that corpora of a newcomer's size are served best by; RAVDESS has the default recipe.
+OWN_FUSION = "configs/fusion.yaml"
 
 
 def run(config: CorpusConfig) -> int:
@@ -131,11 +134,12 @@ def next_commands(listing: Listing, root: Path, out: Path, follow_links: bool) -
     if all(KINDS.get(PurePosixPath(clip.path).suffix.lower()) == "audio" for clip in listing.clips):
         own["encoders.video"] = None
         fusion |= {"modalities": ["audio", "text"]}
+    ravdess = all(is_ravdess_id(clip.clip_id) for clip in listing.clips)
     if protocol := _protocol(listing):
         fusion["protocol"] = protocol
     return [
         make_command("features", settings_of(shared | own)),
-        make_command("train-fusion", settings_of(shared | fusion)),
+        make_command("train-fusion", settings_of(shared | fusion), None if ravdess else OWN_FUSION),
     ]
 
 

@@ -282,6 +282,7 @@ def test_commands_of_a_corpus_of_sound_that_lies_elsewhere(tmp_path: Path, capsy
         f'\'corpus_root=\\"{root}\\"\' encoders.video=null"'
     )
     assert "modalities=[audio,text]" in fusion
+    assert "make train-fusion CONFIG=configs/fusion.yaml SET=" in fusion
     printed = subprocess.run(
         ["bash", "-c", features.replace("make features", "make -n features")],
         cwd=ROOT,
