@@ -2,6 +2,7 @@
 
     <features_dir>/media/frames16-size224/unit-00003.h5             the media of one unit's clips
     <features_dir>/media/frames16-size224/unit-00003.sources.json   which files they came from, and checksums
+    <features_dir>/media/frames16-size224/kept-00003.h5             those that are known of a unit that is not complete
     <features_dir>/media/frames16-size224-face/...                  the same, cut around the face
 
 Inside a part, group `<row>` holds `waveform` (float32, mono, 16 kHz) and `frames` (uint8, T H W C) as far
@@ -14,9 +15,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -28,6 +30,7 @@ from cache.files.atomic import revealed, write_atomic
 from cache.files.hashes import sha256_of
 
 SAMPLE_RATE_HZ = 16_000
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,13 @@ class MediaUnit:
         group = self._file[str(row)]
         return group["frames"][:] if "frames" in group else None
 
+    def clip(self, row: int) -> Media | Failure:
+        """All that is known of a clip, as it was written."""
+        reason = self.failure(row)
+        if reason:
+            return Failure(reason)
+        return Media(self.waveform(row), self.frames(row), self.face_found(row), self.overruled(row))
+
 
 class MediaStore:
     """All decoded clips of a corpus under one setting of `media.frames` and `media.size`."""
@@ -150,7 +160,7 @@ class MediaStore:
 
     def refresh_sources(self, unit: int, sources: list[Source]) -> None:
         """Record new times and inodes of files whose content is the same."""
-        self._write_sidecar(unit, self._known(unit)["part"], sources)
+        self._write_sidecar(self.part(unit), self._known(unit)["part"], sources)
 
     def is_current(self, unit: int) -> bool:
         """Whether the unit was decoded under the same provenance."""
@@ -159,18 +169,48 @@ class MediaStore:
     def forget_unit(self, unit: int) -> None:
         """Delete a unit, so that it is decoded again."""
         forget_part(self.part(unit))
+        forget_part(self.kept_part(unit))
 
     def write_unit(self, unit: int, clips: Iterator[tuple[Media | Failure, Source]]) -> None:
         """Write one unit's clips as they come; the part appears when it is complete."""
-        sources = []
-        self.forget_unit(unit)
-        with revealed(self.part(unit)) as part:
+        # What is kept of it may be what is written.
+        forget_part(self.part(unit))
+        self._write(self.part(unit), enumerate(clips), is_whole=True)
+        forget_part(self.kept_part(unit))
+
+    def kept_part(self, unit: int) -> Path:
+        """Where clips of a unit that is not complete are kept."""
+        return self.folder / f"kept-{unit:05d}.h5"
+
+    def keep_clips(self, unit: int, clips: Iterator[tuple[int, tuple[Media | Failure, Source]]]) -> None:
+        """Keep some clips, by their rows, of a unit that is not complete."""
+        forget_part(self.kept_part(unit))
+        self._write(self.kept_part(unit), clips, is_whole=False)
+
+    @contextmanager
+    def open_kept(self, unit: int) -> Iterator[tuple[MediaUnit, Mapping[int, Source]]]:
+        """What is kept of a unit that is not complete, and which rows that are, with the files they came from.
+
+        Of another make, or damaged, it is nothing.
+        """
+        part = self.kept_part(unit)
+        record = _record(sidecar_of(part))
+        if record is None or record["provenance"] != self.provenance or damaged_part(part):
+            record = {"rows": [], "sources": []}
+        sources = [Source(**row) for row in record["sources"]]
+        with h5py.File(part, "r") if sources else nullcontext() as file:
+            yield MediaUnit(file, sources), dict(zip(record["rows"], sources, strict=True))
+
+    def _write(self, path: Path, clips: Iterator[tuple[int, tuple[Media | Failure, Source]]], is_whole: bool) -> None:
+        rows, sources = [], []
+        with revealed(path) as part:
             with h5py.File(part, "w") as file:
-                for row, (media, source) in enumerate(clips):
+                for row, (media, source) in clips:
                     _write_clip(file.create_group(str(row)), media)
+                    rows.append(row)
                     sources.append(source)
             written = {"sha256": sha256_of(part), "size": part.stat().st_size}
-        self._write_sidecar(unit, written, sources)
+        self._write_sidecar(path, written, sources, {} if is_whole else {"rows": rows})
 
     @contextmanager
     def open_unit(self, unit: int) -> Iterator[MediaUnit]:
@@ -194,9 +234,12 @@ class MediaStore:
             raise ValueError(f"{self._sidecar(unit)} is damaged; delete it and run make features again")
         return record
 
-    def _write_sidecar(self, unit: int, part: Mapping[str, Any], sources: list[Source]) -> None:
+    def _write_sidecar(
+        self, path: Path, part: Mapping[str, Any], sources: list[Source], partial: Mapping[str, Any] = NOTHING
+    ) -> None:
         record = {"provenance": self.provenance, "part": dict(part), "sources": [asdict(source) for source in sources]}
-        write_atomic(self._sidecar(unit), json.dumps({**record, "crc32": _crc(record)}, indent=1))
+        record |= partial
+        write_atomic(sidecar_of(path), json.dumps({**record, "crc32": _crc(record)}, indent=1))
 
     def _sidecar(self, unit: int) -> Path:
         return sidecar_of(self.part(unit))
@@ -207,10 +250,24 @@ def sidecar_of(part: Path) -> Path:
     return part.with_suffix(".sources.json")
 
 
+def recorded_provenance(folder: Path) -> dict[str, Any] | None:
+    """How the clips in a folder of a media store were decoded, from the first part that says so; None: none does."""
+    records = (_record(sidecar) for sidecar in sorted(folder.glob("*.sources.json")))
+    return next((dict(record["provenance"]) for record in records if record is not None), None)
+
+
 def forget_part(part: Path) -> None:
     """Delete a part; what says that it is complete goes first."""
     sidecar_of(part).unlink(missing_ok=True)
     part.unlink(missing_ok=True)
+
+
+def needless_parts(features_dir: Path) -> Iterator[Path]:
+    """What is kept of units that are complete, or half written: their writers were killed."""
+    for part in sorted(features_dir.glob("media/*/kept-*.h5")):
+        whole = part.with_name(part.name.replace("kept-", "unit-"))
+        if sidecar_of(whole).exists() or not sidecar_of(part).exists():
+            yield part
 
 
 def damaged_part(part: Path) -> str:

@@ -12,9 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.care.growth import grow
 from cache.features.store import remove_leftovers
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
+from cache.media import forget_part, needless_parts
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config
@@ -49,6 +51,8 @@ def run(config: FeaturesConfig) -> int:
     for note in plan.corpus.notes:
         print(f"note: {note}")
     with locked(plan.features_dir) as lock:
+        if grown := grow(plan.features_dir, plan.corpus, plan.specs):
+            print(f"note: {grown}")
         _clean(plan)
         prepare_stores(plan)
         write_atomic(plan.features_dir / "config.yaml", dump_config(config))
@@ -80,6 +84,8 @@ def _clean(plan: Plan) -> None:
     """Remove temporary files of killed writers; the lock says that none is alive."""
     for store in plan.features_dir.glob("*.zarr"):
         remove_leftovers(store)
+    for kept in needless_parts(plan.features_dir):
+        forget_part(kept)
     for pattern in (".*.part*", "media/*/.*.part*"):
         for part in plan.features_dir.glob(pattern):
             part.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.care.growth import GROWN, OUTGROWN, is_growing
 from cache.care.mend import provenance_of
 from cache.care.verify import arrays_in, media_parts_in, stores_in
 from cache.features.chunks import chunk_files
@@ -18,7 +19,7 @@ from cache.features.rows import State
 from cache.features.seal import sealed
 from cache.features.units import unit_count
 from cache.files.lock import locked
-from cache.media import MediaStore, sidecar_of
+from cache.media import MediaStore, needless_parts, sidecar_of
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,14 @@ def readable(size: int) -> str:
 
 
 def _leftovers(features_dir: Path) -> Iterator[Path]:
+    # Where new stores are taking the places of old ones, the next run of stage one goes on.
+    for name in () if is_growing(features_dir) else (GROWN, OUTGROWN):
+        yield from features_dir.glob(name)
     for pattern in ("*.zarr/**/*.partial", ".*.part*", "media/*/.*.part*", "*.zarr/**/.*.part*"):
         yield from sorted(features_dir.glob(pattern))
     for store in stores_in(features_dir):
         yield from needless_files(store)
+    yield from needless_parts(features_dir)
     for part in media_parts_in(features_dir):
         sidecar = sidecar_of(part)
         if part.exists() != sidecar.exists():

@@ -7,7 +7,7 @@ What says so are zarr.json files, which zarr does not guard: they are sealed as 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +36,12 @@ def make_store(path: Path, clip_ids: Sequence[str]) -> zarr.Group:
         write_clip_ids(group, clip_ids)
         group.attrs["corpus_sha256"] = corpus
     if group.attrs["corpus_sha256"] != corpus:
+        stored = read_clip_ids(group)
+        refuse_other_clips(path, stored, clip_ids)
+        lacking = len(set(clip_ids) - set(stored))
         raise ValueError(
-            f"{path} holds features of other clips than this corpus lists; set another features_dir, or delete {path}"
+            f"{path} lacks {lacking} of the {len(clip_ids)} clips that this corpus lists, or has them in another "
+            "order; run make features with it: what is there is kept"
         )
     if fingerprint(read_clip_ids(group)) != corpus:  # damaged, but these are the same ids
         write_clip_ids(group, clip_ids)
@@ -55,14 +59,8 @@ def make_arrays(store: Path, root: zarr.Group, clips: int, spec: ArraySpec) -> N
     """
     folder = store / spec.path
     refuse_broken_metadata(store, spec.path)
-    stored: dict[str, Any] = {}
-    if (folder / METADATA).exists():
-        stored = root[spec.path].attrs.asdict()
-        if stored and stored != dict(spec.provenance):
-            raise ValueError(
-                f"{store} {spec.path} was made differently: {every_difference(stored, spec.provenance)}; "
-                f"set another features_dir, or delete {folder} to recompute it"
-            )
+    stored = root[spec.path].attrs.asdict() if (folder / METADATA).exists() else {}
+    refuse_other_make(store, spec, stored)
     # The parent explicitly: a crash between the two would leave it implied, and other bytes behind.
     group = root.require_group(spec.modality).require_group(spec.encoder)
     arrays = layout_of(clips, spec)
@@ -77,6 +75,34 @@ def make_arrays(store: Path, root: zarr.Group, clips: int, spec: ArraySpec) -> N
         copies = {"clips": clips, "layers": spec.layers, "width": spec.width}
         seal(array_of(group, "checksum"), folder / "checksum", files, **copies, provenance=dict(spec.provenance))
         _force_metadata_to_disk(store, folder)
+
+
+def refuse_other_make(store: Path, spec: ArraySpec, stored: Mapping[str, Any]) -> None:
+    """Refuse an array whose provenance is `stored` where `spec` is wanted; an empty one is that of no array.
+
+    Raises:
+        ValueError: naming every difference and the way out.
+    """
+    if stored and stored != dict(spec.provenance):
+        raise ValueError(
+            f"{store} {spec.path} was made differently: {every_difference(stored, spec.provenance)}; "
+            f"set another features_dir, or delete {store / spec.path} to recompute it"
+        )
+
+
+def refuse_other_clips(path: Path, stored: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a store that holds clips which a corpus no longer lists.
+
+    Raises:
+        ValueError: one line, with what can be done.
+    """
+    listed = set(wanted)
+    gone = [clip_id for clip_id in stored if clip_id not in listed]
+    if gone:
+        raise ValueError(
+            f"{path} holds features of other clips than this corpus lists: {len(gone)} are gone, first {gone[0]}; "
+            f"list them again (later stages may leave clips out), set another features_dir, or delete {path}"
+        )
 
 
 def refuse_broken_metadata(store: Path, path: str) -> None:

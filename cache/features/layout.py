@@ -24,6 +24,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from cache.features.rows import TRANSCRIPT_COLUMNS, ArraySpec, parts_of
 from cache.features.units import unit_count, unit_size
 
+# Beside an array of approximate features: how far they are from exact ones, on the first clips of the corpus.
+DEVIATION_FILE = "deviation.json"
 # Columns notice damage themselves, on every reading. `hidden`, `state` and `checksum` are plain bytes.
 GUARDED = (ZstdCodec(level=0), Crc32cCodec())
 

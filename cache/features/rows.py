@@ -75,6 +75,16 @@ class UnitRows:
         marks: npt.NDArray[np.bool_] = self.state != State.PENDING
         return marks
 
+    def take(self, row: int, other: UnitRows, place: int) -> None:
+        """Make a row that of another unit; one that is pending stays so."""
+        if other.state[place] == State.PENDING:
+            return
+        self.hidden_BLD[row] = other.hidden_BLD[place]
+        self.source[row], self.reason[row] = other.source[place], other.reason[place]
+        for name, values in other.columns.items():
+            self.columns[name][row] = values[place]
+        self.state[row] = other.state[place]
+
     def fail(self, row: int, reason: str) -> None:
         """Record that a clip could not be encoded."""
         # The state last, here and below: another thread may be keeping what has been decided.

@@ -128,25 +128,71 @@ class FeatureStore:
         Raises:
             ValueError: a chunk is not what was written (flipped bits, deleted files).
         """
-        clips, layers, width = self.shape(path)
+        shape = clips, _, width = self.shape(path)
         hidden = np.empty((clips, width), np.float32)
-        parts = len(parts_of(path.partition("/")[0]))
         for unit in range(unit_count(clips)):
             rows, states = unit_rows(clips, unit), self._unit_states(path, unit)
             if (states == State.PENDING).all():
                 hidden[rows.start : rows.stop] = np.nan
                 continue
-            expected = read_checksums(self.path / path, unit, layers + parts)
-            if expected is None:
-                raise self._damage(path, "checksum", unit)
-            if part_checksum(states) != expected[layers]:
-                raise self._damage(path, "state", unit)
-            file = self.path / path / f"hidden/c/{unit}/{layer}/0"
-            chunk = plain_chunk(file, "<f4", (unit_size(clips), width), math.nan)
-            if chunk is None or part_checksum(chunk[: len(rows)]) != expected[layer]:
-                raise self._damage(path, "hidden", unit, layer)
-            hidden[rows.start : rows.stop] = chunk[: len(rows)]
+            expected = self._checksums(path, unit, states, shape[1])
+            hidden[rows.start : rows.stop] = self._layer(path, unit, layer, expected, shape)
         return hidden
+
+    def read_unit(self, path: str, unit: int) -> UnitRows:
+        """All that is known of a unit's rows; of one that is pending, what is kept of it.
+
+        Raises:
+            ValueError: something of it is not what was written.
+        """
+        spec = self.spec(path)
+        if self.unit_is_pending(path, unit):
+            return self.kept_rows(spec, unit)
+        span = unit_rows(len(self.clip_ids), unit)
+        rows = UnitRows.empty(len(span), spec)
+        rows.state = self._unit_states(path, unit)
+        expected, shape = self._checksums(path, unit, rows.state, spec.layers), self.shape(path)
+        for layer in range(spec.layers):
+            rows.hidden_BLD[:, layer] = self._layer(path, unit, layer, expected, shape)
+        own = {"source": rows.source, "reason": rows.reason, **rows.columns}
+        for part, crc in zip(parts_of(spec.modality), expected[spec.layers :], strict=True):
+            if part != "state":
+                own[part][:] = self._part(path, part, unit, span, int(crc))
+        return rows
+
+    def spec(self, path: str) -> ArraySpec:
+        """What an array was made as."""
+        modality, _, encoder = path.partition("/")
+        _, layers, width = self.shape(path)
+        return ArraySpec(modality, encoder, layers, width, self.provenance(path))
+
+    def _checksums(self, path: str, unit: int, states: npt.NDArray[np.uint8], layers: int) -> npt.NDArray[np.uint32]:
+        """Those of a unit's layers and parts; its states are compared with theirs."""
+        expected = read_checksums(self.path / path, unit, layers + len(parts_of(path.partition("/")[0])))
+        if expected is None:
+            raise self._damage(path, "checksum", unit)
+        if part_checksum(states) != expected[layers]:
+            raise self._damage(path, "state", unit)
+        return expected
+
+    def _layer(
+        self, path: str, unit: int, layer: int, expected: npt.NDArray[np.uint32], shape: tuple[int, int, int]
+    ) -> npt.NDArray[np.float32]:
+        clips, _, width = shape
+        count = len(unit_rows(clips, unit))
+        chunk = plain_chunk(self.path / path / f"hidden/c/{unit}/{layer}/0", "<f4", (unit_size(clips), width), math.nan)
+        if chunk is None or part_checksum(chunk[:count]) != expected[layer]:
+            raise self._damage(path, "hidden", unit, layer)
+        return chunk[:count]
+
+    def _part(self, path: str, name: str, unit: int, span: range, crc: int) -> list[Any]:
+        try:
+            values = array_of(self.group, f"{path}/{name}")[span.start : span.stop]
+        except ValueError as error:
+            raise self._damage(path, name, unit) from error
+        if part_checksum(values) != crc:
+            raise self._damage(path, name, unit)
+        return [str(value) for value in values] if values.dtype.kind in "OTU" else list(values)
 
     def column(self, path: str, name: str) -> list[Any]:
         """A per-clip column such as `transcript` or `wer`."""

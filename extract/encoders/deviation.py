@@ -15,8 +15,6 @@ from extract.encoders.models import Model
 from extract.encoders.options import EncoderOptions
 
 CLIPS_MEASURED = 8
-# Beside the arrays it speaks of. It is no part of their provenance: it follows from it.
-DEVIATION_FILE = "deviation.json"
 
 
 def is_approximate(model: Model, options: EncoderOptions) -> bool:

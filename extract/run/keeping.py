@@ -52,11 +52,8 @@ class Keeping:
 def _taken_up(kept: UnitRows, spec: ArraySpec, sources: Sequence[str]) -> UnitRows:
     """The rows to begin with: those kept whose media files are the same."""
     rows = UnitRows.empty(len(sources), spec)
-    same = [row for row in map(int, np.flatnonzero(kept.decided)) if kept.source[row] == sources[row]]
-    for row in same:
-        rows.hidden_BLD[row], rows.state[row] = kept.hidden_BLD[row], kept.state[row]
-        rows.reason[row] = kept.reason[row]
-        for name, values in kept.columns.items():
-            rows.columns[name][row] = values[row]
+    for row in map(int, np.flatnonzero(kept.decided)):
+        if kept.source[row] == sources[row]:
+            rows.take(row, kept, row)
     rows.source = list(sources)
     return rows

@@ -86,6 +86,14 @@ class Plan:
         return Path(self.config.features_dir)
 
     @property
+    def specs(self) -> dict[str, list[ArraySpec]]:
+        """The arrays of each condition's store."""
+        specs: dict[str, list[ArraySpec]] = {}
+        for array in self.arrays:
+            specs.setdefault(array.condition.name, []).append(array.spec)
+        return specs
+
+    @property
     def units(self) -> range:
         """All unit numbers."""
         return range(unit_count(len(self.corpus.clips)))

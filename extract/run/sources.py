@@ -23,7 +23,7 @@ def check_sources(plan: Plan) -> int:
     reset = 0
     for unit in plan.units:
         rows = unit_rows(len(plan.corpus.clips), unit)
-        if (plan.config.retry_failed and _has_failures(plan, rows)) or _changed(plan, unit, rows):
+        if (plan.config.retry_failed and _has_failures(plan, unit, rows)) or _changed(plan, unit, rows):
             # States first: a crash in between leaves pending units, never features of a file that is gone.
             for array in plan.arrays:
                 plan.stores[array.condition.name].reset_unit(array.spec.path, unit)
@@ -75,7 +75,7 @@ def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
         return True
     known = plan.media.sources(unit)
     now = [
-        _source_now(source, plan.corpus.source(clip), clip.stretch) for source, clip in zip(known, clips, strict=True)
+        source_now(source, plan.corpus.source(clip), clip.stretch) for source, clip in zip(known, clips, strict=True)
     ]
     if [source.sha256 for source in now] != [source.sha256 for source in known]:
         return True
@@ -84,7 +84,8 @@ def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
     return False
 
 
-def _source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
+def source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
+    """The file that a clip was decoded from as it is now; hashed only where it looks otherwise than it was."""
     same_stretch = known.sha256 in ("", f"{known.file_sha256}{stretch or ''}")
     # A file that was decoded and then removed is no change: the media store has what is needed of it.
     if same_stretch and (known.looks_unchanged(path) or (known.sha256 and not path.exists())):
@@ -92,8 +93,10 @@ def _source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
     return Source.of(path, stretch=stretch)
 
 
-def _has_failures(plan: Plan, rows: range) -> bool:
-    states = [
-        plan.stores[array.condition.name].states(array.spec.path)[rows.start : rows.stop] for array in plan.arrays
-    ]
-    return any((state == State.FAILED).any() for state in states)
+def _has_failures(plan: Plan, unit: int, rows: range) -> bool:
+    for array in plan.arrays:
+        store, path = plan.stores[array.condition.name], array.spec.path
+        states = [store.states(path)[rows.start : rows.stop], store.kept_rows(array.spec, unit).state]
+        if any((state == State.FAILED).any() for state in states):
+            return True
+    return False

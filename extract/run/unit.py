@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache.features.layout import DEVIATION_FILE
 from cache.features.rows import State, UnitRows
 from cache.files.atomic import write_atomic
 from cache.media import Failure, Media, MediaUnit, Source, damaged_part
@@ -22,7 +23,7 @@ from configs.schema.features import FeaturesConfig
 from extract.asr import Recogniser
 from extract.encoders.base import Encoder, NetworkEncoder
 from extract.encoders.catalogue import encoder_class
-from extract.encoders.deviation import DEVIATION_FILE, is_approximate, measure, readable
+from extract.encoders.deviation import is_approximate, measure, readable
 from extract.encoders.models import Model
 from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
@@ -32,6 +33,7 @@ from extract.run.keeping import Keeping
 from extract.run.plan import Plan, PlannedArray
 from extract.run.provenance import kept_layers
 from extract.run.reader import UnitReader
+from extract.run.sources import source_now
 
 DEVICE_BATCH = {"cuda": 8, "cpu": 1}
 NAMES = {"cuda": "a GPU", "cpu": "the CPU alone"}
@@ -147,22 +149,30 @@ def decode_unit(plan: Plan, unit: int, observer: Observer = UNOBSERVED) -> None:
 
 
 def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media | Failure, Source]]:
+    """The clips of a unit, decoded as far as they are not kept, or other files by now."""
     settings, clips = plan.config.media, plan.clips(unit)
-    decoded = decode_all(
-        [plan.corpus.source(clip) for clip in clips],
-        stretches=[clip.stretch for clip in clips],
-        frames=int(plan.media.provenance["frames"]),
-        size=settings.size,
-        workers=settings.decode_workers,
-        timeout_seconds=settings.timeout_seconds,
-        check=observer.check,
-        cut=Cut.of(settings),
-        reader=settings.reader,
-    )
-    for clip, (media, source) in zip(clips, decoded, strict=True):
-        observer.decoded(1)
-        known = not clip.sha256 or source.file_sha256 in ("", clip.sha256)
-        yield (media if known else Failure(OTHER_FILE)), source
+    paths = [plan.corpus.source(clip) for clip in clips]
+    with plan.media.open_kept(unit) as (kept, known):
+        sources = {row: source_now(source, paths[row], clips[row].stretch) for row, source in known.items()}
+        same = {row: source for row, source in sources.items() if source.sha256 == known[row].sha256}
+        decoded = decode_all(
+            [path for row, path in enumerate(paths) if row not in same],
+            stretches=[clip.stretch for row, clip in enumerate(clips) if row not in same],
+            frames=int(plan.media.provenance["frames"]),
+            size=settings.size,
+            workers=settings.decode_workers,
+            timeout_seconds=settings.timeout_seconds,
+            check=observer.check,
+            cut=Cut.of(settings),
+            reader=settings.reader,
+        )
+        for row, clip in enumerate(clips):
+            media, source = (kept.clip(row), same[row]) if row in same else next(decoded)
+            observer.decoded(int(row not in same))
+            is_listed = not clip.sha256 or source.file_sha256 in ("", clip.sha256)
+            yield (media if is_listed else Failure(OTHER_FILE)), source
+        # Its end closes its processes.
+        assert next(decoded, None) is None, "as many were decoded as were asked for"
 
 
 def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, tools: Tools, observer: Observer) -> None:

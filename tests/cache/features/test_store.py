@@ -427,7 +427,14 @@ def test_the_same_provenance_changes_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "x.zarr").rglob("*")} == before
 
 
-@pytest.mark.parametrize("other", [names(19), names(20)[::-1], [*names(19), "another"]])
+@pytest.mark.parametrize("more", [[*names(20), "another"], names(20)[::-1]])
+def test_a_store_of_fewer_clips_is_not_written_to_as_it_is(tmp_path: Path, more: list[str]) -> None:
+    full_store(tmp_path / "clean.zarr")
+    with pytest.raises(ValueError, match=r"lacks [01] of the 2[01] clips .* run make features with it"):
+        FeatureStore.create(tmp_path / "clean.zarr", more)
+
+
+@pytest.mark.parametrize("other", [names(19), [*names(19), "another"]])
 def test_a_store_of_other_clips_is_refused(tmp_path: Path, other: list[str]) -> None:
     full_store(tmp_path / "clean.zarr")
     with pytest.raises(ValueError, match=r"holds features of other clips.*set another features_dir, or delete"):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from cache.corpus.clips import read_corpus, write_metadata
+from cache.features.layout import DEVIATION_FILE
 from cache.features.rows import State
 from cache.features.store import open_store
 from cache.features.table import load_table
 from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
-from extract.encoders.deviation import DEVIATION_FILE
 from extract.run.failures import summary
 from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.rank import run_rank
