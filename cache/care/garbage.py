@@ -12,9 +12,7 @@ import numpy as np
 from cache.care.growth import GROWN, OUTGROWN, is_growing
 from cache.care.mend import provenance_of
 from cache.care.verify import arrays_in, media_parts_in, stores_in
-from cache.features.chunks import chunk_files
-from cache.features.kept import PATTERN as KEPT
-from cache.features.kept import needless_files
+from cache.features.chunks import KEPT_PATTERN, chunk_files, needless_kept
 from cache.features.rows import State
 from cache.features.seal import sealed
 from cache.features.units import unit_count
@@ -90,7 +88,7 @@ def _leftovers(features_dir: Path) -> Iterator[Path]:
     for pattern in ("*.zarr/**/*.partial", ".*.part*", "media/*/.*.part*", "*.zarr/**/.*.part*"):
         yield from sorted(features_dir.glob(pattern))
     for store in stores_in(features_dir):
-        yield from needless_files(store)
+        yield from needless_kept(store)
     yield from needless_parts(features_dir)
     for part in media_parts_in(features_dir):
         sidecar = sidecar_of(part)
@@ -112,7 +110,7 @@ def _unused_media(features_dir: Path) -> set[str]:
 
 def _never_used(store: Path) -> list[Path]:
     """Arrays without a single finished unit or kept row: stage one makes them again when they are asked for."""
-    begun = ("state/c/*", KEPT)
+    begun = ("state/c/*", KEPT_PATTERN)
     return [store / array for array in arrays_in(store) if not any(any((store / array).glob(one)) for one in begun)]
 
 

@@ -2,7 +2,7 @@
 
 Units follow from the number of clips, so more clips mean other units. The new stores are what they would be if the
 whole corpus had been computed at once, with pending units where clips are new, and what is known of those beside them
-(`cache.features.kept`). They are made in a folder of their own, `.grown`. Once all of them are there, which a file in
+(`cache.features.chunks`). They are made in a folder of their own, `.grown`. Once all of them are there, which a file in
 it says, they take the places of the old ones: a crash before that leaves the old stores as they were, and after it
 the next run goes on.
 """

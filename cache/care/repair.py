@@ -16,8 +16,7 @@ import yaml
 from cache.care.mend import mend_metadata
 from cache.care.verify import OTHER_VERSION, Damage, stores_in, verify
 from cache.exchange.imports import TOOL
-from cache.features.chunks import remove_unit
-from cache.features.kept import forget_kept
+from cache.features.chunks import forget_kept, remove_unit
 from cache.features.seal import sealed
 from cache.files.lock import locked
 from cache.media import forget_part

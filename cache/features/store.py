@@ -17,6 +17,10 @@ import zarr
 
 from cache.features.chunks import (
     force_to_disk,
+    forget_kept,
+    keep_rows,
+    kept_rows,
+    needless_kept,
     part_checksum,
     plain_chunk,
     read_checksums,
@@ -24,7 +28,6 @@ from cache.features.chunks import (
     sealed_checksums,
 )
 from cache.features.creation import is_written, make_arrays, make_store, open_group, refuse_broken_metadata, way_out
-from cache.features.kept import forget_kept, keep_rows, kept_rows, needless_files
 from cache.features.layout import array_of, read_clip_ids
 from cache.features.remedy import features_command
 from cache.features.rows import ArraySpec, State, UnitRows, parts_of
@@ -267,7 +270,7 @@ def open_store(path: Path) -> FeatureStore:
 
 def remove_leftovers(path: Path) -> None:
     """Delete temporary files of writers that were killed. Only while no writer is alive."""
-    for leftover in [*path.rglob("*.partial"), *path.rglob(".*.part*"), *needless_files(path)]:
+    for leftover in [*path.rglob("*.partial"), *path.rglob(".*.part*"), *needless_kept(path)]:
         leftover.unlink(missing_ok=True)
 
 

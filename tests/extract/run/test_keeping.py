@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cache.features.kept import kept_file, kept_rows
+from cache.features.chunks import kept_file, kept_rows
 from cache.features.rows import ArraySpec, State, UnitRows
 from cache.features.store import FeatureStore, remove_leftovers
 from configs.loader import check
