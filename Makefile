@@ -11,6 +11,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 DOCS_READY := .venv-docs/.ready
+READY_APP := .venv/.ready-app
 # Text as YAML, whatever it holds: braces, colons, "#".
 text = '$(subst ','',$(1))'
 
@@ -22,12 +23,13 @@ endif
 
 # What each target may be given beside CONFIG, SET and the like. Anything else would be ignored without a word:
 # `make train-fusion seeds=[7]` would train the default seeds, and replace their run.
-KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY
+KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP
 KNOWN_data := ACTORS KIND
 KNOWN_corpus := ROOT OUT LAYOUT PATTERN CSV LABEL SPEAKER
 KNOWN_preview := CLIP
 KNOWN_report := RUN
 KNOWN_predict := CLIP RUN
+KNOWN_app := RUN
 KNOWN_bench := BENCH
 KNOWN_test := SHARED
 KNOWN_test-slow := SHARED
@@ -37,7 +39,7 @@ ifneq ($(UNKNOWN),)
 $(error $(MAKECMDGOALS) does not take $(firstword $(UNKNOWN))=...; settings go into SET="$(firstword $(UNKNOWN))=..."; it takes $(KNOWN) $(foreach goal,$(MAKECMDGOALS),$(KNOWN_$(goal))))
 endif
 
-.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict doctor test test-slow bench lint docs
+.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict app doctor test test-slow bench lint docs
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -88,6 +90,13 @@ robustness-table: | $(READY) ## what noise, occlusion and missing modalities cos
 
 predict: | $(READY) ## what a trained run says of a clip, a folder or a metadata.csv: CLIP=x.mp4 RUN=outputs/fusion
 	$(PY) -m fuse.predict --config $(or $(CONFIG),configs/predict.yaml) $(if $(CLIP),"clip=$(call text,$(CLIP))") $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
+
+app: $(READY_APP) ## a page on this machine to try a run on clips, recorded ones too: RUN=outputs/fusion
+	$(PY) -m fuse.predict.app --config $(or $(CONFIG),configs/app.yaml) $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
+
+$(READY_APP): requirements-app.txt | $(READY)
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-app.txt
+	@touch $(READY_APP)
 
 doctor: | $(READY) ## will it run here? torch and GPU, disk, decoders, models, memory, each with its remedy
 	$(PY) -m configs.command.doctor --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)

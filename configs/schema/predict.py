@@ -54,3 +54,34 @@ class PredictConfig:
         """Refuse two formats at once."""
         if self.json and self.csv:
             raise ValueError("json and csv: choose one of them")
+
+
+@dataclass(frozen=True, config=STRICT)
+class AppConfig:
+    """Configuration of `python -m fuse.predict.app`.
+
+    Attributes:
+        run: folder of a run, or of one fold and seed of it.
+        speaker: of an adapted run, whose clips will be tried.
+        features_dir, encoders, asr_model: as for `make predict`.
+        examples: a metadata.csv whose clips may be chosen; null, or not there: none.
+        examples_shown: about how many of them, spread over the table.
+        port: of 127.0.0.1; null: the first that is free from 7860 on.
+        max_megabytes, max_seconds: larger or longer clips are refused.
+        stretches: parts that a clip is divided into, to see what each contributes.
+        threads: torch threads.
+    """
+
+    run: str = "outputs/fusion"
+    speaker: str | None = None
+    features_dir: str | None = None
+    encoders: ModelPlaces = field(default_factory=ModelPlaces)
+    asr_model: str | None = None
+    examples: str | None = "data/demo/metadata.csv"
+    examples_shown: Annotated[int, Field(ge=1, le=1000)] = 16
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    max_megabytes: Annotated[float, Field(gt=0, le=2000)] = 50.0
+    max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    stretches: Annotated[int, Field(ge=1, le=100)] = 6
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1

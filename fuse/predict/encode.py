@@ -84,27 +84,28 @@ class ClipEncoder:
         rows, missing = {}, {name: IMPORTED for name in self.checkpoint.modalities if name not in MODALITIES}
         heard = self._heard(media, statement) if "text" in self.encoders else None
         signals = {"audio": _sound(media), "video": media.frames_THWC, "text": heard.transcript if heard else None}
-        for name, encoder in self.encoders.items():
+        for name in self.encoders:
             signal = signals[name]
             if signal is None or not len(signal):
                 missing[name] = NOTHING[name] if name != "text" or self.recogniser else NO_STATEMENT
                 continue
-            rows[name] = self._row(name, encoder, signal)
+            rows[name] = self.row(name, signal)
         return EncodedClip(rows, missing, heard)
+
+    def row(self, name: str, signal: Any) -> Row:
+        """(D,), of one modality's signal alone: samples, frames or text."""
+        seconds = self.checkpoint.audio_seconds
+        if name == "audio" and seconds is not None:
+            signal = of_length(signal, round(seconds * SAMPLE_RATE_HZ), 0.5)
+        with torch.inference_mode():
+            hidden_LD = self.encoders[name].encode([signal])[0]
+        return joined(hidden_LD, side_by_side(layers_of(name, self.checkpoint.layers)))
 
     def _heard(self, media: Media, statement: str) -> Transcript:
         sound = _sound(media)
         if self.recogniser is None:
             return Transcript(statement)
         return Transcript("") if sound is None else self.recogniser.transcribe(sound, statement)
-
-    def _row(self, name: str, encoder: NetworkEncoder, signal: Any) -> Row:
-        seconds = self.checkpoint.audio_seconds
-        if name == "audio" and seconds is not None:
-            signal = of_length(signal, round(seconds * SAMPLE_RATE_HZ), 0.5)
-        with torch.inference_mode():
-            hidden_LD = encoder.encode([signal])[0]
-        return joined(hidden_LD, side_by_side(layers_of(name, self.checkpoint.layers)))
 
     def _load(self, name: str, run: Path, device: torch.device) -> NetworkEncoder:
         path = getattr(self.config.encoders, name)

@@ -126,7 +126,7 @@ class TrainedModel:
         """
         if statements is not None and len(statements) != len(paths):
             raise ValueError(f"{len(statements)} statements for {len(paths)} clips; give each clip one, or none at all")
-        self._refuse_speaker(speaker)
+        self.refuse_speaker(speaker)
         media = self.encoder.config.media
         decoded = decode_all(
             paths,
@@ -149,7 +149,10 @@ class TrainedModel:
         """Predict one clip that has been decoded."""
         if isinstance(media, Failure):
             return Prediction(clip, failure=media.reason)
-        encoded = self.encoder.encode(media, statement)
+        return self.judge(clip, self.encoder.encode(media, statement), speaker)
+
+    def judge(self, clip: str, encoded: EncodedClip, speaker: str | None = None) -> Prediction:
+        """Predict one clip that has been encoded."""
         if not encoded.rows:
             why = "; ".join(f"{name}: {reason}" for name, reason in encoded.missing.items())
             return Prediction(clip, missing=encoded.missing, heard=encoded.heard, failure=f"nothing to go by ({why})")
@@ -165,6 +168,23 @@ class TrainedModel:
             self._unfamiliar(encoded, speaker),
             encoded.heard,
         )
+
+    def refuse_speaker(self, speaker: str | None) -> None:
+        """Refuse a speaker that an adapted run does not know, or any for a run that is not.
+
+        Raises:
+            ValueError: one line that names those it knows.
+        """
+        known = sorted(set.intersection(*(set(member.checkpoint.speakers) for member in self._members)))
+        adapted = self._members[0].checkpoint.standardise == "speaker"
+        if adapted and speaker not in known:
+            said = "needs speaker=" if speaker is None else f"does not know speaker {speaker}; give"
+            raise ValueError(
+                f"the run is adapted to its speakers and {said} one of {', '.join(known)}; "
+                "for others use a run with standardise=train"
+            )
+        if speaker is not None and not adapted:
+            raise ValueError(f"speaker={speaker}: the run is not adapted to speakers; leave speaker out")
 
     def _probabilities(self, encoded: EncodedClip, given: Subset, speaker: str | None) -> npt.NDArray[np.float64]:
         """(C,), with all modalities withheld that are not given; the mean over folds and seeds."""
@@ -187,18 +207,6 @@ class TrainedModel:
             for name, row in encoded.rows.items()
         }
         return tuple(name for name, found in alarms.items() if sum(found) * 2 > len(found))
-
-    def _refuse_speaker(self, speaker: str | None) -> None:
-        known = sorted(set.intersection(*(set(member.checkpoint.speakers) for member in self._members)))
-        adapted = self._members[0].checkpoint.standardise == "speaker"
-        if adapted and speaker not in known:
-            said = "needs speaker=" if speaker is None else f"does not know speaker {speaker}; give"
-            raise ValueError(
-                f"the run is adapted to its speakers and {said} one of {', '.join(known)}; "
-                "for others use a run with standardise=train"
-            )
-        if speaker is not None and not adapted:
-            raise ValueError(f"speaker={speaker}: the run is not adapted to speakers; leave speaker out")
 
     def _row(self, one: Prediction) -> dict[str, object]:
         return {

@@ -18,7 +18,7 @@ from trifuse.__main__ import COMMANDS, VARIABLES, main, with_config
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 # What is done to a checkout, not with TriFuse.
-OF_THE_CHECKOUT = {"help", "setup", "test", "test-slow", "bench", "lint"}
+OF_THE_CHECKOUT = {"help", "setup", "test", "test-slow", "bench", "lint", "docs"}
 # No target of make has them: `python -m` with these names in the README.
 OF_THE_COMMAND = {"random-encoders", "cache"}
 

@@ -107,6 +107,7 @@ PARSED_IN = (
     "cache/features/cached.py",
     "configs/schema",
     "extract/preview/__main__.py",
+    "fuse/predict/app/trial.py",
     "fuse/predict/features.py",
 )
 

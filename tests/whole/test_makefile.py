@@ -50,6 +50,23 @@ def test_each_stage_is_one_line_around_a_module(target: str) -> None:
     assert re.search(r"python -m [\w.]+ --config configs/\S+\.yaml .*a\.b=1", lines[0])
 
 
+def test_the_app_installs_what_it_needs_once_and_moves_no_pin(tmp_path: Path) -> None:
+    """gradio asks for a pillow older than the pinned one: with its dependencies, pip would take that."""
+    ready = tmp_path / "ready-app"
+    ready.touch()
+    os.utime(ready, (4e9, 4e9))
+    (line,) = [
+        line for line in make("-n", "app", "RUN=outputs/x", f"READY_APP={ready}").stdout.splitlines() if "-m " in line
+    ]
+    assert line.endswith("-m fuse.predict.app --config configs/app.yaml \"run='outputs/x'\" ")
+    first = make("-n", "app", f"READY_APP={tmp_path}/not-yet").stdout
+    assert "pip install --disable-pip-version-check --quiet --no-deps -r requirements-app.txt" in first
+    pinned, app = ((ROOT / name).read_text() for name in ("requirements.txt", "requirements-app.txt"))
+    names = [set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE)) for text in (pinned, app)]
+    assert "gradio" in names[1]
+    assert not names[0] & names[1]
+
+
 def test_a_path_that_the_shell_would_cut_is_refused() -> None:
     """Behind ` #` the shell reads nothing: the folder `RAVDESS` was taken for `RAVDESS #2`."""
     cut = make("-n", "features", "SET=corpus=data/RAVDESS #2/metadata.csv")

@@ -1,0 +1,1 @@
+"""`make app`: a page on this machine where a run is tried on clips, one at a time."""
