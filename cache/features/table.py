@@ -78,6 +78,28 @@ class FeatureTable:
         )
 
 
+def one_after_other(first: FeatureTable, second: FeatureTable, remedy: str) -> FeatureTable:
+    """The clips of both under one condition, the first's before the second's.
+
+    Raises:
+        ValueError: their features were made differently; one line with the difference and the remedy.
+    """
+    for name, origin in second.origins.items():
+        refuse_mixing(name, origin, first.origins[name], remedy)
+        widths = [table.features[name].shape[1] for table in (first, second)]
+        if widths[0] != widths[1]:
+            raise ValueError(f"{origin.store}: its {name} features are {widths[1]} wide, not {widths[0]}; {remedy}")
+    return replace(
+        first,
+        clips=(*first.clips, *second.clips),
+        features={name: np.concatenate([rows, second.features[name]]) for name, rows in first.features.items()},
+        present={name: np.concatenate([rows, second.present[name]]) for name, rows in first.present.items()},
+        left_out=(*first.left_out, *second.left_out),
+        random_weights=first.random_weights or second.random_weights,
+        changed=first.changed | second.changed,
+    )
+
+
 def load_table(
     features_dir: Path,
     clips: Sequence[Clip],

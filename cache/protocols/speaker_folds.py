@@ -55,13 +55,18 @@ class SpeakerFolds(Rule):
             raise ValueError(
                 f"{self.folds} folds need at least {self.folds} speakers, this corpus has {len(speakers)}; {way_out}"
             )
-        shares = _shares(clips)
-        dealings = [_deal(self._order(shares, turn), shares, self.folds) for turn in range(TRIES)]
-        best = min(dealings, key=lambda groups: _unevenness(groups, shares))
-        return CyclicGroups(best).divide(clips)
+        return CyclicGroups(even_groups(clips, self.folds, self.seed)).divide(clips)
 
-    def _order(self, speakers: Iterable[str], turn: int) -> list[str]:
-        return sorted(speakers, key=lambda name: hashlib.sha256(f"{self.seed} {turn} {name}".encode()).digest())
+
+def even_groups(clips: Sequence[Clip], count: int, seed: int = 0) -> tuple[tuple[str, ...], ...]:
+    """The speakers of the clips, dealt into so many groups (no more than there are speakers) as `SpeakerFolds` says."""
+    shares = _shares(clips)
+    dealings = [_deal(_order(shares, seed, turn), shares, count) for turn in range(TRIES)]
+    return min(dealings, key=lambda groups: _unevenness(groups, shares))
+
+
+def _order(speakers: Iterable[str], seed: int, turn: int) -> list[str]:
+    return sorted(speakers, key=lambda name: hashlib.sha256(f"{seed} {turn} {name}".encode()).digest())
 
 
 def _shares(clips: Sequence[Clip]) -> dict[str, NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from cache.conditions import UNCHANGED
+from cache.protocols.cross_corpus import CROSS_CORPUS
 from configs.loader import STRICT
 from configs.schema.fields import BareName, LabelMapping, NamedCondition
 from configs.schema.protocols import AUTO
@@ -80,11 +81,21 @@ Augmentation = Annotated[Augment, BeforeValidator(_nothing)]
 
 
 @dataclass(frozen=True, config=STRICT)
+class TargetCorpus:
+    """The corpus that `protocol: cross-corpus` tests on: its metadata, its features, other names for its labels."""
+
+    corpus: str
+    features_dir: str
+    labels: LabelMapping = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class FusionConfig:
     """Configuration of `python -m fuse.train`.
 
     Attributes:
         labels: other names for labels of the corpus, e.g. {anger: angry}; null leaves their clips out.
+        target: for `protocol: cross-corpus`, the corpus to test on; the others are of the one that is trained on.
         encoders: which encoder's features, by modality; needed where a store holds several.
         protocol: `auto` is the one that fits the corpus: its name is printed, and saved in place of `auto`.
         condition: what is trained, validated and tested on.
@@ -104,6 +115,7 @@ class FusionConfig:
     corpus: str
     features_dir: str = "features"
     labels: LabelMapping = field(default_factory=dict)
+    target: TargetCorpus | None = None
     encoders: dict[str, str] = field(default_factory=dict)
     modalities: Annotated[tuple[str, ...], Field(min_length=1), BareName] = ("audio", "video", "text")
     protocol: str = AUTO
@@ -125,7 +137,15 @@ class FusionConfig:
     stack_width: StackWidth = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what is named twice."""
+        """Refuse what is named twice, and a corpus to test on that the protocol does not test on."""
+        if self.protocol == CROSS_CORPUS and self.target is None:
+            raise ValueError(
+                "protocol=cross-corpus tests on another corpus: set target={corpus: ..., features_dir: ...}"
+            )
+        if self.target is not None and self.protocol not in (AUTO, CROSS_CORPUS):
+            raise ValueError(
+                f"target is what protocol=cross-corpus tests on, not {self.protocol}; leave one of them out"
+            )
         for name in ("modalities", "seeds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -2,7 +2,8 @@
 
 A name is that of a file of `configs/splits/`, or `speaker-folds-K` (K folds over the speakers of any corpus, seed 0) or
 `speaker-folds-K-seed-S`, or the path of a YAML file of the user's that reads like those of `configs/splits/`.
-In place of `auto` comes the name of the protocol that fits the corpus (`cache.protocols.choice`).
+`cross-corpus` tests on another corpus (`cache.protocols.cross_corpus`). In place of
+`auto` comes the name of the protocol that fits the corpus (`cache.protocols.choice`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from cache.corpus.clips import normal_speaker
 from cache.names import did_you_mean
 from cache.protocols.clip_rules import RandomClips, SentenceHeldOut, SplitColumn
+from cache.protocols.cross_corpus import CROSS_CORPUS
 from cache.protocols.folds import CyclicGroups, FixedFold, LeaveOneSpeakerOut, Protocol, Rule
 from cache.protocols.speaker_folds import SpeakerFolds
 from configs.loader import STRICT, load_config
@@ -25,7 +27,7 @@ FOLDER = Path(__file__).parents[1] / "splits"
 SPEAKER_FOLDS = re.compile(r"speaker-folds-([1-9][0-9]{0,3})(?:-seed-(0|[1-9][0-9]{0,8}))?")
 AUTO = "auto"
 # What an unknown name is answered with, beside the names of files.
-FORMS = (AUTO, "speaker-folds-5", "speaker-folds-5-seed-1")
+FORMS = (AUTO, CROSS_CORPUS, "speaker-folds-5", "speaker-folds-5-seed-1")
 
 Speaker = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 Speakers = Annotated[tuple[Speaker, ...], Field(min_length=1)]
@@ -148,6 +150,8 @@ def load_protocol(name: str) -> Protocol:
     Raises:
         ValueError: one line: an unknown name with the nearest known one, or what is wrong in the file.
     """
+    if name == CROSS_CORPUS:
+        return Protocol(name, SplitColumn())
     if form := SPEAKER_FOLDS.fullmatch(name):
         try:
             return Protocol(name, SpeakerFolds(int(form[1]), int(form[2] or 0)))
@@ -167,7 +171,7 @@ def _file_of(name: str) -> Path:
         return FOLDER / f"{name}.yaml"
     if Path(name).suffix not in (".yaml", ".yml"):
         every = (*known, *FORMS)
-        said = f"{', '.join(known)}, speaker-folds-K[-seed-S], {AUTO}, or the path of a YAML file"
+        said = f"{', '.join(known)}, speaker-folds-K[-seed-S], {CROSS_CORPUS}, {AUTO}, or the path of a YAML file"
         raise ValueError(f"unknown protocol {name!r}{did_you_mean(name, every)}; known: {said}")
     if not Path(name).is_file():
         raise ValueError(f"no protocol file {name}{did_you_mean(Path(name).stem, known)}")

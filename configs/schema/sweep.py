@@ -11,7 +11,7 @@ from configs.loader import STRICT
 from configs.schema.fields import BareName, NamedCondition
 
 # All configurations of a sweep are scored on the same clips, by the same folds and seeds.
-SHARED = ("corpus", "labels", "protocol", "seeds", "output_dir", "threads", "device")
+SHARED = ("corpus", "labels", "target", "protocol", "seeds", "output_dir", "threads", "device")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -55,7 +55,10 @@ def find_start(init: Path) -> Start:
     if len(runs) > 1:
         raise ValueError(f"init={init} holds {len(runs)} runs; name the one to continue, e.g. init={runs[0]}")
     checkpoint = read_stage_two(runs[0] / CHECKPOINT)
-    return Start(runs[0], checkpoint.head(), checkpoint, load_config(FusionConfig, runs[0] / CONFIG).labels)
+    config = load_config(FusionConfig, runs[0] / CONFIG)
+    if config.target is not None:
+        raise ValueError(f"{init} is of two corpora; fine-tuning knows one: start from a run of another protocol")
+    return Start(runs[0], checkpoint.head(), checkpoint, config.labels)
 
 
 def resolve(config: FinetuneConfig, start: Start) -> FinetuneConfig:

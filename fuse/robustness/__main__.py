@@ -28,7 +28,7 @@ from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
 from fuse.runs.style import footer
-from fuse.runs.tables import corpus_of, print_notes, table_under, trained_config
+from fuse.runs.tables import corpus_of, print_notes, table_under, tested, trained_config
 from fuse.scores.intervals import MINIMUM_SPEAKERS, uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import speaker_scores, summarise, uar, uar_in_words
@@ -119,7 +119,7 @@ def markdown(rows: Sequence[Row], note: str, classes: int) -> str:
 def _evaluate(config: RobustnessConfig, name: str, leaves: Sequence[Path], progress: Progress) -> Evaluated:
     checkpoints = [read_stage_two(leaf / CHECKPOINT) for leaf in leaves]
     trained = trained_config(leaves[0], checkpoints[0], config.corpus, config.features_dir, config.labels)
-    corpus = corpus_of(trained)
+    corpus = tested(trained, corpus_of(trained))
     print_notes(corpus)
     subsets = _subsets(config, name, trained.modalities)
     parts, note = [], ""

@@ -8,12 +8,14 @@ from itertools import chain
 from pathlib import Path
 
 from cache.conditions import CLEAN, JointCondition
-from cache.corpus.clips import Corpus, read_corpus
+from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.cached import lacking
 from cache.features.provenance import refuse_mixing
 from cache.features.remedy import features_command
-from cache.features.table import FeatureTable, load_table
+from cache.features.table import FeatureTable, load_table, one_after_other
 from cache.protocols.choice import fitting_protocol
+from cache.protocols.cross_corpus import CROSS_CORPUS, TEST, CorpusPart, corpus_names, joined, parts_of
+from cache.protocols.leakage import recorded_hashes
 from configs.command.again import again
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
@@ -34,12 +36,24 @@ class Tables:
 
 
 def corpus_of(config: FusionConfig) -> Corpus:
-    """The corpus of a configuration, its labels under the names that the configuration gives them.
+    """The corpus of a configuration, or the two, labels under the names that the configuration gives them.
 
     Raises:
-        ValueError: one line: what is wrong in its metadata, or a name for a label that there is not.
+        ValueError: one line: what is wrong in its metadata, a name for a label that there is not, or two corpora whose
+            labels are not the same.
     """
-    return read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
+    own = read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
+    if config.target is None:
+        return own
+    other = read_corpus(Path(config.target.corpus), follow_links=True, mapping=config.target.labels)
+    return joined(own, other, corpus_names(Path(config.corpus), Path(config.target.corpus)))
+
+
+def tested(config: FusionConfig, corpus: Corpus) -> Corpus:
+    """All that is needed to test a run again: of two corpora the target alone, so that no other needs conditions."""
+    if config.target is None:
+        return corpus
+    return replace(corpus, clips=tuple(clip for clip in corpus.clips if clip.split == TEST))
 
 
 def print_notes(corpus: Corpus) -> None:
@@ -63,6 +77,8 @@ def trained_config(
         corpus, features_dir, labels: others than the run's own; None: as there.
     """
     config = load_config(FusionConfig, leaf / CONFIG)
+    if config.target is not None and any(given is not None for given in (corpus, features_dir, labels)):
+        raise ValueError(f"{leaf} is of two corpora; leave corpus, features_dir and labels out, to use the run's own")
     return replace(
         config,
         corpus=corpus or config.corpus,
@@ -80,6 +96,9 @@ def with_protocol(config: FusionConfig, corpus: Corpus) -> FusionConfig:
     """
     if config.protocol != AUTO:
         return config
+    if config.target is not None:
+        print(f"protocol: {CROSS_CORPUS} (a target is named)")
+        return replace(config, protocol=CROSS_CORPUS)
     fitting = fitting_protocol(corpus.clips)
     print(f"protocol: {fitting.name} ({fitting.why})")
     return replace(config, protocol=fitting.name)
@@ -145,15 +164,43 @@ def table_under(
 def raw_table(
     config: FusionConfig, corpus: Corpus, condition: JointCondition, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
-    """The features as they are cached."""
+    """The features as they are cached; of two corpora, those of the source before those of the target."""
     _refuse_no_features(config)
     names = config.modalities if modalities is None else modalities
-    return load_table(
-        Path(config.features_dir),
-        corpus.clips,
-        names,
-        condition,
-        config.layers,
-        config.encoders,
-        label_names=corpus.labels,
-    )
+    first, *others = [
+        _named(
+            load_table(folder, part.own, names, condition, config.layers, config.encoders, label_names=corpus.labels),
+            part,
+        )
+        for folder, part in _parts(config, corpus.clips)
+    ]
+    remedy = "make both with the same settings, in features_dir and in target.features_dir"
+    return one_after_other(first, others[0], remedy) if others else first
+
+
+def recorded(config: FusionConfig, clips: Sequence[Clip]) -> dict[str, str]:
+    """SHA-256 of media files by clip id, as stage one found them (`cache.protocols.leakage.recorded_hashes`)."""
+    found = {}
+    for folder, part in _parts(config, clips):
+        known = recorded_hashes(folder, part.own)
+        pairs = zip(part.clips, part.own, strict=True)
+        found.update({clip.clip_id: known[own.clip_id] for clip, own in pairs if own.clip_id in known})
+    return found
+
+
+def _parts(config: FusionConfig, clips: Sequence[Clip]) -> list[tuple[Path, CorpusPart]]:
+    """The clips by the folder that their features are in."""
+    if config.target is None:
+        return [(Path(config.features_dir), CorpusPart("", tuple(clips)))]
+    folders = (Path(config.features_dir), Path(config.target.features_dir))
+    parts = parts_of(clips, corpus_names(Path(config.corpus), Path(config.target.corpus)))
+    return [(folder, part) for folder, part in zip(folders, parts, strict=True) if part.clips]
+
+
+def _named(table: FeatureTable, part: CorpusPart) -> FeatureTable:
+    """The table with the ids of the joined corpora."""
+    if not part.name:
+        return table
+    joint = {own.clip_id: clip for own, clip in zip(part.own, part.clips, strict=True)}
+    left_out = tuple(joint[clip_id].clip_id for clip_id in table.left_out)
+    return replace(table, clips=tuple(joint[clip.clip_id] for clip in table.clips), left_out=left_out)

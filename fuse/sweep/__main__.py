@@ -15,13 +15,13 @@ from pathlib import Path
 from cache.corpus.clips import Corpus
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
-from cache.protocols.leakage import recorded_hashes, refuse_leaks
+from cache.protocols.leakage import refuse_leaks
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
 from fuse.runs.folder import CONFIG
-from fuse.runs.tables import corpus_of, print_notes, with_protocol
+from fuse.runs.tables import corpus_of, print_notes, recorded, with_protocol
 from fuse.sweep.grid import Run, configurations
 from fuse.sweep.ledger import ROWS, read, rewrite
 from fuse.sweep.plan import PLAN, SweepPlan, plan_sweep, read_plan, write_plan
@@ -66,7 +66,7 @@ def _corpus_without_leaks(runs: Sequence[Run]) -> Corpus:
     print_notes(corpus)
     clips = corpus.clips
     folds = list(dict.fromkeys(one.fold for one in runs))
-    for line in refuse_leaks(folds, clips, recorded_hashes(Path(first.features_dir), clips)):
+    for line in refuse_leaks(folds, clips, recorded(first, clips)):
         print(f"note: {line}")
     return corpus
 

@@ -204,11 +204,13 @@ def test_snippets_run(block: Block, site: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("block", of("yaml"), ids=str)
 def test_yaml_is_read(block: Block, tmp_path: Path) -> None:
-    """A grid, a protocol, or words for the codes of a corpus."""
+    """A grid, a protocol, a run from one corpus to another, or words for the codes of a corpus."""
     tree = yaml.safe_load(block.text)
     file = tmp_path / "x.yaml"
     file.write_text(block.text, encoding="utf-8")
-    if "protocol" in tree:
+    if "target" in tree:
+        check(FusionConfig, tree, str(block))
+    elif "protocol" in tree:
         assert load_protocol(str(file)).name
     else:
         check(SweepConfig if "grid" in tree else CorpusConfig, tree, str(block))

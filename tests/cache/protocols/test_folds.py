@@ -223,7 +223,10 @@ def test_rules_refuse_what_would_leak() -> None:
         ("", "unknown protocol ''"),
         ("../ravdess/data", "unknown protocol"),
         ("holdout.yaml", r"no protocol file holdout.yaml \(did you mean holdout\?\)"),
-        ("speaker-folds", r"did you mean speaker-folds-5\?\); known: .*speaker-folds-K\[-seed-S\], auto, or the path"),
+        (
+            "speaker-folds",
+            r"did you mean speaker-folds-5\?\); known: .*speaker-folds-K\[-seed-S\], cross-corpus, auto, or the path",
+        ),
         ("speaker-folds-2", "protocol speaker-folds-2: folds must be at least 3"),
         ("speaker-folds-05", "unknown protocol"),
     ],
