@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.conditions import CLEAN, parse_condition
-from cache.features.remedy import features_command
 from cache.features.rows import TRANSCRIPT_COLUMNS, State
 from cache.features.store import FeatureStore, open_store
 from cache.files.atomic import revealed, write_atomic
 from cache.files.csv import csv_text
+from cache.files.remedy import features_command
 
 
 @dataclass(frozen=True)

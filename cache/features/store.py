@@ -29,11 +29,11 @@ from cache.features.chunks import (
 )
 from cache.features.creation import is_written, make_arrays, make_store, open_group, refuse_broken_metadata, way_out
 from cache.features.layout import array_of, read_clip_ids
-from cache.features.remedy import features_command
 from cache.features.rows import ArraySpec, State, UnitRows, parts_of
 from cache.features.seal import broken_files, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.files.hashes import fingerprint
+from cache.files.remedy import features_command
 
 
 class FeatureStore:

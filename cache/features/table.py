@@ -14,9 +14,9 @@ import numpy.typing as npt
 from cache.conditions import CLEAN, MODALITIES, UNCHANGED, JointCondition
 from cache.corpus.clips import Clip
 from cache.features.provenance import Origin, refuse_mixing
-from cache.features.remedy import features_command
 from cache.features.rows import State
 from cache.features.store import FeatureStore, open_store
+from cache.files.remedy import features_command
 
 Layers = int | str | tuple[int, int]
 MIX = "mix"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cache.conditions import CLEAN
-from cache.features.remedy import features_command
 from cache.features.store import open_store
 from cache.features.units import unit_size
+from cache.files.remedy import features_command
 from cache.media import Media, MediaStore, MediaUnit
 from extract.encoders.models import Model
 

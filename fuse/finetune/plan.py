@@ -11,7 +11,6 @@ import torch
 
 from cache.conditions import CLEAN, MODALITIES
 from cache.corpus.clips import Corpus, read_corpus
-from cache.features.remedy import features_command
 from cache.features.store import open_store
 from cache.features.table import (
     FeatureTable,
@@ -23,6 +22,7 @@ from cache.features.table import (
     side_by_side,
 )
 from cache.files.commands import setting
+from cache.files.remedy import features_command
 from cache.media import SAMPLE_RATE_HZ, MediaStore
 from cache.protocols.folds import PARTS
 from configs.schema.finetune import FinetuneConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.conditions import JointCondition
 from cache.features.cached import cached_conditions, lacking, touches
-from cache.features.remedy import features_command
+from cache.files.remedy import features_command
 from configs.schema.features import DEFAULT_CONDITIONS
 from configs.schema.studies import RobustnessConfig
 from fuse.runs.checkpoint import read_stage_two

@@ -11,8 +11,8 @@ from cache.conditions import CLEAN, JointCondition
 from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.cached import lacking
 from cache.features.provenance import refuse_mixing
-from cache.features.remedy import features_command
 from cache.features.table import FeatureTable, load_table, one_after_other
+from cache.files.remedy import features_command
 from cache.protocols.choice import fitting_protocol
 from cache.protocols.cross_corpus import CROSS_CORPUS, TEST, CorpusPart, corpus_names, joined, parts_of
 from cache.protocols.leakage import recorded_hashes

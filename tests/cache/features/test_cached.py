@@ -8,8 +8,8 @@ import pytest
 
 from cache.conditions import parse_joint
 from cache.features.cached import cached_conditions, lacking, touches
-from cache.features.remedy import features_command
 from cache.features.store import open_store
+from cache.files.remedy import features_command
 from tests.tiny.features import tiny_clips, write_tiny_features
 
 NOISE, BLOCK = parse_joint("noise-white-0db"), parse_joint("occlude-block-50")
