@@ -68,7 +68,7 @@ class AppConfig:
         examples_shown: about how many of them, spread over the table.
         port: of 127.0.0.1; null: the first that is free from 7860 on.
         max_megabytes, max_seconds: larger or longer clips are refused.
-        stretches: parts that a clip is divided into, to see what each contributes.
+        windows: parts that a clip is divided into, to see what each contributes.
         threads: torch threads.
     """
 
@@ -82,6 +82,6 @@ class AppConfig:
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     max_megabytes: Annotated[float, Field(gt=0, le=2000)] = 50.0
     max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    stretches: Annotated[int, Field(ge=1, le=100)] = 6
+    windows: Annotated[int, Field(ge=1, le=100)] = 6
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1

@@ -87,9 +87,9 @@ class Page:
         except ValueError as error:
             return (tried, *self._nothing(str(error))[1:])
 
-    def stretches(self, tried: Tried | None) -> str:
+    def windows(self, tried: Tried | None) -> str:
         """What takes longer, after the answer is there."""
-        return "" if tried is None else pictures.contributions(tried, self.trial.stretches(tried))
+        return "" if tried is None else pictures.contributions(tried, self.trial.windows(tried))
 
     def _told(self, tried: Tried) -> tuple[Any, ...]:
         return (
@@ -161,7 +161,7 @@ def build(gr: Any, trial: Trial) -> Any:
             ),
         ]
         for event in events:
-            event.then(page.stretches, tried, told[-1], **hidden)
+            event.then(page.windows, tried, told[-1], **hidden)
     return blocks
 
 

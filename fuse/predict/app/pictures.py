@@ -16,7 +16,7 @@ from PIL import Image
 
 from cache.media import SAMPLE_RATE_HZ, Media
 from fuse.predict.app.trial import Tried
-from fuse.predict.stretches import Stretch
+from fuse.predict.windows import Window
 
 FRAMES_SHOWN = 6
 FULL_SCALE = 32_767
@@ -60,14 +60,14 @@ def given(tried: Tried) -> str:
     return f"<p>{escape(tried.name)}</p>" + "".join(parts)
 
 
-def contributions(tried: Tried, parts: Sequence[Stretch] = ()) -> str:
-    """By modality over the whole clip, and by stretch as soon as that is known."""
+def contributions(tried: Tried, parts: Sequence[Window] = ()) -> str:
+    """By modality over the whole clip, and by window as soon as that is known."""
     label = escape(tried.prediction.label)
     head = "".join(f"<th>{escape(_span(part, tried.changed))}</th>" for part in parts)
     rows = "".join(_row(name, worth, parts) for name, worth in tried.prediction.contributions.items())
-    waiting = "" if parts else "<p>Stretches are being computed ...</p>"
+    waiting = "" if parts else "<p>Windows are being computed ...</p>"
     return (
-        f"<p>What each modality adds to the probability of <b>{label}</b>, and what is lost without a stretch:</p>"
+        f"<p>What each modality adds to the probability of <b>{label}</b>, and what is lost without a window:</p>"
         f'<table class="contributions"><tr><th></th><th>whole clip</th>{head}</tr>{rows}</table>{waiting}'
     )
 
@@ -80,7 +80,7 @@ def _bar(label: str, probability: float) -> str:
     )
 
 
-def _row(name: str, worth: float, parts: Sequence[Stretch]) -> str:
+def _row(name: str, worth: float, parts: Sequence[Window]) -> str:
     cells = "".join(_cell(part.contributions.get(name)) for part in parts)
     return f"<tr><th>{escape(name)}</th>{_cell(worth)}{cells}</tr>"
 
@@ -92,7 +92,7 @@ def _cell(worth: float | None) -> str:
     return f'<td style="background: rgba({colour}, {min(1.0, abs(worth)):.2f})">{worth:+.3f}</td>'
 
 
-def _span(part: Stretch, media: Media) -> str:
+def _span(part: Window, media: Media) -> str:
     """In seconds where there is sound to count them by, else in per cent of the clip."""
     if media.waveform_T is None:
         return f"{100 * part.start:.0f} to {100 * part.end:.0f} %"

@@ -18,7 +18,7 @@ from extract.corrupt.apply import corrupt
 from extract.media.decode import decode_all
 from fuse.predict.encode import EncodedClip
 from fuse.predict.model import Prediction, TrainedModel
-from fuse.predict.stretches import Stretch, stretches
+from fuse.predict.windows import Window, windows
 
 # Where the sliders stand when nothing is done to the clip.
 NO_NOISE_DB, LOUDEST_NOISE_DB, NOT_OCCLUDED, MOST_OCCLUDED = 40, -10, 0, 100
@@ -102,10 +102,10 @@ class Trial:
             raise ValueError(prediction.failure)
         return Tried(name, media, changed, encoded, prediction)
 
-    def stretches(self, tried: Tried) -> list[Stretch]:
-        """What each stretch of the clip contributes; takes several times as long as the prediction."""
-        count, speaker = self.config.stretches, self.config.speaker
-        return list(stretches(self.model, tried.changed, tried.encoded, tried.prediction, count, speaker))
+    def windows(self, tried: Tried) -> list[Window]:
+        """What each window of the clip contributes; takes several times as long as the prediction."""
+        count, speaker = self.config.windows, self.config.speaker
+        return list(windows(self.model, tried.changed, tried.encoded, tried.prediction, count, speaker))
 
     def _decode(self, path: Path) -> Media:
         if path.stat().st_size > self.config.max_megabytes * MEGABYTE:

@@ -82,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         output_dir=str(root / "fusion"),
     )
     assert train.run(run) == 0
-    app = AppConfig(run=str(root / "fusion"), examples=str(metadata), examples_shown=4, stretches=3)
+    app = AppConfig(run=str(root / "fusion"), examples=str(metadata), examples_shown=4, windows=3)
     return Site(root, load_trial(app, root / "uploads"))
 
 
@@ -113,16 +113,16 @@ def test_sliders_move_the_prediction_and_their_ends_do_nothing(site: Site) -> No
     assert conditions(*STILL) == []
 
 
-def test_stretches_tell_where_it_is_and_in_which_signal(site: Site) -> None:
-    """The labels differ in sound and picture; what is taken away is one stretch of one of them."""
+def test_windows_tell_where_it_is_and_in_which_signal(site: Site) -> None:
+    """The labels differ in sound and picture; what is taken away is one window of one of them."""
     tried, *_ = site.page.upload(site.uploaded(), "", *STILL)
-    parts = site.trial.stretches(tried)
+    parts = site.trial.windows(tried)
     assert [(part.start, part.end) for part in parts] == [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)]
     assert all(set(part.contributions) == {"audio", "video"} for part in parts)
     assert any(abs(part.contributions["audio"]) > 1e-4 for part in parts)
-    shown = site.page.stretches(tried)
+    shown = site.page.windows(tried)
     assert shown.count("<th>") == 2 + 3 + 2
-    assert site.page.stretches(None) == ""
+    assert site.page.windows(None) == ""
 
 
 def test_examples_are_chosen_by_their_ids(site: Site) -> None:
@@ -187,12 +187,12 @@ def test_a_clip_without_sound_counts_in_per_cent_and_what_is_missing_is_said(sit
     tried, *_ = site.page.upload(site.uploaded(), "", *STILL)
     silent, *_ = (site.trial.look("film", Media(None, tried.read.frames_THWC), "", *STILL),)
     assert "audio is missing (no sound)" in pictures.answer(silent)
-    assert "33 to 67 %" in pictures.contributions(silent, site.trial.stretches(silent))
+    assert "33 to 67 %" in pictures.contributions(silent, site.trial.windows(silent))
     assert "<audio" not in pictures.given(silent)
 
 
-def test_words_of_a_stretch_are_left_out() -> None:
-    from fuse.predict.stretches import _without
+def test_words_of_a_window_are_left_out() -> None:
+    from fuse.predict.windows import _without
 
     words = '[{"text": "kids", "start_seconds": 0.1}, {"text": "talk", "start_seconds": 0.8}]'
     encoded = EncodedClip({}, {}, Transcript("kids talk", words))

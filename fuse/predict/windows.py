@@ -1,7 +1,7 @@
-"""What each stretch of a clip contributes: the probability that is lost when it is taken away (occlusion sensitivity,
+"""What each window of a clip contributes: the probability that is lost when it is taken away (occlusion sensitivity,
 Zeiler & Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4).
 
-Of sound a stretch is silenced, of pictures it is blackened, of the transcript the words that begin in it are left out.
+Of sound a window is silenced, of pictures it is blackened, of the transcript the words that begin in it are left out.
 One signal at a time, so that the others stay as they were.
 """
 
@@ -20,7 +20,7 @@ from fuse.predict.model import Prediction, TrainedModel
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Window:
     """A part of a clip.
 
     Attributes:
@@ -33,15 +33,15 @@ class Stretch:
     contributions: Mapping[str, float]
 
 
-def stretches(
+def windows(
     model: TrainedModel,
     media: Media,
     encoded: EncodedClip,
     whole: Prediction,
     count: int,
     speaker: str | None = None,
-) -> Iterator[Stretch]:
-    """Divide a clip into `count` equal stretches; each costs a run of every encoder whose signal it has a part in.
+) -> Iterator[Window]:
+    """Divide a clip into `count` equal windows; each costs a run of every encoder whose signal it has a part in.
 
     Args:
         model: that predicted it.
@@ -60,7 +60,7 @@ def stretches(
                 row_D = model.encoder.row(name, signal) if len(signal) else None
                 left = _worth(model, encoded, name, row_D, whole.label, speaker)
                 contributions[name] = whole.probabilities[whole.label] - left
-        yield Stretch(start, end, contributions)
+        yield Window(start, end, contributions)
 
 
 def _worth(
@@ -74,7 +74,7 @@ def _worth(
 
 
 def _without(media: Media, encoded: EncodedClip, start: float, end: float) -> dict[str, Any]:
-    """Each signal that has something in this stretch, without it."""
+    """Each signal that has something in this window, without it."""
     signals: dict[str, Any] = {}
     if media.waveform_T is not None and len(media.waveform_T):
         signals["audio"] = media.waveform_T.copy()
