@@ -23,6 +23,8 @@ def with_cached(config: RobustnessConfig, leaves: Sequence[Path]) -> tuple[Robus
         trained_config(*pair, config.corpus, config.features_dir, config.labels)
         for pair in zip(leaves, kept, strict=True)
     ]
+    # Of two corpora, the one that is tested on.
+    trained = [replace(one, features_dir=one.target.features_dir) if one.target else one for one in trained]
     found: dict[JointCondition, None] = {}
     missing: dict[str, list[str]] = {}
     for one in trained:

@@ -18,6 +18,7 @@ from configs.schema.studies import RobustnessConfig
 from configs.schema.sweep import SweepConfig
 from fuse.finetune.start import find_start
 from fuse.robustness.__main__ import run as robustness
+from fuse.robustness.conditions import with_cached
 from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.tables import corpus_of
 from fuse.scores.predictions import read_predictions
@@ -110,6 +111,12 @@ def test_robustness_pairs_the_speakers_of_the_target(folder: Path, tmp_path: Pat
     assert set(read_predictions(tmp_path / "predictions.csv").speaker) == {f"B:{number}" for number in SPEAKERS}
     with pytest.raises(ValueError, match=r"is of two corpora; leave corpus, features_dir and labels out"):
         robustness(check(RobustnessConfig, {**told, "corpus": str(metadata(folder / "A"))}, "test"))
+
+
+def test_conditions_that_are_cached_are_those_of_the_target(folder: Path) -> None:
+    """They were looked for in the source's features, which has none, so that the table was of clean clips alone."""
+    told = RobustnessConfig(runs=(str(folder / "run"),))
+    assert [str(one) for one in with_cached(told, [folder / "run"])[0].conditions or ()] == [NOISE]
 
 
 def test_a_target_is_enough_and_a_sweep_takes_one(folder: Path, tmp_path: Path) -> None:
