@@ -65,7 +65,7 @@ corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT
 	$(PY) -m extract.corpus --config $(or $(CONFIG),configs/ravdess/corpus.yaml) $(if $(ROOT),"root=$(call text,$(ROOT))") $(if $(OUT),"out=$(call text,$(OUT))") $(if $(LAYOUT),layout=$(LAYOUT)) $(if $(PATTERN),"pattern=$(call text,$(PATTERN))") $(if $(CSV),"csv=$(call text,$(CSV))") $(if $(LABEL),"columns.label=$(call text,$(LABEL))") $(if $(SPEAKER),"columns.speaker=$(call text,$(SPEAKER))") $(SET)
 
 preview: | $(READY) ## a clip under every condition, to look at and listen to: CLIP=x.mp4
-	$(PY) -m extract.preview --config $(or $(CONFIG),configs/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
+	$(PY) -m extract.preview --config $(or $(CONFIG),configs/demo/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
 
 features: | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks
 	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)
