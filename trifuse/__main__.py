@@ -32,7 +32,7 @@ COMMANDS = {
     "demo": Command("fuse.demo", "demo/demo.yaml", "the whole pipeline on a corpus that it synthesises itself"),
     "data": Command("extract.download", "ravdess/data.yaml", "RAVDESS from Zenodo: ACTORS=1,2 KIND=video"),
     "corpus": Command("extract.corpus", "ravdess/corpus.yaml", "metadata for a folder of clips: ROOT=dir OUT=file.csv"),
-    "preview": Command("extract.preview", "preview.yaml", "a clip under every condition: CLIP=x.mp4"),
+    "preview": Command("extract.preview", "demo/preview.yaml", "a clip under every condition: CLIP=x.mp4"),
     "features": Command("extract", "ravdess/features.yaml", "stage one: features of every clip"),
     "train-fusion": Command("fuse.train", "ravdess/fusion.yaml", "stage two: fusion heads on cached features"),
     "finetune-e2e": Command("fuse.finetune", "ravdess/finetune.yaml", "encoders and head together"),

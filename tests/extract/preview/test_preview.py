@@ -26,7 +26,7 @@ from extract.preview.sheets import Panel, contact_sheet, is_replaced, spectrogra
 from tests.tiny.corpus import pictures, tone, write_mp4
 from tests.tiny.places import ROOT, SHARED
 
-CONFIG = ROOT / "configs" / "preview.yaml"
+CONFIG = ROOT / "configs" / "demo" / "preview.yaml"
 WHISPER = SHARED / "models/whisper-tiny.en-ravdess/model.pt"
 REAL = SHARED / "media/01-01-08-02-01-01-19.mp4"
 NAME = "01-01-03-01-02-01-07"
