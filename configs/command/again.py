@@ -22,6 +22,7 @@ TARGETS = {
     "fuse.finetune": "finetune-e2e",
     "fuse.sweep": "sweep",
     "fuse.predict": "predict",
+    "fuse.predict.app": "app",
     "configs.command.doctor": "doctor",
     "fuse.robustness": "robustness-table",
     "fuse.studies.report": "report",
