@@ -59,7 +59,8 @@ class Interruption:
 
     def torchrun(self, arguments: Sequence[str], ranks: int, max_restarts: int, keep_open: Sequence[int] = ()) -> int:
         """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code."""
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        starter = module_name("configs.command.torchrun")
+        command = [sys.executable, "-m", starter, "--standalone", f"--nproc-per-node={ranks}"]
         module, *rest = arguments
         command += [f"--max-restarts={max_restarts}", "--monitor-interval=0.5", "-m", module_name(module), *rest]
         # A session of its own: Ctrl-C reaches this process alone, which then stops the ranks in order.

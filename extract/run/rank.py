@@ -85,9 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         run_rank(read_plan(exchange / PLAN_FILE), rank, world_size, check, exchange / f"decodes-{rank}")
-    except Stopped:
-        return 0
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        # A signal reaches the decoders as well: what breaks after it is no news.
+        if stop.received or isinstance(error, Stopped):
+            return 0
+        if not isinstance(error, (ValueError, OSError)):
+            raise
         write_atomic(exchange / ERROR_FILE, f"{error}{_advice(error)}")
     return 0
 

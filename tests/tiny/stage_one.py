@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,8 +97,28 @@ def write_site(root: Path) -> Site:
     return site
 
 
+def after_ctrl_c(
+    command: list[str], is_at_work: Callable[[subprocess.Popen[str]], object], environment: dict[str, str]
+) -> Done:
+    """What a command says once Ctrl-C reaches the group of the terminal, all of its processes but torchrun's."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, env={**os.environ, **environment}, text=True, start_new_session=True, **streams)  # type: ignore[call-overload]
+    wait_for(lambda: is_at_work(process), process)
+    os.killpg(process.pid, signal.SIGINT)
+    return finish(process, ROOT)
+
+
 def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     return [p for p in psutil.Process(launcher.pid).children(recursive=True) if is_rank(p)]
+
+
+def children_of(launcher: subprocess.Popen[str], module: str) -> int:
+    """How many ranks of this module are at work: torchrun starts them by `-u -m`."""
+    count = 0
+    for process in psutil.Process(launcher.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            count += process.cmdline()[1:4] == ["-u", "-m", module]
+    return count
 
 
 def is_rank(process: psutil.Process) -> bool:
@@ -104,7 +126,7 @@ def is_rank(process: psutil.Process) -> bool:
         command = process.cmdline()
     except psutil.Error:
         return False
-    return "extract.run.rank" in command and "torch.distributed.run" not in command
+    return "extract.run.rank" in command and "configs.command.torchrun" not in command
 
 
 def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:

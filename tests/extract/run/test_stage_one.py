@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from configs.command.entry import main
 from configs.schema.features import FeaturesConfig
 from extract.__main__ import run
 from tests.tiny.corpus import write_tiny_mp4
+from tests.tiny.places import ROOT
 from tests.tiny.stage_one import (
     ABSENT,
     CONDITIONS,
@@ -30,6 +32,7 @@ from tests.tiny.stage_one import (
     FAILED,
     Done,
     Site,
+    after_ctrl_c,
     all_gone,
     finish,
     ranks_of,
@@ -243,6 +246,17 @@ def test_a_disturbed_run_ends_with_the_same_bytes(undisturbed: Done, disturbed: 
     assert disturbed.final.stores == undisturbed.stores
     assert not list(disturbed.final.folder.rglob("*.partial"))
     assert not list(disturbed.final.folder.rglob(".unit-*"))
+
+
+def test_ctrl_c_says_one_line_and_nothing_of_torchrun(site: Site) -> None:
+    """Once torchrun said two pages of where it was when the signal came."""
+    folder = site.root / "ctrl-c"
+    command = [sys.executable, "-m", "extract", "--config", str(site.config("ctrl-c"))]
+    done = after_ctrl_c(command, lambda _: list(folder.glob("media/*/.unit-*")), {"PYTHONPATH": str(ROOT)})
+    assert done.code == 130, done.output
+    said = [line for line in done.output.splitlines() if not line.startswith("note: ")]
+    assert len(said) == 1, done.output
+    assert said[0].startswith("interrupted with ")
 
 
 # Changed sources

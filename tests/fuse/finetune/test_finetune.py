@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from cache.features.units import unit_count, unit_rows, unit_size
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.command.progress import Progress
 from configs.command.stop import StopRequest
+from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
 from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
 from configs.schema.finetune import FinetuneConfig, FinetuneOptim
@@ -53,6 +55,7 @@ from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
 from fuse.stack.stack import losses
 from tests.tiny.pickled import sent
+from tests.tiny.stage_one import after_ctrl_c, children_of
 
 FILES = {
     "best_model.pth",
@@ -198,6 +201,18 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
         np.testing.assert_allclose(written.probabilities_NC, probabilities_NC, atol=1e-5)
     with pytest.raises(ValueError, match="was fine-tuned with encoders of its own"):
         read_stage_two(out / "best_model.pth")
+
+
+def test_ctrl_c_says_one_line_and_nothing_of_torchrun(corpus: Path, tmp_path: Path) -> None:
+    """Once torchrun said two pages of where it was when the signal came."""
+    out, optim = tmp_path / "run", FinetuneOptim(epochs=500, batch_size=2, lr=1e-3)
+    (tmp_path / "finetune.yaml").write_text(dump_config(config_of(corpus, output_dir=str(out), optim=optim)))
+    command = [sys.executable, "-m", "fuse.finetune", "--config", str(tmp_path / "finetune.yaml")]
+    done = after_ctrl_c(command, lambda process: children_of(process, "fuse.finetune.rank") == 2, {"RANKS": "2"})
+    assert done.code == 130, done.output
+    assert "Traceback" not in done.output
+    assert "torch/distributed" not in done.output
+    assert sum("interrupted" in line for line in done.output.splitlines()) == 1
 
 
 def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path, alone: World) -> None:

@@ -32,6 +32,7 @@ from fuse.sweep.ledger import append, header, read, rewrite, row_of
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 from tests.tiny.places import ROOT
+from tests.tiny.stage_one import after_ctrl_c
 
 SHIPPED = ROOT / "configs/sweeps"
 GRID: dict[str, Any] = {"modalities": [["audio"], ["audio", "video"]], "optim.lr": [1e-3, 1e-2]}
@@ -161,6 +162,19 @@ def test_killed_half_way_it_continues_with_the_same_rows(features: Path, tmp_pat
     for name in ("sweep.md", "chosen/audio/predictions.csv", "chosen/audio+video/predictions.csv"):
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes(), name
     assert (tmp_path / "b" / "sweep.png").stat().st_size > 10_000
+
+
+def test_ctrl_c_says_one_line_and_nothing_of_torchrun(features: Path, tmp_path: Path) -> None:
+    """Once torchrun said two pages of where it was when the signal came."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(dump_config(config(features, tmp_path / "out", grid={"hidden": list(range(16, 400, 8))})))
+    rows = tmp_path / "out/sweep.csv"
+    command = [sys.executable, "-m", "fuse.sweep", "--config", str(file)]
+    done = after_ctrl_c(command, lambda _: rows.exists() and len(rows_of(rows)) > 2, {"RANKS": "2"})
+    assert done.code == 130, done.output
+    assert "Traceback" not in done.output
+    assert "torch/distributed" not in done.output
+    assert sum(line.startswith("interrupted with ") for line in done.output.splitlines()) == 1
 
 
 def test_a_run_of_a_sweep_is_the_run_that_stage_two_would_make(features: Path, tmp_path: Path) -> None:
