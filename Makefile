@@ -92,7 +92,7 @@ predict: | $(READY) ## what a trained run says of a clip, a folder or a metadata
 	$(PY) -m fuse.predict --config $(or $(CONFIG),configs/predict.yaml) $(if $(CLIP),"clip=$(call text,$(CLIP))") $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
 
 app: $(READY_APP) ## a page on this machine to try a run on clips, recorded ones too: RUN=outputs/fusion
-	$(PY) -m fuse.predict.app --config $(or $(CONFIG),configs/app.yaml) $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
+	$(PY) -m fuse.predict.app --config $(or $(CONFIG),configs/predict.yaml) $(if $(RUN),"run=$(call text,$(RUN))") $(SET)
 
 $(READY_APP): requirements-app.txt | $(READY)
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-app.txt

@@ -41,7 +41,7 @@ COMMANDS = {
     "enrolment": Command("fuse.studies.enrolment", "ravdess/enrolment.yaml", "how many clips adaptation needs"),
     "robustness-table": Command("fuse.robustness", "ravdess/robustness.yaml", "what noise and occlusion cost"),
     "predict": Command("fuse.predict", "predict.yaml", "what a run says of clips: CLIP=x.mp4 RUN=outputs/fusion"),
-    "app": Command("fuse.predict.app", "app.yaml", "a page to try a run on clips: RUN=outputs/fusion"),
+    "app": Command("fuse.predict.app", "predict.yaml", "a page to try a run on clips: RUN=outputs/fusion"),
     "doctor": Command("configs.command.doctor", "ravdess/features.yaml", "will it run on this machine?"),
     "random-encoders": Command("extract.random_encoders", "demo/encoders.yaml", "small untrained encoders, for trials"),
     "cache": Command("cache", "", "look after stores: info, verify, repair, gc, export, import"),

@@ -21,7 +21,7 @@ from configs.schema.demo import DemoConfig, RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
-from configs.schema.predict import AppConfig, PredictConfig
+from configs.schema.predict import PredictConfig
 from configs.schema.preview import PreviewConfig
 from configs.schema.studies import EnrolmentConfig, ReportConfig, RobustnessConfig
 from configs.schema.sweep import SweepConfig
@@ -38,7 +38,6 @@ KINDS: dict[str, type[Any]] = {
     "features": FeaturesConfig,
     "finetune": FinetuneConfig,
     "fusion": FusionConfig,
-    "app": AppConfig,
     "predict": PredictConfig,
     "preview": PreviewConfig,
     "robustness": RobustnessConfig,

@@ -58,7 +58,7 @@ def test_the_app_installs_what_it_needs_once_and_moves_no_pin(tmp_path: Path) ->
     (line,) = [
         line for line in make("-n", "app", "RUN=outputs/x", f"READY_APP={ready}").stdout.splitlines() if "-m " in line
     ]
-    assert line.endswith("-m fuse.predict.app --config configs/app.yaml \"run='outputs/x'\" ")
+    assert line.endswith("-m fuse.predict.app --config configs/predict.yaml \"run='outputs/x'\" ")
     first = make("-n", "app", f"READY_APP={tmp_path}/not-yet").stdout
     assert "pip install --disable-pip-version-check --quiet --no-deps -r requirements-app.txt" in first
     pinned, app = ((ROOT / name).read_text() for name in ("requirements.txt", "requirements-app.txt"))
