@@ -69,7 +69,8 @@ def _lines(one: Prediction) -> Iterator[str]:
     yield f"{one.clip}: " + ", ".join(f"{label} {one.probabilities[label]:.3f}" for label in order[:LIKELIEST])
     yield "  contributions: " + ", ".join(f"{name} {value:+.3f}" for name, value in one.contributions.items())
     if one.heard and one.heard.transcript:
-        yield f"  heard: {one.heard.transcript}"
+        # Without a recogniser it is what the table or the file's name says.
+        yield f"  {'heard' if json.loads(one.heard.words) else 'text'}: {one.heard.transcript}"
     for name, reason in one.missing.items():
         yield f"  {name} is missing ({reason}); the run's stand-in takes its place"
     if one.unfamiliar:

@@ -182,7 +182,11 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("what", "number"), PLACES)
+@pytest.mark.parametrize(
+    # Each kill costs three seconds: two places are tried always, all of them in the long run.
+    ("what", "number"),
+    [pytest.param(*place, marks=[] if place in PLACES[::4] else pytest.mark.slow) for place in PLACES],
+)
 def test_a_kill_leaves_the_old_stores_whole_or_the_next_run_goes_on(
     site: Path, third: Path, tools: Tools, at_once: dict[str, bytes], what: str, number: int
 ) -> None:
