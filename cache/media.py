@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cache.corpus.stretch import Stretch
+from cache.corpus.stretch import Stretch, part_hash
 from cache.files.atomic import revealed, write_atomic
 from cache.files.hashes import sha256_of
 
@@ -73,7 +73,7 @@ class Source:
             return cls("", 0, 0, 0, 0)
         try:
             stat = path.stat()
-            digest = f"{sha256_of(path)}{stretch or ''}" if sha256 is None else sha256
+            digest = part_hash(sha256_of(path), stretch) if sha256 is None else sha256
         except OSError:
             return cls("", 0, 0, 0, 0)
         return cls(digest, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)

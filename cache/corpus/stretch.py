@@ -18,6 +18,11 @@ class Stretch:
         return f"@{self.start_seconds:g}-{'' if math.isinf(self.end_seconds) else f'{self.end_seconds:g}'}"
 
 
+def part_hash(file_sha256: str, stretch: Stretch | None) -> str:
+    """What tells one clip's sound and picture from another's: its file's hash, and the stretch of it that it is."""
+    return f"{file_sha256}{stretch or ''}" if file_sha256 else ""
+
+
 def parse_stretch(start: str, end: str) -> Stretch | None:
     """The stretch that two cells name; None where both are empty: the whole file.
 

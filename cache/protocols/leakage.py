@@ -15,6 +15,7 @@ from pathlib import Path
 from cache.conditions import CLEAN
 from cache.corpus.clips import Clip, normal_speaker
 from cache.corpus.ravdess import RavdessName, parse_ravdess_name
+from cache.corpus.stretch import part_hash
 from cache.features.store import open_store
 from cache.protocols.folds import LEAKS_SPEAKERS, PARTS, Fold, in_several_parts
 
@@ -39,15 +40,13 @@ class _Repeated:
     @classmethod
     def of(cls, clips: Sequence[Clip], hashes: Mapping[str, str]) -> _Repeated:
         """Look once for all folds."""
-        known = {clip.clip_id: (_listed_hash(clip) or hashes.get(clip.clip_id, "")).lower() for clip in clips}
+        known = {
+            clip.clip_id: (part_hash(clip.sha256, clip.stretch) or hashes.get(clip.clip_id, "")).lower()
+            for clip in clips
+        }
         said = {clip.clip_id: name.utterance for clip in clips if (name := _ravdess_name(clip))}
         unhashed = sum(not value for value in known.values())
         return cls(clips, _alike(clips, known), _alike(clips, said), unhashed)
-
-
-def _listed_hash(clip: Clip) -> str:
-    """Two stretches of one file are no copies of each other."""
-    return f"{clip.sha256}{clip.stretch or ''}" if clip.sha256 else ""
 
 
 def refuse_leaks(folds: Iterable[Fold], clips: Sequence[Clip], hashes: Mapping[str, str] | None = None) -> list[str]:

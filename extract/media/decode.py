@@ -14,7 +14,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from cache.corpus.stretch import Stretch
+from cache.corpus.stretch import Stretch, part_hash
 from cache.files.hashes import sha256_of
 from cache.media import Failure, Media, Source
 from extract.media.by_decord import are_alike, frames_by_decord
@@ -152,7 +152,7 @@ def _decode_source(
 
     torch.set_num_threads(1)
     source = Source.of(path)
-    sources = [replace(source, sha256=f"{source.sha256}{one or ''}" if source.sha256 else "") for one in stretches]
+    sources = [replace(source, sha256=part_hash(source.sha256, one)) for one in stretches]
     if not path.is_file():
         return [(Failure("no such file"), one) for one in sources]
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.corpus.clips import Clip
 from cache.corpus.paths import missing_files
-from cache.corpus.stretch import Stretch
+from cache.corpus.stretch import Stretch, part_hash
 from cache.features.rows import State
 from cache.features.units import unit_rows
 from cache.media import Source
@@ -86,7 +86,7 @@ def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
 
 def source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
     """The file that a clip was decoded from as it is now; hashed only where it looks otherwise than it was."""
-    same_stretch = known.sha256 in ("", f"{known.file_sha256}{stretch or ''}")
+    same_stretch = known.sha256 == part_hash(known.file_sha256, stretch)
     # A file that was decoded and then removed is no change: the media store has what is needed of it.
     if same_stretch and (known.looks_unchanged(path) or (known.sha256 and not path.exists())):
         return known

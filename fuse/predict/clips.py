@@ -8,10 +8,7 @@ from pathlib import Path
 from cache.corpus.clips import read_corpus
 from cache.corpus.ravdess import parse_ravdess_name
 from cache.corpus.stretch import Stretch
-
-PICTURE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
-SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".aac", ".m4a", ".ogg", ".opus", ".wma")
-MEDIA_SUFFIXES = PICTURE_SUFFIXES + SOUND_SUFFIXES
+from extract.corpora.files import KINDS, media_files
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,13 @@ def find_clips(name: str, root: str | None = None) -> list[Wanted]:
         corpus = read_corpus(path, Path(root) if root else None)
         return [Wanted(corpus.source(clip), clip.statement, clip.stretch) for clip in corpus.clips]
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_media(file, path)]
+        found = list(media_files(path, path, KINDS))
         if not found:
-            raise ValueError(f"clip={name}: no media file in this folder; known: {' '.join(MEDIA_SUFFIXES)}")
+            raise ValueError(f"clip={name}: no media file in this folder; known: {' '.join(KINDS)}")
         return [_of_file(file) for file in found]
     if not path.is_file():
         raise ValueError(f"clip={name}: no such file; name a media file, a folder of them or a metadata.csv")
     return [_of_file(path)]
-
-
-def _is_media(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in file.relative_to(root).parts)
-    return not hidden and file.suffix.lower() in MEDIA_SUFFIXES and file.is_file()
 
 
 def _of_file(path: Path) -> Wanted:

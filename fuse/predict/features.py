@@ -99,7 +99,7 @@ def features(
     folder = Path(features_dir)
     if corpus is None:
         corpus = load_config(FeaturesConfig, folder / "config.yaml").corpus
-    read = read_corpus(Path(corpus), mapping=labels)
+    read = read_corpus(Path(corpus), follow_links=True, mapping=labels)
     if modalities is None:
         arrays = open_store(folder / f"{CLEAN}.zarr").arrays()
         modalities = tuple(dict.fromkeys(path.partition("/")[0] for path in arrays))

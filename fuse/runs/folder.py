@@ -110,16 +110,17 @@ def refuse_other_run(out: Path, config_yaml: str, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
-    """Yield an empty folder; what was written there takes the earlier run's place at the end, or vanishes on an error.
+    """Yield an empty folder; a whole run that was written there takes the earlier one's place, anything else vanishes.
 
-    So an interrupted run leaves the one before it whole, and old and new numbers never stand side by side.
+    So an interrupted run leaves the one before it whole, and old and new numbers never stand side by side. Ranks that
+    died while they wrote raise nothing here: only metrics.json, which comes last, says that they were done.
     """
     staging = out / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         yield staging
-        if any(staging.iterdir()):
+        if is_complete(staging):
             _swap(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

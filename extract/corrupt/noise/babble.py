@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cache.corpus.clips import Clip, Corpus, normal_speaker
+from cache.corpus.stretch import part_hash
 from cache.files.hashes import fingerprint, sha256_of
 from cache.media import Failure, Media
 from configs.schema.protocols import load_protocol
@@ -89,7 +90,7 @@ class Babble:
 
     def provenance(self) -> dict[str, Any]:
         """The clips of the pool and a hash over their media files."""
-        hashes = [f"{sha256_of(self.corpus.source(clip))}{clip.stretch or ''}" for clip in self.pool]
+        hashes = [part_hash(sha256_of(self.corpus.source(clip)), clip.stretch) for clip in self.pool]
         return {
             "talkers": TALKERS,
             "pool": [clip.clip_id for clip in self.pool],

@@ -13,7 +13,7 @@ import torch
 from cache.corpus.ravdess import LABELS
 from cache.files.atomic import write_atomic
 from fuse.runs import folder as run_folder
-from fuse.runs.folder import is_complete, run_folders, write_run
+from fuse.runs.folder import METRICS, PREDICTIONS, is_complete, replacing, run_folders, write_run
 from fuse.runs.training_figure import RunHistory
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate, read_predictions
@@ -193,3 +193,16 @@ def test_an_unfinished_run_among_several_is_named(tmp_path: Path) -> None:
     (tmp_path / "fold-0" / "seed-0" / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match=r'fold-0/seed-1 is not complete .*make train-fusion SET="output_dir='):
         run_folders(tmp_path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_only_a_whole_run_takes_the_place_of_the_one_before(tmp_path: Path, whole: bool) -> None:
+    """Ranks that were killed while they wrote raise nothing where they were started; their half once replaced a run."""
+    names = (PREDICTIONS, METRICS)
+    for name in names:
+        write_atomic(tmp_path / name, "old")
+    with replacing(tmp_path) as staging:
+        for name in names if whole else names[:1]:
+            write_atomic(staging / name, "new")
+    assert [(tmp_path / name).read_text() for name in names] == ["new" if whole else "old"] * 2
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
