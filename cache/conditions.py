@@ -27,6 +27,8 @@ class Kind:
     """A family of conditions: what it changes and which levels make sense.
 
     `levels`: the lowest and the highest; None: it has none. `allowed`: the only ones there are, where not all are.
+    `milder_upwards`: a higher level changes less, as with a signal-to-noise ratio or a bit rate. `harmless`: at a low
+    level nobody minds it; what it tests is whether answers stay as they are.
     """
 
     modality: str
@@ -34,6 +36,8 @@ class Kind:
     levels: tuple[int, int] | None = None
     example: int = 0
     allowed: tuple[int, ...] = ()
+    milder_upwards: bool = False
+    harmless: bool = False
 
     def allows(self, level: int) -> bool:
         """Whether there is a condition of this level."""
@@ -43,22 +47,28 @@ class Kind:
         """How the level is spelt in a condition's name; "" for a kind without levels."""
         return f"-{'minus' if level < 0 else ''}{abs(level)}{self.unit}" if self.levels else ""
 
+    def severity(self, level: int) -> int:
+        """A number that grows with how much is changed, to order the levels of this kind by."""
+        return abs(level) if self.harmless else -level if self.milder_upwards else level
+
 
 SNR_DB = (-40, 60)
 PER_CENT = (1, 99)
 # MPEG-2 layer III, which is what MP3 is at 16 kHz; an encoder would take the nearest of them without a word.
 MP3_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 KINDS = {
-    "noise-white": Kind("audio", "db", SNR_DB, 10),
-    "noise-pink": Kind("audio", "db", SNR_DB, 10),
-    "noise-babble": Kind("audio", "db", SNR_DB, 10),
-    "noise-file": Kind("audio", "db", SNR_DB, 10),
+    "noise-white": Kind("audio", "db", SNR_DB, 10, milder_upwards=True),
+    "noise-pink": Kind("audio", "db", SNR_DB, 10, milder_upwards=True),
+    "noise-babble": Kind("audio", "db", SNR_DB, 10, milder_upwards=True),
+    "noise-file": Kind("audio", "db", SNR_DB, 10, milder_upwards=True),
     "reverb-room": Kind("audio", "ms", (50, 5000), 600),
-    "clip-peak": Kind("audio", "", PER_CENT, 25),
+    "clip-peak": Kind("audio", "", PER_CENT, 25, milder_upwards=True),
     "band-telephone": Kind("audio"),
-    "codec-mp3": Kind("audio", "kbps", (8, 160), 16, MP3_KBPS),
-    "codec-aac": Kind("audio", "kbps", (8, 64), 16),
+    "codec-mp3": Kind("audio", "kbps", (8, 160), 16, MP3_KBPS, milder_upwards=True),
+    "codec-aac": Kind("audio", "kbps", (8, 64), 16, milder_upwards=True),
     "silence-track": Kind("audio"),
+    "gain-track": Kind("audio", "db", (-40, 40), -1, harmless=True),
+    "cut-start": Kind("audio", "ms", (1, 1000), 20, harmless=True),
     "occlude-block": Kind("video", "", (1, 100), 50),
     "occlude-eyes": Kind("video"),
     "occlude-mouth": Kind("video"),
@@ -68,10 +78,11 @@ KINDS = {
     "freeze-frames": Kind("video", "", PER_CENT, 50),
     "blur-gaussian": Kind("video", "px", (1, 50), 4),
     "blur-motion": Kind("video", "px", (2, 100), 15),
-    "light-low": Kind("video", "", PER_CENT, 25),
+    "light-low": Kind("video", "", PER_CENT, 25, milder_upwards=True),
     "noise-pixel": Kind("video", "", PER_CENT, 10),
-    "codec-h264": Kind("video", "kbps", (5, 2000), 30),
+    "codec-h264": Kind("video", "kbps", (5, 2000), 30, milder_upwards=True),
     "black-screen": Kind("video"),
+    "shift-picture": Kind("video", "px", (1, 100), 4, harmless=True),
 }
 
 

@@ -122,6 +122,21 @@ def test_the_page_describes_every_kind_with_an_example() -> None:
             assert rule.allowed or not rule.levels or row[2].strip() == "the same"
 
 
+@pytest.mark.parametrize(
+    "from_mild_to_severe",
+    [
+        *(["noise-white-20db", "noise-white-0db", "noise-white-minus5db"], ["codec-mp3-16kbps", "codec-mp3-8kbps"]),
+        *(["light-low-50", "light-low-25"], ["clip-peak-50", "clip-peak-25"], ["occlude-block-25", "occlude-block-50"]),
+        *(["reverb-room-600ms", "reverb-room-1200ms"], ["gain-track-minus1db", "gain-track-3db"]),
+    ],
+)
+def test_levels_are_ordered_by_what_they_change(from_mild_to_severe: list[str]) -> None:
+    conditions = [parse_condition(name) for name in from_mild_to_severe]
+    severities = [KINDS[one.kind].severity(one.level) for one in conditions]
+    assert severities == sorted(severities)
+    assert len(set(severities)) == len(severities)
+
+
 def test_examples_and_suggestions_are_conditions() -> None:
     """What an error message offers must be accepted."""
     for kind, rule in KINDS.items():

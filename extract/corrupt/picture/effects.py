@@ -169,6 +169,18 @@ def codec_h264(frames_THWC: Frames, kbps: int, _rng: np.random.Generator) -> Fra
     return through_h264(frames_THWC, kbps)
 
 
+def shift_picture(frames_THWC: Frames, pixels: int, rng: np.random.Generator) -> Frames:
+    """The picture moved by `pixels`, the whole clip up, down, left or right; its edge is repeated where it came from.
+
+    As the translations of ImageNet-P (arXiv 1903.12261), which ask whether the answer stays.
+    """
+    height, width = frames_THWC.shape[1:3]
+    down, right = ((pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels))[rng.integers(4)]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return np.ascontiguousarray(frames_THWC[:, rows][:, :, columns])
+
+
 def _filtered(frames_THWC: Frames, blur: Callable[[Frames], npt.NDArray[Any]]) -> Frames:
     """Each frame through an OpenCV filter. Beyond its edges the picture is mirrored, OpenCV's default."""
     cv2.setNumThreads(1)  # the ranks share the cores
@@ -189,4 +201,5 @@ PICTURE: dict[str, Callable[[Frames, int, np.random.Generator], Frames]] = {
     "noise-pixel": noise_pixel,
     "codec-h264": codec_h264,
     "black-screen": black_screen,
+    "shift-picture": shift_picture,
 }

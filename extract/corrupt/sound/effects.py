@@ -82,6 +82,19 @@ def silence(waveform_T: Waveform, _level: int, _rng: np.random.Generator) -> Wav
     return np.zeros_like(waveform_T)
 
 
+def gain(waveform_T: Waveform, level_db: int, _rng: np.random.Generator) -> Waveform:
+    """The same sound, `level_db` louder; as far as full scale allows, for nothing is cut."""
+    return within_full_scale(waveform_T.astype(np.float64) * 10 ** (level_db / 20))
+
+
+def cut_start(waveform_T: Waveform, milliseconds: int, _rng: np.random.Generator) -> Waveform:
+    """The sound from so many milliseconds on, and as many of silence behind it: the only one that moves it in time."""
+    cut = round(milliseconds / 1000 * SAMPLE_RATE_HZ)
+    moved_T = np.zeros_like(waveform_T)
+    moved_T[: max(0, len(waveform_T) - cut)] = waveform_T[cut:]
+    return within_full_scale(moved_T)
+
+
 SOUND: dict[str, Callable[[Waveform, int, np.random.Generator], Waveform]] = {
     "noise-white": white_noise,
     "noise-pink": pink_noise,
@@ -91,4 +104,6 @@ SOUND: dict[str, Callable[[Waveform, int, np.random.Generator], Waveform]] = {
     "codec-mp3": coded_as_mp3,
     "codec-aac": coded_as_aac,
     "silence-track": silence,
+    "gain-track": gain,
+    "cut-start": cut_start,
 }

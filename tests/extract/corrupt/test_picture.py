@@ -36,6 +36,7 @@ EVERY = {
     "noise-pixel-10": True,
     "codec-h264-30kbps": False,
     "black-screen": False,
+    "shift-picture-4px": True,
 }
 sizes = st.sampled_from([(64, 64), (224, 224), (96, 128), (225, 77)])
 names = st.sampled_from(list(EVERY))
@@ -101,6 +102,7 @@ def test_the_seed_and_the_clip_change_what_is_random_and_only_that(name: str) ->
         ("drop-frames-30", 3944294790),
         ("freeze-frames-50", 3063548851),
         ("noise-pixel-10", 1444630176),
+        ("shift-picture-4px", 692176519),
     ],
 )
 def test_draws_are_what_they_were(name: str, checksum: int) -> None:
@@ -346,3 +348,23 @@ def test_coded_frames_keep_their_order(count: int) -> None:
     coded = changed(frames_THWC, "codec-h264-2000kbps")
     for index, frame in enumerate(coded):
         assert index == min(range(count), key=lambda other: squared_error(frame, frames_THWC[other]))
+
+
+def test_a_shifted_picture_is_the_picture_elsewhere() -> None:
+    frames_THWC = textured(3, 32, 48)
+    inner = frames_THWC[:, 4:-4, 4:-4]
+    found = set()
+    for clip in range(20):
+        shown = changed(frames_THWC, "shift-picture-4px", clip_id=str(clip))
+        places = {(0, 4): "up", (8, 4): "down", (4, 0): "left", (4, 8): "right"}
+        (place,) = [
+            words
+            for (top, left), words in places.items()
+            if np.array_equal(shown[:, top : top + 24, left : left + 40], inner)
+        ]
+        found.add(place)
+        # What comes in is the edge, repeated: no black that a detector of faces or of damage would see.
+        edge = {"up": shown[:, -5:], "down": shown[:, :5], "left": shown[:, :, -5:], "right": shown[:, :, :5]}[place]
+        axis = 1 if place in ("up", "down") else 2
+        assert not np.ptp(edge, axis=axis).any()
+    assert found == {"up", "down", "left", "right"}

@@ -34,7 +34,10 @@ EXTREMES = [
     "Actor_01/03-01-01-01-01-01-01.flac",
 ]
 NOISES = ["noise-white", "noise-pink", "noise-babble", "noise-file"]
-OTHERS = ["reverb-room-600ms", "clip-peak-25", "band-telephone", "codec-mp3-16kbps", "codec-aac-16kbps"]
+OTHERS = [
+    *("reverb-room-600ms", "clip-peak-25", "band-telephone", "codec-mp3-16kbps", "codec-aac-16kbps"),
+    *("gain-track-minus1db", "cut-start-20ms"),
+]
 EVERY = [*(f"{kind}-0db" for kind in NOISES), *OTHERS, "silence-track"]
 
 gains = st.sampled_from([1e-4, 0.006, 0.1, 1.0, 2.0])
@@ -272,6 +275,28 @@ def test_mu_law_is_that_of_g711() -> None:
 
 def test_a_silent_track_is_zeros() -> None:
     assert not heard(tone(0.2), "silence-track").any()
+
+
+# Changes that nobody minds
+
+
+@pytest.mark.parametrize(("name", "factor"), [("gain-track-minus1db", 0.8912509), ("gain-track-6db", 1.9952623)])
+def test_a_gain_multiplies_every_sample(name: str, factor: float) -> None:
+    quiet_T = (0.1 * tone(0.2)).astype(np.float32)
+    np.testing.assert_allclose(heard(quiet_T, name), factor * quiet_T, rtol=1e-6)
+
+
+def test_a_gain_that_full_scale_has_no_room_for_is_smaller() -> None:
+    loud_T = (0.9 * tone(0.2) / np.abs(tone(0.2)).max()).astype(np.float32)
+    np.testing.assert_allclose(heard(loud_T, "gain-track-6db"), loud_T / 0.9, rtol=1e-5)
+
+
+def test_a_cut_start_is_gone_and_the_rest_comes_earlier() -> None:
+    clean_T = tone(0.2)
+    cut_T = heard(clean_T, "cut-start-20ms")
+    np.testing.assert_array_equal(cut_T[:-320], clean_T[320:])
+    assert not cut_T[-320:].any()
+    assert not heard(clean_T, "cut-start-500ms").any()
 
 
 # Codecs
