@@ -16,7 +16,8 @@ from cache.files.atomic import revealed
 from cache.files.csv import csv_text
 from cache.media import SAMPLE_RATE_HZ, Media
 from configs.schema.features import Asr
-from extract.asr import Recogniser, Transcript
+from extract.asr.timestamped import Recogniser
+from extract.asr.transcript import Transcript
 
 COLUMNS = ("condition", "transcript", "wer", "no_speech", "confidence")
 

@@ -9,7 +9,8 @@ from cache.conditions import Condition
 from cache.corpus.clips import Clip
 from cache.features.rows import TRANSCRIPT_COLUMNS, UnitRows
 from cache.media import Media, MediaUnit
-from extract.asr import Recogniser, Transcript
+from extract.asr.timestamped import Recogniser
+from extract.asr.transcript import Transcript
 from extract.corrupt.apply import corrupt
 from extract.corrupt.noise.sources import NoiseSources
 from extract.corrupt.sound.level import Waveform

@@ -20,7 +20,7 @@ from cache.features.rows import State, UnitRows
 from cache.files.atomic import write_atomic
 from cache.media import Failure, Media, MediaUnit, Source, damaged_part
 from configs.schema.features import FeaturesConfig
-from extract.asr import Recogniser
+from extract.asr.timestamped import Recogniser
 from extract.encoders.base import Encoder, NetworkEncoder
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.deviation import is_approximate, measure, readable

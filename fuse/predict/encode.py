@@ -20,7 +20,8 @@ from cache.features.provenance import Origin, difference
 from cache.features.table import layers_of, side_by_side
 from cache.media import SAMPLE_RATE_HZ, Media
 from configs.schema.features import FeaturesConfig
-from extract.asr import Recogniser, Transcript
+from extract.asr.timestamped import Recogniser
+from extract.asr.transcript import Transcript
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import find_model

@@ -19,7 +19,7 @@ from cache.media import Failure, Media
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from configs.schema.fusion import FusionConfig
-from extract.asr import Transcript
+from extract.asr.transcript import Transcript
 from extract.media.decode import decode_all
 from fuse.model.fusion import FusionModel, standardise
 from fuse.predict.contributions import Subset, shapley_values, subsets

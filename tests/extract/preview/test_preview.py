@@ -15,7 +15,7 @@ from cache.conditions import KINDS, parse_condition
 from cache.corpus.clips import Clip, read_corpus, write_metadata
 from configs.command.entry import main
 from configs.schema.preview import PREVIEW_CONDITIONS, PreviewConfig
-from extract.asr import Transcript, word_error_rate
+from extract.asr.transcript import Transcript, word_error_rate
 from extract.corrupt.noise.sources import RECORDED
 from extract.preview import __main__ as preview
 from extract.preview import listening

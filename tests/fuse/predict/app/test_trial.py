@@ -18,7 +18,7 @@ from configs.loader import dump_config
 from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
 from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.predict import AppConfig
-from extract.asr import Transcript
+from extract.asr.transcript import Transcript
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.unit import load_tools, process_unit
 from fuse import train

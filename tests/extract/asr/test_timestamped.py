@@ -16,8 +16,9 @@ import soundfile
 import torch
 import whisper_timestamped
 
-from extract import asr as transcribe
-from extract.asr import Recogniser, Transcript, scored_words, word_error_rate
+from extract.asr import timestamped as transcribe
+from extract.asr.timestamped import Recogniser
+from extract.asr.transcript import Transcript, scored_words, word_error_rate
 from tests.tiny.places import SHARED, needs_audio
 
 CHECKPOINT = SHARED / "models/whisper-tiny.en-ravdess/model.pt"

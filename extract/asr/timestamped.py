@@ -1,13 +1,11 @@
-"""Speech recognition: waveform to words with times and confidences, by whisper-timestamped."""
+"""Words with times and confidences by whisper-timestamped, one clip at a time."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,13 @@ import numpy.typing as npt
 import torch
 
 from cache.files.lock import locked
+from extract.asr.transcript import Transcript, word_error_rate
 from extract.encoders.models import ENGLISH, asr_precision, english_only
 
 # Whisper's own front end needs one hop; below it there is nothing to recognise.
 SHORTEST_SAMPLES = 160
 SECONDS_FOR_A_DOWNLOAD = 3600
 SECONDS_WITHOUT_AN_ANSWER = 30
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was heard. `words` is JSON: text, start_seconds, end_seconds, confidence.
-
-    `confidence` is the mean over words, `wer` the word error rate against the statement, `no_speech` Whisper's
-    probability that nobody speaks (the highest over its windows); NaN when there are no words, no statement,
-    or no recogniser.
-    """
-
-    transcript: str
-    words: str = "[]"
-    confidence: float = math.nan
-    wer: float = math.nan
-    no_speech: float = math.nan
 
 
 class Recogniser:
@@ -138,20 +121,6 @@ def _load(model: str, device: torch.device) -> Any:
             return whisper_timestamped.load_model(model, device=str(device))
         finally:
             socket.setdefaulttimeout(patience)
-
-
-def word_error_rate(reference: str, hypothesis: str) -> float:
-    """Edits per reference word, case and punctuation aside; NaN without a reference."""
-    import jiwer
-
-    if not scored_words(reference):
-        return math.nan
-    return float(jiwer.wer(scored_words(reference), scored_words(hypothesis)))
-
-
-def scored_words(text: str) -> str:
-    """Lower case, no punctuation, single spaces."""
-    return " ".join(re.findall(r"[\w']+", text.lower()))
 
 
 def _word(word: dict[str, Any]) -> dict[str, Any]:

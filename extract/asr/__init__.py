@@ -1,0 +1,1 @@
+"""Speech recognition: waveform to words with times and confidences, by one of two engines."""
