@@ -3,6 +3,7 @@
     <features_dir>/media/frames16-size224/unit-00003.h5             the media of one unit's clips
     <features_dir>/media/frames16-size224/unit-00003.sources.json   which files they came from, and checksums
     <features_dir>/media/frames16-size224/kept-00003.h5             those that are known of a unit that is not complete
+    <features_dir>/media/frames16-size224/kept-00003-001.h5         those that were decoded since, a minute's worth each
     <features_dir>/media/frames16-size224-face/...                  the same, cut around the face
 
 Inside a part, group `<row>` holds `waveform` (float32, mono, 16 kHz) and `frames` (uint8, T H W C) as far
@@ -13,9 +14,11 @@ where one was looked for, and `overruled` where decord gave other frames than th
 from __future__ import annotations
 
 import json
+import math
+import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -169,48 +172,97 @@ class MediaStore:
     def forget_unit(self, unit: int) -> None:
         """Delete a unit, so that it is decoded again."""
         forget_part(self.part(unit))
-        forget_part(self.kept_part(unit))
+        self._forget_kept(unit)
 
-    def write_unit(self, unit: int, clips: Iterator[tuple[Media | Failure, Source]]) -> None:
-        """Write one unit's clips as they come; the part appears when it is complete."""
+    def write_unit(
+        self, unit: int, clips: Iterator[tuple[Media | Failure, Source]], seconds_between_keeping: float = math.inf
+    ) -> None:
+        """Write one unit's clips as they come; the part appears when it is complete.
+
+        Those that have come are kept so often, and when something ends the work early (never where nothing is said).
+        """
         # What is kept of it may be what is written.
         forget_part(self.part(unit))
-        self._write(self.part(unit), enumerate(clips), is_whole=True)
-        forget_part(self.kept_part(unit))
+        pieces = _Pieces(self, unit, seconds_between_keeping)
+        with self._writing(self.part(unit)) as (file, sources):
+            try:
+                for row, (media, source) in enumerate(clips):
+                    _write_clip(file.create_group(str(row)), media)
+                    sources[row] = source
+                    pieces.written(file, sources)
+            except Exception:
+                # What ended it is the news, and may be that the disk is full.
+                with suppress(OSError):
+                    pieces.ended(file, sources)
+                raise
+        self._forget_kept(unit)
 
-    def kept_part(self, unit: int) -> Path:
+    def kept_part(self, unit: int, number: int = 0) -> Path:
         """Where clips of a unit that is not complete are kept."""
-        return self.folder / f"kept-{unit:05d}.h5"
+        return self.folder / f"kept-{unit:05d}{f'-{number:03d}' if number else ''}.h5"
+
+    def kept_parts(self, unit: int) -> list[Path]:
+        """All that is kept of a unit, in the order it was written."""
+        return sorted(self.folder.glob(f"kept-{unit:05d}*.h5"), key=lambda part: part.stem)
 
     def keep_clips(self, unit: int, clips: Iterator[tuple[int, tuple[Media | Failure, Source]]]) -> None:
-        """Keep some clips, by their rows, of a unit that is not complete."""
-        forget_part(self.kept_part(unit))
-        self._write(self.kept_part(unit), clips, is_whole=False)
+        """Keep some clips, by their rows, of a unit that is not complete, and nothing else of it."""
+        self._forget_kept(unit)
+        with self._writing(self.kept_part(unit), is_whole=False) as (file, sources):
+            for row, (media, source) in clips:
+                _write_clip(file.create_group(str(row)), media)
+                sources[row] = source
 
     @contextmanager
-    def open_kept(self, unit: int) -> Iterator[tuple[MediaUnit, Mapping[int, Source]]]:
-        """What is kept of a unit that is not complete, and which rows that are, with the files they came from.
+    def open_kept(self, unit: int) -> Iterator[Mapping[int, tuple[MediaUnit, Source]]]:
+        """What is kept of a unit that is not complete: by row, where it is and the file that it came from.
 
-        Of another make, or damaged, it is nothing.
+        What is of another make, or damaged, is deleted.
         """
-        part = self.kept_part(unit)
-        record = _record(sidecar_of(part))
-        if record is None or record["provenance"] != self.provenance or damaged_part(part):
-            record = {"rows": [], "sources": []}
-        sources = [Source(**row) for row in record["sources"]]
-        with h5py.File(part, "r") if sources else nullcontext() as file:
-            yield MediaUnit(file, sources), dict(zip(record["rows"], sources, strict=True))
+        kept: dict[int, tuple[MediaUnit, Source]] = {}
+        with ExitStack() as stack:
+            for part in self.kept_parts(unit):
+                known = self._kept_sources(part)
+                if not known or damaged_part(part):
+                    forget_part(part)
+                    continue
+                media = MediaUnit(stack.enter_context(h5py.File(part, "r")), list(known.values()))
+                kept.update({row: (media, source) for row, source in known.items()})
+            yield kept
 
-    def _write(self, path: Path, clips: Iterator[tuple[int, tuple[Media | Failure, Source]]], is_whole: bool) -> None:
-        rows, sources = [], []
+    def copy_to_piece(self, unit: int, file: h5py.File, sources: Mapping[int, Source]) -> None:
+        """Keep these rows of a file that is being written, as far as they are not kept, in a piece of their own."""
+        parts = self.kept_parts(unit)
+        known = {row: source for part in parts for row, source in self._kept_sources(part).items()}
+        new = {row: source for row, source in sources.items() if known.get(row) != source}
+        if not new:
+            return
+        number = max((int(part.stem.partition("-")[2].partition("-")[2] or 0) for part in parts), default=0) + 1
+        with self._writing(self.kept_part(unit, number), is_whole=False) as (piece, written):
+            for row, source in new.items():
+                file.copy(str(row), piece)
+                written[row] = source
+
+    def _kept_sources(self, part: Path) -> dict[int, Source]:
+        """By row, the files that what is kept came from; nothing where it is of another make or not complete."""
+        record = _record(sidecar_of(part))
+        if record is None or record["provenance"] != self.provenance:
+            return {}
+        return {row: Source(**source) for row, source in zip(record["rows"], record["sources"], strict=True)}
+
+    def _forget_kept(self, unit: int) -> None:
+        for part in self.kept_parts(unit):
+            forget_part(part)
+
+    @contextmanager
+    def _writing(self, path: Path, is_whole: bool = True) -> Iterator[tuple[h5py.File, dict[int, Source]]]:
+        """A part to write rows into, and where to say of each what file it came from."""
+        sources: dict[int, Source] = {}
         with revealed(path) as part:
             with h5py.File(part, "w") as file:
-                for row, (media, source) in clips:
-                    _write_clip(file.create_group(str(row)), media)
-                    rows.append(row)
-                    sources.append(source)
+                yield file, sources
             written = {"sha256": sha256_of(part), "size": part.stat().st_size}
-        self._write_sidecar(path, written, sources, {} if is_whole else {"rows": rows})
+        self._write_sidecar(path, written, list(sources.values()), {} if is_whole else {"rows": list(sources)})
 
     @contextmanager
     def open_unit(self, unit: int) -> Iterator[MediaUnit]:
@@ -245,6 +297,28 @@ class MediaStore:
         return sidecar_of(self.part(unit))
 
 
+class _Pieces:
+    """Keeps what is written of a unit while it goes on.
+
+    HDF5 whose writer was killed may not open again. So what is new is copied to small files that are closed at once.
+    """
+
+    def __init__(self, store: MediaStore, unit: int, seconds: float) -> None:
+        self._store, self._unit, self._seconds = store, unit, seconds
+        self._last = time.monotonic()
+
+    def written(self, file: h5py.File, sources: Mapping[int, Source]) -> None:
+        """These rows of the file are complete."""
+        if time.monotonic() - self._last >= self._seconds:
+            self._store.copy_to_piece(self._unit, file, sources)
+            self._last = time.monotonic()
+
+    def ended(self, file: h5py.File, sources: Mapping[int, Source]) -> None:
+        """Nothing more will be written."""
+        if self._seconds < math.inf:
+            self._store.copy_to_piece(self._unit, file, sources)
+
+
 def sidecar_of(part: Path) -> Path:
     """The file beside a part that says where its clips came from."""
     return part.with_suffix(".sources.json")
@@ -265,7 +339,7 @@ def forget_part(part: Path) -> None:
 def needless_parts(features_dir: Path) -> Iterator[Path]:
     """What is kept of units that are complete, or half written: their writers were killed."""
     for part in sorted(features_dir.glob("media/*/kept-*.h5")):
-        whole = part.with_name(part.name.replace("kept-", "unit-"))
+        whole = part.with_name(f"unit-{part.stem.split('-')[1]}.h5")
         if sidecar_of(whole).exists() or not sidecar_of(part).exists():
             yield part
 

@@ -29,7 +29,7 @@ from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.run.batches import Batches, Remembering
-from extract.run.keeping import Keeping
+from extract.run.keeping import SECONDS_BETWEEN_KEEPING, Keeping
 from extract.run.plan import Plan, PlannedArray
 from extract.run.provenance import kept_layers
 from extract.run.reader import UnitReader
@@ -145,16 +145,17 @@ def decode_unit(plan: Plan, unit: int, observer: Observer = UNOBSERVED) -> None:
     """Decode the clips of a unit that needs them, unless that is done."""
     # All of it is read, or a flipped bit would become a feature.
     if plan.lacks(unit) and damaged_part(plan.media.part(unit)):
-        plan.media.write_unit(unit, _decoded(plan, unit, observer))
+        plan.media.write_unit(unit, _decoded(plan, unit, observer), SECONDS_BETWEEN_KEEPING)
 
 
 def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media | Failure, Source]]:
     """The clips of a unit, decoded as far as they are not kept, or other files by now."""
     settings, clips = plan.config.media, plan.clips(unit)
     paths = [plan.corpus.source(clip) for clip in clips]
-    with plan.media.open_kept(unit) as (kept, known):
-        sources = {row: source_now(source, paths[row], clips[row].stretch) for row, source in known.items()}
-        same = {row: source for row, source in sources.items() if source.sha256 == known[row].sha256}
+    with plan.media.open_kept(unit) as kept:
+        sources = {row: source_now(then, paths[row], clips[row].stretch) for row, (_, then) in kept.items()}
+        failed = {row for row, (media, _) in kept.items() if media.failure(row)} if plan.config.retry_failed else set()
+        same = {row: now for row, now in sources.items() if now.sha256 == kept[row][1].sha256 and row not in failed}
         decoded = decode_all(
             [path for row, path in enumerate(paths) if row not in same],
             stretches=[clip.stretch for row, clip in enumerate(clips) if row not in same],
@@ -167,7 +168,7 @@ def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media 
             reader=settings.reader,
         )
         for row, clip in enumerate(clips):
-            media, source = (kept.clip(row), same[row]) if row in same else next(decoded)
+            media, source = (kept[row][0].clip(row), same[row]) if row in same else next(decoded)
             observer.decoded(int(row not in same))
             is_listed = not clip.sha256 or source.file_sha256 in ("", clip.sha256)
             yield (media if is_listed else Failure(OTHER_FILE)), source

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cache.files.hashes import sha256_of
-from cache.media import Failure, Media, MediaStore, Source, damaged_part
+from cache.media import Failure, Media, MediaStore, Source, damaged_part, needless_parts
 from tests.tiny.corpus import pictures, tone
 
 PROVENANCE = {"frames": 4, "size": 32, "libraries": {"decord": "0.6.0"}}
@@ -83,6 +83,57 @@ def test_a_crash_while_decoding_leaves_nothing(tmp_path: Path) -> None:
         store.write_unit(0, interrupted())
     assert not store.has_unit(0)
     assert list(store.folder.iterdir()) == []
+
+
+def keep_two_pieces(store: MediaStore) -> None:
+    """Clip 0, then clips 1 and 2, of a unit that was not completed."""
+    store.keep_clips(0, iter([(0, clips()[0])]))
+    end_after_three_clips(store)
+
+
+def end_after_three_clips(store: MediaStore) -> None:
+    def ending() -> Iterator[tuple[Media | Failure, Source]]:
+        yield from clips()[:3]
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        store.write_unit(0, ending(), 3600.0)
+
+
+def test_what_is_kept_of_a_unit_is_read_from_all_its_pieces(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path, PROVENANCE)
+    keep_two_pieces(store)
+    assert [part.name for part in store.kept_parts(0)] == ["kept-00000.h5", "kept-00000-001.h5"]
+    with store.open_kept(0) as kept:
+        assert {row: source for row, (_, source) in kept.items()} == {row: clips()[row][1] for row in range(3)}
+        np.testing.assert_array_equal(kept[2][0].waveform(2), tone(0.2))
+    store.write_unit(0, iter(clips()))
+    assert store.kept_parts(0) == []
+
+
+def test_a_damaged_piece_is_not_used_and_its_clips_are_kept_anew(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path, PROVENANCE)
+    keep_two_pieces(store)
+    content = bytearray(store.kept_part(0, 1).read_bytes())
+    content[len(content) // 2] ^= 1
+    store.kept_part(0, 1).write_bytes(content)
+    with store.open_kept(0) as kept:
+        assert list(kept) == [0]
+    end_after_three_clips(store)
+    with store.open_kept(0) as kept:
+        assert list(kept) == [0, 1, 2]
+
+
+def test_pieces_of_a_unit_that_is_complete_are_not_needed(tmp_path: Path) -> None:
+    """Their writer was killed before it deleted them."""
+    store = MediaStore(tmp_path, PROVENANCE)
+    keep_two_pieces(store)
+    assert list(needless_parts(tmp_path)) == []
+    pieces = {path: path.read_bytes() for path in store.folder.glob("kept-*")}
+    store.write_unit(0, iter(clips()))
+    for path, content in pieces.items():
+        path.write_bytes(content)
+    assert [part.name for part in needless_parts(tmp_path)] == ["kept-00000-001.h5", "kept-00000.h5"]
 
 
 def test_a_part_without_its_sources_is_not_there(store: MediaStore) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import torch
 from cache.features.chunks import kept_file, kept_rows
 from cache.features.rows import ArraySpec, State, UnitRows
 from cache.features.store import FeatureStore, remove_leftovers
+from cache.media import Failure, Source
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
 from extract.run.keeping import Keeping
 from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, write_plan
-from extract.run.unit import Observer, Tools, load_tools, process_unit
+from extract.run.unit import Observer, Tools, decode_unit, load_tools, process_unit
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
 from tests.tiny.places import ROOT
 
@@ -42,6 +44,31 @@ def encoded(count):
     if len(rows) >= 6:
         os.kill(os.getpid(), signal.SIGKILL)
 process_unit(plan, 0, load_tools(plan, {{"audio"}}, torch.device("cpu")), Observer(encoded=encoded))
+"""
+# The same while the clips of the unit are decoded: at its fourth, or in the middle of keeping the third.
+KILLED_DECODING = f"""
+import os, signal, sys
+from pathlib import Path
+import cache.media
+import extract.run.unit
+from extract.run.plan import read_plan
+from extract.run.unit import Observer, decode_unit
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+extract.run.unit.SECONDS_BETWEEN_KEEPING = float(sys.argv[2])
+plan = read_plan(Path(sys.argv[1]) / "{PLAN_FILE}")
+clips = []
+def decoded(count):
+    clips.extend([0] * count)
+    if len(clips) >= 3 and sys.argv[3] == "sha256":
+        cache.media.sha256_of = die
+    if len(clips) >= 3 and sys.argv[3] == "sidecar":
+        cache.media.write_atomic = die
+    if len(clips) >= 4:
+        die()
+decode_unit(plan, 0, Observer(decoded=decoded))
 """
 
 
@@ -133,6 +160,58 @@ def test_what_was_encoded_before_a_stop_is_kept_at_once(
     assert sum(calls) == 8 - sum(seen)
     assert sum(told) == 8
     assert completed(plan, tools) == whole
+
+
+@pytest.mark.parametrize(
+    ("seconds", "place", "kept"),
+    [
+        pytest.param(60, "", 0, marks=pytest.mark.slow),
+        (0, "", 3),
+        pytest.param(0, "sha256", 2, marks=pytest.mark.slow),
+        (0, "sidecar", 2),
+    ],
+)
+def test_what_was_decoded_before_a_kill_is_not_decoded_again(
+    site: Path, tools: Tools, whole: dict[str, bytes], seconds: int, place: str, kept: int
+) -> None:
+    """Once every clip of the unit was. A piece that was half written, or that nothing vouches for yet, is not used."""
+    plan = plan_of(site, f"decoding-{seconds}-{place}")
+    write_plan(plan, plan.features_dir / PLAN_FILE)
+    command = [sys.executable, "-c", KILLED_DECODING, str(plan.features_dir), str(seconds), place]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert not plan.media.has_unit(0)
+    decoded = list[int]()
+    decode_unit(plan, 0, Observer(decoded=decoded.append))
+    assert decoded == [int(row >= kept) for row in range(8)]
+    assert not plan.media.kept_parts(0)
+    assert completed(plan, tools) == whole
+    never_killed = plan_of(site, "whole")
+    assert plan.media.part(0).read_bytes() == never_killed.media.part(0).read_bytes()
+
+
+def test_what_was_decoded_before_a_stop_is_kept_at_once(site: Path, tools: Tools, whole: dict[str, bytes]) -> None:
+    plan, seen = plan_of(site, "stopped-decoding"), list[int]()
+
+    def stop_after_two_clips() -> None:
+        if len(seen) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        decode_unit(plan, 0, Observer(stop_after_two_clips, decoded=seen.append))
+    decoded = list[int]()
+    decode_unit(plan, 0, Observer(decoded=decoded.append))
+    assert decoded == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert completed(plan, tools) == whole
+
+
+def test_a_clip_that_could_not_be_decoded_before_a_stop_is_tried_again_where_that_is_asked_for(site: Path) -> None:
+    plan = plan_of(site, "failed")
+    source = Source.of(plan.corpus.source(plan.clips(0)[0]))
+    plan.media.keep_clips(0, iter([(0, (Failure("no luck"), source))]))
+    decode_unit(replace(plan, config=replace(plan.config, retry_failed=True)), 0)
+    with plan.media.open_unit(0) as unit:
+        assert unit.failure(0) == ""
 
 
 # What is kept, and for whom
