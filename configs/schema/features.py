@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import parse_joint
 from configs.loader import STRICT
-from configs.schema.fields import BareName, NamedCondition
+from configs.schema.fields import BareName, LabelMapping, NamedCondition
 
 # Those of the default recipe.
 DEFAULT_CONDITIONS = tuple(
@@ -101,6 +101,8 @@ class FeaturesConfig:
 
     Attributes:
         follow_links: read clips behind links that lead out of the corpus root; else such a corpus is refused.
+        labels: as in stage two: clips whose label is null are not computed. Features go by no label, so names change
+            nothing; one that the corpus has not is refused here already.
         pooling: over a clip's own tokens: mean, mean and standard deviation side by side, the last token, or
             the class token.
         layers: hidden states that are kept: all, the last, or these numbers (0: the embedding output).
@@ -117,6 +119,7 @@ class FeaturesConfig:
     corpus: str
     corpus_root: str | None = None
     follow_links: bool = False
+    labels: LabelMapping = field(default_factory=dict)
     features_dir: str = "features"
     encoders: Encoders = field(default_factory=Encoders)
     whisper: WhisperSettings = field(default_factory=WhisperSettings)

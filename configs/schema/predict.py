@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from configs.loader import STRICT
+from configs.schema.fields import LabelMapping
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,6 +28,8 @@ class PredictConfig:
     Attributes:
         clip: a media file, a folder of them, or a metadata.csv.
         clip_root: folder that the paths of a metadata.csv start from; null: its own.
+        labels: other names for labels of a metadata.csv, those of the run, by which the answers are scored; null leaves
+            their clips out.
         run: folder of a run, or of one fold and seed of it; several folds and seeds answer together.
         statement: what is said in the clip, for a run that reads statements; null: what the table or a RAVDESS name
             says.
@@ -39,6 +42,7 @@ class PredictConfig:
 
     clip: str | None = None
     clip_root: str | None = None
+    labels: LabelMapping = field(default_factory=dict)
     run: str = "outputs/fusion"
     statement: str | None = None
     speaker: str | None = None

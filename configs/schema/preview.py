@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import parse_joint
 from configs.loader import STRICT
 from configs.schema.features import Asr, MediaSettings, NoiseSettings
-from configs.schema.fields import BareName, NamedCondition
+from configs.schema.fields import BareName, LabelMapping, NamedCondition
 
 # At least one of every kind; several levels where one would not show what the next costs.
 PREVIEW_CONDITIONS = tuple(
@@ -34,6 +34,8 @@ PREVIEW_CONDITIONS = tuple(
         "band-telephone",
         "codec-mp3-16kbps",
         "codec-aac-16kbps",
+        "gain-track-minus6db",
+        "cut-start-20ms",
         "silence-track",
         "occlude-block-25",
         "occlude-block-50",
@@ -51,6 +53,7 @@ PREVIEW_CONDITIONS = tuple(
         "noise-pixel-10",
         "codec-h264-30kbps",
         "codec-h264-5kbps",
+        "shift-picture-4px",
         "black-screen",
     )
 )
@@ -64,6 +67,7 @@ class PreviewConfig:
         clip: a media file, or the id of a clip of `corpus`.
         corpus: metadata.csv that knows the clip's statement and speaker, and whose other clips make babble.
         follow_links: read clips behind links that lead out of the corpus root.
+        labels: as in stage one: clips whose label is null are not heard in babble.
         conditions: null: those of `PREVIEW_CONDITIONS` that can be made with what is configured.
         statement: what is said in the clip; null: what the corpus or the file's RAVDESS name says.
         out: folder; the sheets, sounds and transcripts of a clip stand in a folder of its id below it.
@@ -73,6 +77,7 @@ class PreviewConfig:
     corpus: str | None = None
     corpus_root: str | None = None
     follow_links: bool = False
+    labels: LabelMapping = field(default_factory=dict)
     conditions: Annotated[Annotated[tuple[NamedCondition, ...], Field(min_length=1)] | None, BareName] = None
     statement: str | None = None
     asr: Asr = field(default_factory=Asr)

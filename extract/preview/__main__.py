@@ -85,7 +85,7 @@ def _corpus(config: PreviewConfig) -> Corpus | None:
     if config.corpus is None:
         return None
     root = Path(config.corpus_root) if config.corpus_root else None
-    return read_corpus(Path(config.corpus), root, config.follow_links)
+    return read_corpus(Path(config.corpus), root, config.follow_links, config.labels)
 
 
 def _conditions(config: PreviewConfig, corpus: Corpus | None) -> tuple[tuple[Condition, ...], NoiseSources]:

@@ -137,7 +137,7 @@ def make_plan(config: FeaturesConfig) -> Plan:
         ValueError: one line; nothing was written.
     """
     root = Path(config.corpus_root) if config.corpus_root else None
-    corpus = read_corpus(Path(config.corpus), root, config.follow_links)
+    corpus = read_corpus(Path(config.corpus), root, config.follow_links, config.labels)
     wanted = {name: value for name, value in asdict(config.encoders).items() if value is not None}
     models = {modality: find_model(name) for modality, name in wanted.items()}
     for modality, model in models.items():

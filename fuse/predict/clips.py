@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,27 +14,31 @@ from extract.corpora.files import KINDS, media_files
 
 @dataclass(frozen=True)
 class Wanted:
-    """A clip to predict, or a stretch of it; `statement` is what is said there, "" if nobody knows."""
+    """A clip to predict, or a stretch of it; `statement` is what is said there and `label` how, "" if nobody knows."""
 
     path: Path
     statement: str = ""
     stretch: Stretch | None = None
+    label: str = ""
 
 
-def find_clips(name: str, root: str | None = None) -> list[Wanted]:
+def find_clips(name: str, root: str | None = None, labels: Mapping[str, str | None] | None = None) -> list[Wanted]:
     """The clips that are meant, in the order of the table or of their paths.
 
     Args:
         name: a media file, a folder (searched recursively; hidden files are passed over), or a CSV as stage one reads.
         root: folder that the paths of a CSV start from; default: its own.
+        labels: other names for the labels of a CSV; None leaves their clips out.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or there are labels to be named and no CSV that has any.
     """
     path = Path(name).expanduser()
     if path.suffix.lower() == ".csv":
-        corpus = read_corpus(path, Path(root) if root else None)
-        return [Wanted(corpus.source(clip), clip.statement, clip.stretch) for clip in corpus.clips]
+        corpus = read_corpus(path, Path(root) if root else None, mapping=labels)
+        return [Wanted(corpus.source(clip), clip.statement, clip.stretch, clip.label) for clip in corpus.clips]
+    if labels:
+        raise ValueError(f"labels: clip={name} has none; they are those of a metadata.csv")
     if path.is_dir():
         found = list(media_files(path, path, KINDS))
         if not found:

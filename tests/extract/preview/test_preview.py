@@ -221,6 +221,7 @@ def test_a_ravdess_name_says_the_statement(tmp_path: Path) -> None:
     [
         ("nowhere.mp4", (), "clip=nowhere.mp4: no such file; to name a clip by its id, give corpus=metadata.csv"),
         ("onee", ("corpus=CORPUS",), "no clip of that id in the corpus (did you mean one?)"),
+        ("one", ("corpus=CORPUS", "labels={hapy: null}"), "has no label 'hapy' (did you mean happy?)"),
         ("null", (), "clip is missing; name a media file (make preview CLIP=x.mp4)"),
         ("FOLDER", (), "is a folder; name one media file"),
         ("FOLDER/page.mp4", (), "page.mp4: not a readable media file"),

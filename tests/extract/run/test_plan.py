@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import extract.run.rank
+from cache.corpus.clips import read_corpus, write_metadata
 from cache.features.rows import State
 from cache.features.store import open_store
 from configs.command.launch import ERROR_FILE
@@ -78,6 +80,20 @@ def test_an_encoder_that_cannot_be_fed_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=rf"^encoders\.{modality}: {folder} {message}"):
         plan_of(site, "refused", encoders={"audio": None, "video": None, "text": None, modality: str(folder)})
     assert not (site / "refused").exists()
+
+
+def test_clips_whose_label_is_null_are_not_computed_and_other_names_change_nothing(site: Path, tmp_path: Path) -> None:
+    """Once `labels`, which all later stages take, was an unknown key here."""
+    first, *others = read_corpus(site / "corpus/metadata.csv").clips
+    table = {"corpus": str(tmp_path / "metadata.csv"), "corpus_root": str(site / "corpus")}
+    write_metadata([replace(first, label="bored"), *others], tmp_path / "metadata.csv")
+    whole, named = plan_of(site, "features", **table), plan_of(site, "features", **table, labels={"calm": "still"})
+    assert named.specs == whole.specs
+    assert len(named.corpus.clips) == len(whole.corpus.clips) == 1 + len(others)
+    fewer = plan_of(site, "features", **table, labels={"bored": None})
+    assert [clip.clip_id for clip in fewer.corpus.clips] == [clip.clip_id for clip in others]
+    with pytest.raises(ValueError, match=r"labels: .* has no label 'clam' \(did you mean calm"):
+        plan_of(site, "features", **table, labels={"clam": None})
 
 
 def test_a_plan_arrives_as_it_was_made(site: Path, tmp_path: Path) -> None:

@@ -179,6 +179,26 @@ def test_a_run_without_a_recogniser_reads_statements(site: Site, capsys: pytest.
     assert run(PredictConfig(clip=str(site.root / "corpus/metadata.csv"), run=str(folder))) == 0
 
 
+def test_a_table_is_scored_by_the_names_that_its_labels_are_given(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once `labels` was an unknown key here, and another corpus's names could not be told."""
+    corpus = read_corpus(site.root / "corpus/metadata.csv")
+    names = {"happy": "joy", "sad": "grief"}
+    table = tmp_path / "metadata.csv"
+    clips = [replace(clip, label=names[clip.label]) for clip in corpus.clips[:4]]
+    write_metadata([*clips, replace(corpus.clips[4], label="bored")], table)
+    settings = {"clip": str(table), "clip_root": str(corpus.root), "run": str(site.run)}
+    assert run(PredictConfig(**settings)) == 0  # type: ignore[arg-type]
+    assert "not scored: clips labelled bored, grief, joy, which the run does not know" in capsys.readouterr().out
+    assert run(PredictConfig(**settings, labels={"joy": "happy", "grief": "sad", "bored": None})) == 0  # type: ignore[arg-type]
+    *answers, last = capsys.readouterr().out.splitlines()
+    likeliest = [line.split(": ")[1].split()[0] for line in answers if line.startswith(str(corpus.root))]
+    right = sum(answer == clip.label for answer, clip in zip(likeliest, corpus.clips, strict=False))
+    assert f"accuracy {100 * right / 4:.1f} %" in last
+    assert "(4 clips" in last
+
+
 def test_encoders_other_than_the_runs_own_are_refused(site: Site, tmp_path: Path) -> None:
     others = write_tiny_encoders(tmp_path, size=32)
     config = json.loads((others["audio"] / "config.json").read_text())
@@ -195,6 +215,7 @@ def test_encoders_other_than_the_runs_own_are_refused(site: Site, tmp_path: Path
         ({"run": "nowhere"}, "no run in nowhere"),
         ({"features_dir": "nowhere"}, "there is no nowhere/config.yaml; set features_dir"),
         ({"encoders": ModelPlaces(audio="nowhere")}, "nowhere"),
+        ({"labels": {"joy": "happy"}}, "has none; they are those of a metadata.csv"),
         ({"speaker": "1"}, "the run is not adapted to speakers"),
     ],
 )
