@@ -34,9 +34,9 @@ PREVIEW_CONDITIONS = tuple(
         "band-telephone",
         "codec-mp3-16kbps",
         "codec-aac-16kbps",
+        "silence-track",
         "gain-track-minus6db",
         "cut-start-20ms",
-        "silence-track",
         "occlude-block-25",
         "occlude-block-50",
         "occlude-block-75",
@@ -53,8 +53,8 @@ PREVIEW_CONDITIONS = tuple(
         "noise-pixel-10",
         "codec-h264-30kbps",
         "codec-h264-5kbps",
-        "shift-picture-4px",
         "black-screen",
+        "shift-picture-4px",
     )
 )
 
