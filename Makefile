@@ -79,7 +79,7 @@ finetune-e2e: | $(READY) ## encoders and head together, DDP on RANKS ranks
 sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=configs/sweeps/heads.yaml
 	$(PY) -m fuse.sweep --config $(or $(CONFIG),configs/sweeps/modalities.yaml) $(SET)
 
-report: | $(READY) ## pictures of a run's features and layers: RUN=outputs/fusion
+report: | $(READY) ## one HTML file about runs, to click through: RUN="outputs/fusion outputs/other"
 	$(PY) -m fuse.studies.report --config $(or $(CONFIG),configs/ravdess/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
 
 enrolment: | $(READY) ## how many clips of a speaker adaptation needs: for a run with standardise=speaker

@@ -64,7 +64,7 @@ if __name__ == "__main__":
     setup(
         packages=["trifuse", *(f"trifuse.{name}" for name in inner)],
         package_dir={"trifuse": "trifuse", **{f"trifuse.{name}": name for name in FOLDERS}},
-        package_data={"trifuse.configs": ["**/*.yaml"]},
+        package_data={"trifuse.configs": ["**/*.yaml"], "trifuse.fuse": ["**/*.j2", "**/*.css", "**/*.js"]},
         install_requires=imported_packages(),
         cmdclass={"build_py": BuildInside},
     )

@@ -83,13 +83,28 @@ class ReportConfig:
     """Configuration of `python -m fuse.studies.report`.
 
     Attributes:
-        run: folder of a run of stage two; gets features.png, layers.png and layers.csv.
+        run: folders of runs, side by side on one page; a run of stage two gets features.png, layers.png and layers.csv.
+        robustness: folders that `make robustness-table` wrote; null: those beside a run that are of it.
+        out: the page; null: report.html in the folder of the first run.
+        clips: how many clips of the first run one can look at and listen to; 0: none.
+        media: whether pictures and sound of these clips go into the page. Not where a corpus's licence forbids it.
+        media_megabytes: what they may add to it; what does not fit is left out, and the page says so.
         corpus, labels, features_dir: as in the run when null.
         threads: of everything that is computed; with one, equal runs give equal pictures.
     """
 
-    run: str = "outputs/fusion"
+    run: Annotated[tuple[str, ...], Field(min_length=1), BareName] = ("outputs/fusion",)
+    robustness: Annotated[tuple[str, ...] | None, BareName] = None
+    out: str | None = None
+    clips: Annotated[int, Field(ge=0)] = 12
+    media: bool = True
+    media_megabytes: Annotated[float, Field(gt=0)] = 5.0
     corpus: str | None = None
     labels: LabelMapping | None = None
     features_dir: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse runs named twice."""
+        if len(set(self.run)) < len(self.run):
+            raise ValueError("run names a folder twice")

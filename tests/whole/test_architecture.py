@@ -109,6 +109,7 @@ PARSED_IN = (
     "extract/preview/__main__.py",
     "fuse/predict/app/trial.py",
     "fuse/predict/features.py",
+    "fuse/studies/report/page/subjects.py",
 )
 
 

@@ -95,6 +95,9 @@ def test_the_wheel_claims_one_name(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"trifuse"}
     shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
+    # The page of a report: a wheel without it once would have installed, and failed at its first report.
+    shipped |= {str(path.relative_to(ROOT)) for path in (ROOT / "fuse").rglob("templates/*.*")}
+    assert any(name.endswith(".j2") for name in shipped)
     assert {f"trifuse/{name}" for name in shipped} <= set(names)
     assert not any("tests/" in name for name in names)
 

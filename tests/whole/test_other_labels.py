@@ -190,7 +190,7 @@ def test_the_robustness_table(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_report(root: Path, drawn: list[Figure]) -> None:
-    assert report(ReportConfig(run=str(root / "fusion"))) == 0
+    assert report(ReportConfig(run=(str(root / "fusion"),))) == 0
     words = {text.get_text() for figure in drawn for legend in figure.legends for text in legend.get_texts()}
     assert set(LABELS) <= words
 

@@ -1,22 +1,24 @@
-"""`make report`: pictures of what a run rests on, written into its folder beside those from training.
+"""`make report`: one page about runs, report.html, and pictures of what each rests on, written into its folder.
 
 features.png shows clips of one fold that nobody trained on; layers.png and layers.csv score every layer of each
-modality by itself, on validation speakers.
+modality by itself, on validation speakers. The page (`fuse.studies.report.page`) shows these and all that is known of
+how the runs do: it reads predictions, and trains nothing.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cache.corpus.clips import Corpus
+from cache.corpus.clips import Corpus, read_corpus
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of
@@ -28,15 +30,22 @@ from configs.schema.protocols import load_protocol
 from configs.schema.studies import ReportConfig
 from fuse.model.fusion import FusionModel
 from fuse.runs.caveats import caveats, run_in_words
-from fuse.runs.checkpoint import read_stage_two
-from fuse.runs.folder import CHECKPOINT, CONFUSION_MATRIX, REPORT, TRAINING_CURVES, run_folders
+from fuse.runs.checkpoint import read_checkpoint
+from fuse.runs.folder import CHECKPOINT, CONFUSION_MATRIX, REPORT, TRAINING_CURVES
 from fuse.runs.style import footer
 from fuse.runs.tables import corpus_of, print_notes, table_under, trained_config
 from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.studies.report.layers_figure import layers_figure
-from fuse.studies.report.projection import METHODS, project
+from fuse.studies.report.page.clips import choose, contribution_rows, nothing_given, probability_rows
+from fuse.studies.report.page.evidence import Row, rounded
+from fuse.studies.report.page.media import Shown, transcripts_of
+from fuse.studies.report.page.media import shown_clips as shown_media
+from fuse.studies.report.page.page import ClipBrowser, Grounds, write_page
+from fuse.studies.report.page.subjects import Subject, read_subjects
+from fuse.studies.report.projection import METHODS, Projection, project
 
+PAGE = "report.html"
 FEATURES = "features.png"
 LAYERS = "layers.png"
 LAYERS_TABLE = "layers.csv"
@@ -48,19 +57,41 @@ WITHOUT_HIDDEN_LAYER = ("linear", "lda", "logistic")
 
 
 def run(config: ReportConfig) -> int:
-    """Draw the figures, write the table, say where everything is."""
+    """Draw each run's figures, write its table and the page, say where everything is."""
     torch.set_num_threads(config.threads)
-    folder = Path(config.run)
-    leaf = run_folders(folder)[0]
+    folders = run_names(config.run)
+    subjects = read_subjects(folders, config.robustness)
+    grounds = {one.name: found for one in subjects if (found := _grounds(config, one)) is not None}
+    page = Path(config.out) if config.out else folders[0] / PAGE
+    write_page(page, subjects, grounds, browser_of(config, subjects))
+    for one in subjects:
+        for note in one.notes:
+            print(f"{one.name}: {note}")
+    print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB, one file; open it in a browser)")
+    return 0
+
+
+def run_names(given: Sequence[str]) -> list[Path]:
+    """Folders of runs; what is none may be several with spaces between them, as `RUN="a b"` gives them."""
+    parts = [[text] if Path(text).is_dir() or not text.split() else text.split() for text in given]
+    return [Path(name) for names in parts for name in names]
+
+
+def _grounds(config: ReportConfig, subject: Subject) -> Grounds | None:
+    """What a run rests on, drawn into its folder; None for a fine-tuned one, whose features are nowhere kept."""
     # First the checkpoint: a fine-tuned run says there what it is.
-    checkpoint = read_stage_two(leaf / CHECKPOINT)
+    checkpoint = read_checkpoint(subject.leaves[0] / CHECKPOINT)
+    if checkpoint.fine_tuned:
+        print(f"{subject.folder}: fine-tuned, with encoders of its own: no pictures of features and layers")
+        return None
+    leaf, folder = subject.leaves[0], subject.folder
     trained = trained_config(leaf, checkpoint, config.corpus, config.features_dir, config.labels)
     corpus = corpus_of(trained)
     print_notes(corpus)
     table = table_under(trained, corpus, trained.condition)
     checkpoint.refuse_other_ground(table, leaf)
     fold, note = checkpoint.fold, caveats(trained, table)
-    below = footer(run_in_words(config.run, trained.head, trained.modalities, trained.condition), note)
+    below = footer(run_in_words(str(folder), trained.head, trained.modalities, trained.condition), note)
     with threadpool_limits(config.threads):
         scores = probe_layers(trained, corpus)
         write_atomic(folder / LAYERS_TABLE, csv_of(scores))
@@ -70,9 +101,20 @@ def run(config: ReportConfig) -> int:
         shown, whose = shown_clips(fold, table)
         title = f"{whose}: fold {fold.number} of {trained.protocol}, seed {checkpoint.seed}"
         training = table.take(fold.clip_ids("train", table.clips))
-        draw_features(checkpoint.head(), training, shown, folder / FEATURES, title, below)
+        projections = draw_features(checkpoint.head(), training, shown, folder / FEATURES, title, below)
     _print(folder, scores, note)
-    return 0
+    points = [row for name, one in projections.items() for row in point_rows(f"{subject.name}: {name}", one, shown)]
+    made = {name: {"encoder": checkpoint.encoders.get(name, ""), **one} for name, one in checkpoint.features.items()}
+    return Grounds([rounded(asdict(score)) for score in scores], points, made, note)
+
+
+def point_rows(space: str, projection: Projection, shown: FeatureTable) -> Iterator[Row]:
+    """A row per method and clip that has a place, for the page's map."""
+    for method, coordinates_N2 in projection.coordinates.items():
+        for clip, (x, y) in zip(shown.clips, coordinates_N2.tolist(), strict=True):
+            if np.isfinite(x):
+                named = {"space": space, "method": method, "clip": clip.clip_id}
+                yield {**named, "label": clip.label, "speaker": clip.speaker, **rounded({"x": x, "y": y})}
 
 
 def probe_layers(trained: FusionConfig, corpus: Corpus) -> list[LayerScore]:
@@ -119,8 +161,8 @@ def shown_clips(fold: Fold, table: FeatureTable) -> tuple[FeatureTable, str]:
 
 def draw_features(
     model: FusionModel, training: FeatureTable, shown: FeatureTable, path: Path, title: str, note: str
-) -> None:
-    """features.png: the raw features of each modality, and what the head's last layer sees of all of them."""
+) -> dict[str, Projection]:
+    """features.png: the raw features of each modality, and what the head's last layer sees; returns what is drawn."""
     spaces, references = feature_spaces(model, shown), feature_spaces(model, training)
     projections = {name: project(spaces[name], references[name]) for name in spaces}
     names = {name: space_name(name, values_ND) for name, values_ND in spaces.items()}
@@ -130,6 +172,7 @@ def draw_features(
     shares = {names[name]: one.shares for name, one in projections.items()}
     sexes_N = np.array([clip.sex for clip in shown.clips])
     features_figure(placed, shown.labels, shown.label_names, shown.speakers, sexes_N, path, title, note, shares)
+    return projections
 
 
 def space_name(name: str, values_ND: NDArray[np.float32]) -> str:
@@ -154,6 +197,34 @@ def feature_spaces(model: FusionModel, table: FeatureTable) -> dict[str, NDArray
     return {**table.features, FUSED: fused_NH}
 
 
+def browser_of(config: ReportConfig, subjects: Sequence[Subject]) -> ClipBrowser:
+    """Clips of the first run to look at and listen to, as far as they are there."""
+    first = subjects[0]
+    chosen = choose(first, config.clips)
+    if not chosen:
+        return ClipBrowser()
+    ids = [one.clip_id for one in chosen]
+    probabilities = [row for one in subjects for row in probability_rows(one, chosen)]
+    staged = [one for one in subjects if not read_checkpoint(one.leaves[0] / CHECKPOINT).fine_tuned]
+    contributions = [row for one in staged for row in contribution_rows(one, chosen, nothing_given(one))]
+    trained = yaml.safe_load(first.config)
+    features_dir = Path(config.features_dir or (trained.get("target") or trained)["features_dir"])
+    corpus = read_corpus(Path(config.corpus or (trained.get("target") or trained)["corpus"]), follow_links=True)
+    shown: dict[str, Shown] = {}
+    notes = ["media=false: without pictures and sound"]
+    if config.media:
+        shown, notes = shown_media(features_dir, corpus, ids, first.conditions, config.media_megabytes)
+    return ClipBrowser(
+        chosen=chosen,
+        probabilities=probabilities,
+        contributions=contributions,
+        statements={clip.clip_id: clip.statement for clip in corpus.clips if clip.clip_id in ids},
+        shown=shown,
+        heard=transcripts_of(features_dir, ids, first.conditions),
+        notes=notes,
+    )
+
+
 def _print(folder: Path, scores: Sequence[LayerScore], note: str) -> None:
     for modality in dict.fromkeys(score.modality for score in scores):
         best = max((score for score in scores if score.modality == modality), key=lambda score: score.uar)
@@ -168,4 +239,4 @@ def _print(folder: Path, scores: Sequence[LayerScore], note: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(ReportConfig, run, "Pictures of what a run rests on: its features, and what each layer knows."))
+    sys.exit(main(ReportConfig, run, "A page about runs, and pictures of what each rests on."))

@@ -61,7 +61,7 @@ def config_of(folder: Path, **changes: Any) -> FusionConfig:
 def test_a_run_gets_its_pictures_and_the_table(
     trained: Path, drawn: list[Figure], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(ReportConfig(str(trained / "run"))) == 0
+    assert run(ReportConfig((str(trained / "run"),))) == 0
     assert all((trained / "run" / name).stat().st_size for name in FILES)
     with (trained / "run/layers.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -83,7 +83,7 @@ def test_a_run_gets_its_pictures_and_the_table(
 def test_features_that_the_run_was_not_trained_on_are_refused(trained: Path, tmp_path: Path) -> None:
     write_tiny_features(tmp_path, tiny_clips(), made={"pooling": "mean_std"})
     with pytest.raises(ValueError, match=r"its audio features .* \(pooling mean_std, not unset\)"):
-        run(ReportConfig(str(trained / "run"), features_dir=str(tmp_path)))
+        run(ReportConfig((str(trained / "run"),), features_dir=str(tmp_path)))
 
 
 def test_features_are_of_the_first_fold_and_nobody_was_trained_on(trained: Path) -> None:
@@ -150,7 +150,7 @@ def test_caveats_stand_on_every_figure(tmp_path: Path, drawn: list[Figure]) -> N
     config = config_of(tmp_path, head="lda", protocol="random-clips", standardise="speaker")
     train(config)
     drawn.clear()
-    run(ReportConfig(str(tmp_path / "run")))
+    run(ReportConfig((str(tmp_path / "run"),)))
     note = "leaks speakers; speaker-adapted, unlabelled"
     assert all(any(note in text for text in texts(figure)) for figure in drawn)
     assert all(any(f"{tmp_path.name}/run: lda on audio+text, clean" in text for text in texts(one)) for one in drawn)
@@ -168,4 +168,4 @@ def test_mistakes_are_one_line(trained: Path, capsys: pytest.CaptureFixture[str]
     arguments = ["--config", str(shipped), f"run={trained / 'run'}", f"features_dir={trained / 'none'}"]
     assert main(ReportConfig, run, "", arguments) == 2
     assert capsys.readouterr().err.startswith("error: no feature store")
-    assert load_config(ReportConfig, shipped).run == "outputs/fusion"
+    assert load_config(ReportConfig, shipped).run == ("outputs/fusion",)
