@@ -94,10 +94,14 @@ class UnitRows:
         """Record that the clip has no such modality."""
         self.reason[row], self.state[row] = reason, State.ABSENT
 
-    def done(self, row: int, hidden_LD: npt.NDArray[np.float32]) -> None:
-        """Store one clip's features; values that are not finite are a failure, not data."""
+    def done(self, row: int, hidden_LD: npt.NDArray[np.float32], note: str = "") -> None:
+        """Store one clip's features; values that are not finite are a failure, not data.
+
+        `note`: how they were made, where that is not as usual; it is kept as the reason.
+        """
         bad = np.flatnonzero(~np.isfinite(hidden_LD).all(axis=1))
         if bad.size:
             self.fail(row, f"encoder returned values that are not finite in layer {bad[0]}")
             return
-        self.hidden_BLD[row], self.state[row] = hidden_LD, State.DONE
+        self.hidden_BLD[row], self.reason[row] = hidden_LD, note
+        self.state[row] = State.DONE

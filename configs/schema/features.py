@@ -106,6 +106,9 @@ class FeaturesConfig:
         pooling: over a clip's own tokens: mean, mean and standard deviation side by side, the last token, or
             the class token.
         layers: hidden states that are kept: all, the last, or these numbers (0: the embedding output).
+        window_seconds: sound that is longer is encoded in windows of this length, whose rows are pooled; null: in the
+            longest that the encoder takes (Whisper 30 s, AST 10), whole where it takes any.
+        hop_seconds: from the beginning of one window to that of the next; null: they do not overlap.
         compute: number format of the encoders; the features are kept as float32.
         batch_size: clips that an encoder takes at a time; null: 8 on a GPU, 1 on a CPU, where larger batches fall
             out of cache (VideoMAE-base is 18 % slower with four).
@@ -125,6 +128,8 @@ class FeaturesConfig:
     whisper: WhisperSettings = field(default_factory=WhisperSettings)
     pooling: Pooling = "mean"
     layers: StoredLayers = "all"
+    window_seconds: Annotated[float, Field(ge=0.1)] | None = None
+    hop_seconds: Annotated[float, Field(ge=0.01)] | None = None
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     asr: Asr = field(default_factory=Asr)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
@@ -138,6 +143,11 @@ class FeaturesConfig:
     restore_media: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a run without any encoder."""
+        """Refuse a run without any encoder, and windows that would leave sound out."""
         if not any((self.encoders.audio, self.encoders.video, self.encoders.text)):
             raise ValueError("encoders: every modality is null; name at least one encoder")
+        if self.hop_seconds is not None and (self.window_seconds is None or self.hop_seconds > self.window_seconds):
+            window = "null" if self.window_seconds is None else f"{self.window_seconds:g}"
+            raise ValueError(
+                f"hop_seconds={self.hop_seconds:g} with window_seconds={window}: set window_seconds to that or more"
+            )

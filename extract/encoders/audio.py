@@ -5,6 +5,7 @@ Shape letters: B clips, T samples, L layers, N tokens, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -13,11 +14,21 @@ from cache.media import SAMPLE_RATE_HZ
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.models import Model, check_preprocessing
 from extract.encoders.options import DEFAULT, EncoderOptions
-from extract.encoders.preparer import OWN, Array, Inputs, Preparer
+from extract.encoders.preparer import OWN, Alone, Array, Inputs, Preparer, Window, Windows, spans
 
 
 class SoundPreparer(Preparer):
-    """A feature extractor for 16 kHz waveforms."""
+    """A feature extractor for 16 kHz waveforms.
+
+    Attributes:
+        shortest_T: samples that the network needs.
+        longest_T: samples that it is given at a time; None: any number.
+        window_T: samples of each window of a longer clip.
+    """
+
+    shortest_T = 1
+    longest_T: int | None = None
+    window_T: int | None = None
 
     def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
         """Read the feature extractor's settings.
@@ -33,6 +44,43 @@ class SoundPreparer(Preparer):
         rate_hz = self.extractor.sampling_rate
         if rate_hz != SAMPLE_RATE_HZ:
             raise ValueError(f"{model.name} wants {rate_hz} Hz; the media store keeps {SAMPLE_RATE_HZ} Hz")
+        if options.window_seconds is not None:
+            self.longest_T = self.window_T = round(options.window_seconds * SAMPLE_RATE_HZ)
+
+    def batch_key(self, signal: Array) -> Hashable:
+        """`Alone` where a clip is cut into windows; else what `whole_key` says."""
+        if len(signal) < self.shortest_T:
+            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {self.shortest_T}")
+        windows = self.windows(signal)
+        return Alone(len(windows.parts)) if windows else self.whole_key(signal)
+
+    def whole_key(self, _: Array) -> Hashable:
+        """Of clips that are encoded whole: all that fill the same window may share a batch."""
+        return ()
+
+    def windows(self, signal: Array) -> Windows | None:
+        """Of a clip that is longer than `longest_T`: windows of full length, views of its samples."""
+        if self.longest_T is None or self.window_T is None or len(signal) <= self.longest_T:
+            return None
+        seconds = self.options.hop_seconds
+        hop_T = self.window_T if seconds is None else round(seconds * SAMPLE_RATE_HZ)
+        cut = spans(len(signal), self.window_T, hop_T)
+        return Windows(tuple(Window(signal[span.start : span.end], span.new) for span in cut))
+
+    def limit(self, longest_T: int, window_T: int) -> None:
+        """The encoder takes up to `longest_T` samples, all of which count up to `window_T`.
+
+        Raises:
+            ValueError: longer windows are asked for.
+        """
+        if self.window_T is None:
+            self.longest_T, self.window_T = longest_T, window_T
+        elif self.window_T > window_T:
+            most = math.floor(100 * window_T / SAMPLE_RATE_HZ) / 100
+            raise ValueError(
+                f"window_seconds={self.options.window_seconds:g}: {self.model.name} takes {most:g} s of sound at a "
+                f"time; set window_seconds={most:g} or less, or leave it out"
+            )
 
     def extracted(self, signals: Sequence[Array], name: str, **settings: object) -> torch.Tensor:
         """What the extractor makes of each waveform (T,) alone, in one batch."""
@@ -57,10 +105,8 @@ class WaveformPreparer(SoundPreparer):
         config = AutoConfig.from_pretrained(model.folder)
         self.shortest_T = _receptive_field(config.conv_kernel, config.conv_stride)
 
-    def batch_key(self, signal: Array) -> Hashable:
+    def whole_key(self, signal: Array) -> Hashable:
         """Number of samples."""
-        if len(signal) < self.shortest_T:
-            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {self.shortest_T}")
         return len(signal)
 
     def inputs(self, signals: Sequence[Array]) -> Inputs:
@@ -83,12 +129,10 @@ class WhisperPreparer(SoundPreparer):
         """Read the feature extractor's settings."""
         super().__init__(model, options)
         self.samples_per_token: int = self.extractor.hop_length * 2
-        self.longest_T: int = self.extractor.n_samples
+        self.limit(self.extractor.n_samples, self.extractor.n_samples)
 
-    def batch_key(self, signal: Array) -> Hashable:
+    def whole_key(self, signal: Array) -> Hashable:
         """Every clip fills the same window; windows that end with the clip must be equal."""
-        if not 0 < len(signal) <= self.longest_T:
-            raise ValueError(_too_long(len(signal), self.longest_T))
         return self._tokens(signal) if self.options.window == "clip" else ()
 
     def inputs(self, signals: Sequence[Array]) -> Inputs:
@@ -141,15 +185,14 @@ class SpectrogramPreparer(SoundPreparer):
 
     # Its log-mel frames are 25 ms long, 10 ms apart.
     FRAME_T, HOP_T = 400, 160
+    shortest_T = FRAME_T
 
-    def batch_key(self, signal: Array) -> Hashable:
-        """Every clip fills the same window."""
-        longest_T = self.FRAME_T + self.extractor.max_length * self.HOP_T - 1
-        if len(signal) < self.FRAME_T:
-            raise ValueError(f"{len(signal)} samples of sound; the encoder needs {self.FRAME_T}")
-        if len(signal) > longest_T:
-            raise ValueError(_too_long(len(signal), longest_T))
-        return ()
+    def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
+        """Read the feature extractor's settings."""
+        super().__init__(model, options)
+        window_T = self.FRAME_T + (self.extractor.max_length - 1) * self.HOP_T
+        # What is less than a hop beyond the last frame makes no frame.
+        self.limit(window_T + self.HOP_T - 1, window_T)
 
     def inputs(self, signals: Sequence[Array]) -> Inputs:
         """Waveforms (T,), up to the window's length."""
@@ -165,10 +208,6 @@ class SpectrogramEncoder(NetworkEncoder):
 
     poolings = ("mean", "mean_std", "cls")
     preparer_class = SpectrogramPreparer
-
-
-def _too_long(samples: int, longest: int) -> str:
-    return f"{samples / SAMPLE_RATE_HZ:.2f} s of sound; the window takes up to {longest / SAMPLE_RATE_HZ:.4g} s"
 
 
 def _receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:

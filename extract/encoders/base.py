@@ -1,23 +1,25 @@
 """What an encoder is: a preparer, a frozen network, and how the network's tokens become one row.
 
 A row depends on its clip and the encoder alone: clips share a batch only when nothing has to be
-padded, so the batch equals the plain transformers call on each clip.
+padded, so the batch equals the plain transformers call on each clip. A clip that is longer than what the encoder takes
+is encoded in windows, each of them as if it were a clip, and their rows are pooled as they come.
 
 Shape letters: B clips, L layers (embedding output first), N tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 
 from extract.encoders.convolutions import convolve_in_float32
 from extract.encoders.loading import load_network, multiply_exactly
 from extract.encoders.models import Model
 from extract.encoders.options import DEFAULT, EncoderOptions
-from extract.encoders.preparer import OWN, Array, Inputs, Preparer
+from extract.encoders.preparer import OWN, Array, Inputs, Preparer, Windows
 
 ALL_LAYERS = slice(None)
 
@@ -129,8 +131,10 @@ class NetworkEncoder:
         """Mean hidden states hidden_BLD of these layers, from inputs on the network's device; differentiable."""
         return self._pooled(inputs, range(self.model.layers)[layers], "mean")
 
-    def encode_prepared(self, prepared: Inputs) -> Array:
+    def encode_prepared(self, prepared: Inputs | Windows) -> Array:
         """As in `Encoder`."""
+        if isinstance(prepared, Windows):
+            return POOLED_WINDOWS[self.options.pooling](self._rows_of(prepared))[None]
         inputs = {name: self._placed(name, values) for name, values in prepared.items()}
         hidden_BLD: Array = self._pooled(inputs, self.layers, self.options.pooling).cpu().numpy()
         return hidden_BLD
@@ -138,6 +142,15 @@ class NetworkEncoder:
     def encode(self, signals: Sequence[Any]) -> Array:
         """As in `Encoder`."""
         return self.encode_prepared(self.preparer.prepare(signals))
+
+    def _rows_of(self, windows: Windows) -> Iterator[tuple[Array, int]]:
+        """The row (L, D) of each window, and its weight; hidden states of a few windows are in memory at a time."""
+        together = self.options.windows_together
+        for first in range(0, len(windows.parts), together):
+            windows.between()
+            parts = windows.parts[first : first + together]
+            hidden_BLD = self.encode_prepared(self.preparer.prepare_windows(parts))
+            yield from zip(hidden_BLD, [part.weight for part in parts], strict=True)
 
     def _placed(self, name: str, values: torch.Tensor) -> torch.Tensor:
         if name == OWN:
@@ -159,6 +172,40 @@ POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean_std": _mean_and_deviation,
     "last": lambda state_BND: state_BND[:, -1],
     "cls": lambda state_BND: state_BND[:, 0],
+}
+
+
+def _weighted_mean(rows: Iterable[tuple[Array, int]]) -> Array:
+    total, mean_LD = 0, np.zeros(())
+    for row_LD, weight in rows:
+        total += weight
+        mean_LD = mean_LD + (row_LD.astype(np.float64) - mean_LD) * (weight / total)
+    return mean_LD.astype(np.float32)
+
+
+def _joined_moments(rows: Iterable[tuple[Array, int]]) -> Array:
+    """Mean and deviation of all tokens together, from those of each window (Chan, Golub & LeVeque 1979)."""
+    total, mean_LD, scatter_LD = 0, np.zeros(()), np.zeros(())
+    for row_LD, weight in rows:
+        total += weight
+        own_LD, deviation_LD = np.split(row_LD.astype(np.float64), 2, axis=1)
+        away_LD = own_LD - mean_LD
+        mean_LD = mean_LD + away_LD * (weight / total)
+        scatter_LD = scatter_LD + weight * (deviation_LD**2 + away_LD * (own_LD - mean_LD))
+    return np.concatenate([mean_LD, np.sqrt(scatter_LD / total)], axis=1).astype(np.float32)
+
+
+def _last_one(rows: Iterable[tuple[Array, int]]) -> Array:
+    *_, (row_LD, _) = rows
+    return row_LD
+
+
+# A clip's row from those of its windows (L, D) and their weights, in float64: the same windows give the same bits.
+POOLED_WINDOWS: dict[str, Callable[[Iterable[tuple[Array, int]]], Array]] = {
+    "mean": _weighted_mean,
+    "mean_std": _joined_moments,
+    "last": _last_one,
+    "cls": _weighted_mean,
 }
 
 

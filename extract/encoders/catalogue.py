@@ -66,4 +66,7 @@ def check_options(modality: str, model: Model, options: EncoderOptions = DEFAULT
     Raises:
         ValueError: one line that names what there is.
     """
-    encoder_class(modality, model).check(model, options)
+    kind = encoder_class(modality, model)
+    kind.check(model, options)
+    if options.window_seconds is not None:
+        kind.preparer_class(model, options)

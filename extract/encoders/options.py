@@ -17,12 +17,18 @@ class EncoderOptions:
         layers: `all`, or the numbers of the hidden states that are kept.
         compute: number format of weights and activations; pooling is in float32 always.
         window: `30s`, as Whisper was trained, or `clip`: its window ends with the clip. Others have no window.
+        window_seconds: longer sound is encoded in windows of this length; None: in the longest that the encoder takes.
+        hop_seconds: from the beginning of one to that of the next; None: each begins where the last one ended.
+        windows_together: how many windows of a long clip go through the network at a time.
     """
 
     pooling: str = "mean"
     layers: str | tuple[int, ...] = "all"
     compute: str = "float32"
     window: str = "30s"
+    window_seconds: float | None = None
+    hop_seconds: float | None = None
+    windows_together: int = 1
 
     @property
     def exact(self) -> EncoderOptions:

@@ -14,7 +14,7 @@ import torch
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.models import Model, check_preprocessing
 from extract.encoders.options import DEFAULT, EncoderOptions
-from extract.encoders.preparer import Inputs, Preparer
+from extract.encoders.preparer import Alone, Inputs, Preparer, Span, Window, Windows, spans
 
 # Models that number positions from the padding token's id plus one: they place fewer tokens than they have positions.
 NUMBERED_FROM_PADDING = frozenset(("roberta", "xlm-roberta", "camembert", "mpnet"))
@@ -35,7 +35,8 @@ PROBES = (
 class TextPreparer(Preparer):
     """A tokenizer. All tokens of the text count, those that mark its start and end included.
 
-    Longer texts are cut where the model ends.
+    A text of more tokens than the model can place is cut into windows of as many, each of them between a mark of the
+    start and one of the end. Fine-tuning, which asks for `inputs` alone, takes the first of them.
     """
 
     def __init__(self, model: Model, options: EncoderOptions = DEFAULT) -> None:
@@ -50,7 +51,28 @@ class TextPreparer(Preparer):
 
     def batch_key(self, signal: str) -> Hashable:
         """Number of tokens: nothing is padded."""
-        return len(self.tokenizer(signal, truncation=True, max_length=self.longest_N).input_ids)
+        windows = self.windows(signal)
+        return Alone(len(windows.parts)) if windows else len(self.tokenizer(signal).input_ids)
+
+    def windows(self, signal: str) -> Windows | None:
+        """Of a text of more than `longest_N` tokens: windows of that many."""
+        whole = dict(self.tokenizer(signal, return_special_tokens_mask=True, verbose=False))
+        marks = whole.pop("special_tokens_mask")
+        if len(marks) <= self.longest_N:
+            return None
+        first, last = marks.index(0), len(marks) - marks[::-1].index(0)
+        size = self.longest_N - first - (len(marks) - last)
+
+        def part(span: Span) -> dict[str, list[int]]:
+            inside = slice(first + span.start, first + span.end)
+            return {name: values[:first] + values[inside] + values[last:] for name, values in whole.items()}
+
+        return Windows(tuple(Window(part(span), span.new) for span in spans(last - first, size, size)))
+
+    def prepare_windows(self, windows: Sequence[Window]) -> Inputs:
+        """Of equal length: nothing is padded."""
+        names = windows[0].signal
+        return self._pinned({name: torch.tensor([one.signal[name] for one in windows]) for name in names})
 
     def inputs(self, signals: Sequence[str]) -> Inputs:
         """Texts; shorter ones are padded and masked, which stage one never asks for."""

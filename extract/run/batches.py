@@ -6,7 +6,7 @@ A thread reads, corrupts, transcribes and preprocesses; the caller's thread runs
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from cache.features.rows import UnitRows
-from extract.encoders.base import Encoder
-from extract.encoders.preparer import Array
+from extract.encoders.base import Encoder, Preparing
+from extract.encoders.preparer import Alone, Array, Windows
 from extract.run.blame import is_the_machines
 from extract.run.prefetch import Ahead
 
@@ -30,19 +30,31 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """Clips that are encoded together. `prepared` None: they could not be prepared together."""
+    """Clips that are encoded together.
+
+    Attributes:
+        rows, signals: of each.
+        prepared: None: they could not be prepared together.
+        note: what is kept beside their rows (`UnitRows.done`).
+    """
 
     rows: tuple[int, ...]
     signals: tuple[Any, ...]
     prepared: Any
+    note: str = ""
 
 
 class Unprepared:
-    """Signals as they are: any may share a batch."""
+    """Signals as they are: any may share a batch, but for those that take windows."""
 
-    def batch_key(self, _: Any) -> Hashable:
-        """The same for all."""
-        return ()
+    def __init__(self, preparer: Preparing) -> None:
+        """`preparer`: what will prepare them in the end."""
+        self._preparer = preparer
+
+    def batch_key(self, signal: Any) -> Hashable:
+        """The same for all others."""
+        key = self._preparer.batch_key(signal)
+        return key if isinstance(key, Alone) else ()
 
     def prepare(self, signals: Sequence[Any]) -> Sequence[Any]:
         """Nothing to prepare."""
@@ -57,7 +69,7 @@ class Remembering:
 
     def __init__(self, encoder: Encoder) -> None:
         """Wrap an encoder."""
-        self.device, self.preparer = encoder.device, Unprepared()
+        self.device, self.preparer = encoder.device, Unprepared(encoder.preparer)
 
         @lru_cache(maxsize=TEXTS_REMEMBERED)
         def encode(text: str) -> Array:
@@ -114,6 +126,10 @@ class Batches:
                 if item is None:
                     continue
                 key, signal = item
+                if isinstance(key, Alone):
+                    # At once: what waits for others is in memory.
+                    yield self._prepare([(row, signal)], f"{key.windows} windows")
+                    continue
                 waiting.setdefault(key, []).append((row, signal))
                 if len(waiting[key]) == self.size:
                     yield self._prepare(waiting.pop(key))
@@ -134,15 +150,18 @@ class Batches:
         self.encoded(1)
         return None
 
-    def _prepare(self, items: Sequence[tuple[int, Any]]) -> PreparedBatch:
+    def _prepare(self, items: Sequence[tuple[int, Any]], note: str = "") -> PreparedBatch:
         rows, signals = zip(*items, strict=True)
         try:
-            return PreparedBatch(rows, signals, self.preparer.prepare(signals))
+            prepared = self.preparer.prepare(signals)
+            if isinstance(prepared, Windows):
+                prepared = replace(prepared, between=self.check)
+            return PreparedBatch(rows, signals, prepared, note)
         # Which of them it was shows when each is encoded by itself.
         except Exception as error:
             if is_the_machines(error):
                 raise
-            return PreparedBatch(rows, signals, None)
+            return PreparedBatch(rows, signals, None, note)
 
     def _encode(self, rows: UnitRows, batch: PreparedBatch) -> None:
         with torch.inference_mode():
@@ -162,7 +181,7 @@ class Batches:
                 self._encode_each(rows, batch)
             else:
                 for row, hidden_LD in zip(batch.rows, hidden_BLD, strict=True):
-                    rows.done(row, hidden_LD)
+                    rows.done(row, hidden_LD, batch.note)
         self.encoded(len(batch.rows))
 
     def _encode_each(self, rows: UnitRows, batch: PreparedBatch) -> None:
@@ -180,7 +199,7 @@ class Batches:
                     raise
                 rows.fail(row, _reason(error))
             else:
-                rows.done(row, hidden_LD)
+                rows.done(row, hidden_LD, batch.note)
 
 
 def _reason(error: Exception) -> str:

@@ -179,14 +179,15 @@ def _checkpoint(config: FeaturesConfig) -> dict[Path, Source]:
 
 
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:
-    """Refuse a model that cannot be fed, and a pooling or layers that it does not have, before a store is made."""
+    """Refuse a model that cannot be fed, and options that it does not have, before a store is made."""
     check_preprocessing(modality, model)
     kept_layers(config.layers, model)
-    if config.pooling != "mean":
+    window_seconds = config.window_seconds if modality == "audio" else None
+    if config.pooling != "mean" or window_seconds is not None:
         # Only then: importing torch takes longer than the rest of a run with nothing to do.
         from extract.encoders.catalogue import check_options
 
-        check_options(modality, model, EncoderOptions(config.pooling))
+        check_options(modality, model, EncoderOptions(config.pooling, window_seconds=window_seconds))
 
 
 def prepare_stores(plan: Plan) -> None:

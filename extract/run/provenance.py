@@ -82,6 +82,9 @@ def array_spec(
         provenance["noise"] = dict(drawn[condition.kind])
     if model.model_type == "whisper":
         provenance["window"] = config.whisper.window
+    if modality == "audio" and config.window_seconds is not None:
+        hop_seconds = config.hop_seconds or config.window_seconds
+        provenance["windows"] = {"seconds": config.window_seconds, "hop_seconds": hop_seconds}
     if modality == "video":
         kept = {"frames": config.media.frames, "size": config.media.size}
         provenance["media"] = {**kept, **Cut.of(config.media).provenance, **_reader(config)}

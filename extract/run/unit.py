@@ -93,7 +93,7 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
         )
     models = {name: model for name, model in plan.models.items() if name in modalities}
     encoders = {
-        name: encoder_class(name, model)(model, device, encoder_options(plan.config, model))
+        name: encoder_class(name, model)(model, device, encoder_options(plan.config, model, device))
         for name, model in models.items()
     }
     asr = plan.config.asr
@@ -103,10 +103,19 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
     return Tools(device, encoders, Remembering(encoders["text"]) if "text" in encoders else None, recogniser)
 
 
-def encoder_options(config: FeaturesConfig, model: Model) -> EncoderOptions:
-    """What the configuration asks of an encoder."""
-    layers = kept_layers(config.layers, model)
-    return EncoderOptions(config.pooling, layers, config.compute, config.whisper.window)
+def encoder_options(
+    config: FeaturesConfig, model: Model, device: torch.device, layers: tuple[int, ...] | None = None
+) -> EncoderOptions:
+    """What the configuration asks of an encoder; `layers` instead of those that it keeps."""
+    return EncoderOptions(
+        config.pooling,
+        layers or kept_layers(config.layers, model),
+        config.compute,
+        config.whisper.window,
+        config.window_seconds,
+        config.hop_seconds,
+        batch_size(config, device),
+    )
 
 
 def batch_size(config: FeaturesConfig, device: torch.device) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from cache.media import SAMPLE_RATE_HZ
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.catalogue import encoder_class
+from extract.encoders.preparer import Preparer
 from fuse.finetune.batches import Collator, Loaders
 from fuse.finetune.clips import MediaClips
 from fuse.finetune.network import (
@@ -30,10 +32,7 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
         name: encoder_class(name, model)(model, device) for name, model in plan.models.items()
     }
     if "audio" in encoders:
-        try:
-            encoders["audio"].preparer.batch_key(np.zeros(plan.samples, np.float32))
-        except ValueError as error:
-            raise ValueError(f"audio_seconds={config.audio_seconds:g}: {error}") from error
+        refuse_length(encoders["audio"].preparer, plan.samples, config.audio_seconds)
     assert config.layers is not None
     dtype = encoder_dtype(config.precision, device)
     model = EndToEndModel(encoders, plan.start.fusion.to(device), config.layers, dtype)
@@ -48,6 +47,25 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     freeze_unused(model, stand_in.inputs, stand_in.present)
     refuse_idle_encoders(model, config.unfreeze)
     return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
+
+
+def refuse_length(preparer: Preparer, samples: int, seconds: float) -> None:
+    """Refuse a length that the encoder cannot take, or takes in windows only.
+
+    Raises:
+        ValueError: one line.
+    """
+    sound_T = np.zeros(samples, np.float32)
+    try:
+        preparer.batch_key(sound_T)
+    except ValueError as error:
+        raise ValueError(f"audio_seconds={seconds:g}: {error}") from error
+    if windows := preparer.windows(sound_T):
+        most = len(windows.parts[0].signal) / SAMPLE_RATE_HZ
+        raise ValueError(
+            f"audio_seconds={seconds:g}: {preparer.model.name} takes {most:.4g} s of sound at a time, and fine-tuning "
+            "knows no windows; set audio_seconds to that or less"
+        )
 
 
 def clips_of(plan: FinetunePlan, part: str) -> MediaClips:

@@ -170,6 +170,12 @@ def _refuse_other_pooling(features_dir: Path, modality: str, stored: Mapping[str
                 f"the {modality} features were made with {key}={stored[key]}; fine-tuning knows {key}={usual} only; "
                 f"run: {features_command(features_dir, (), [word, 'features_dir=<another>'])}"
             )
+    if windows := stored.get("windows"):
+        remedy = features_command(features_dir, (), ["window_seconds=null", "features_dir=<another>"])
+        raise ValueError(
+            f"the {modality} features were made with window_seconds={windows['seconds']:g}; fine-tuning knows no "
+            f"windows; run: {remedy}"
+        )
 
 
 def _table(config: FinetuneConfig, start: Start, corpus: Corpus, models: Mapping[str, Model]) -> FeatureTable:

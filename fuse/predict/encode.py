@@ -25,9 +25,9 @@ from extract.asr.transcript import Transcript
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import find_model
-from extract.encoders.options import EncoderOptions
 from extract.media.cut import Cut
 from extract.run.provenance import array_spec, text_provenance
+from extract.run.unit import encoder_options
 from fuse.finetune.clips import of_length
 from fuse.runs.checkpoint import Checkpoint
 
@@ -98,8 +98,11 @@ class ClipEncoder:
         seconds = self.checkpoint.audio_seconds
         if name == "audio" and seconds is not None:
             signal = of_length(signal, round(seconds * SAMPLE_RATE_HZ), 0.5)
+        encoder = self.encoders[name]
+        # Fine-tuning knows no windows: of a long text it takes the beginning.
+        prepare = encoder.preparer.inputs if self.checkpoint.fine_tuned else encoder.preparer.prepare
         with torch.inference_mode():
-            hidden_LD = self.encoders[name].encode([signal])[0]
+            hidden_LD = encoder.encode_prepared(prepare([signal]))[0]
         return joined(hidden_LD, side_by_side(layers_of(name, self.checkpoint.layers)))
 
     def _heard(self, media: Media, statement: str) -> Transcript:
@@ -125,8 +128,7 @@ class ClipEncoder:
                 f"{run} was trained on {name} features that were made otherwise ({differs}); "
                 f"give the encoders, asr and media settings that they were made with"
             )
-        options = EncoderOptions(self.config.pooling, used, self.config.compute, self.config.whisper.window)
-        encoder = encoder_class(name, model)(model, device, options)
+        encoder = encoder_class(name, model)(model, device, encoder_options(self.config, model, device, used))
         if self.checkpoint.fine_tuned:
             encoder.network.load_state_dict(self.checkpoint.networks[name])
         return encoder

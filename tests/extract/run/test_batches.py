@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cache.features.rows import ArraySpec, State, UnitRows
 from configs.command.progress import Progress
 from extract.corrupt.noise.excerpt import RecordingError
+from extract.encoders.preparer import Alone
 from extract.run.batches import Absent, Batches, Remembering
 
 SPEC = ArraySpec("audio", "fake", layers=2, width=3, provenance={})
@@ -182,6 +183,9 @@ def test_clips_that_cannot_be_prepared_together_are_encoded_one_by_one() -> None
 
 def test_identical_texts_are_encoded_once_and_alone() -> None:
     class Reader(Fake):
+        def batch_key(self, _: Any) -> Hashable:
+            return ()
+
         def encode(self, signals: Sequence[Any]) -> npt.NDArray[np.float32]:
             return self.encode_prepared([float(len(text)) for text in signals])
 
@@ -192,3 +196,20 @@ def test_identical_texts_are_encoded_once_and_alone() -> None:
         rows, _ = fill(remembering, texts, size=2)
         assert rows.hidden_BLD[:, 0, 0].tolist() == [4, 8, 4, 4, 8]
     assert encoder.batches == [(4.0,), (8.0,)]
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_clip_in_windows_goes_at_once_and_alone_and_its_row_says_so(remembers: bool) -> None:
+    """While it waited for others of its kind, which never came, all of its sound stayed in memory."""
+
+    class Windowed(Fake):
+        def batch_key(self, signal: float) -> Hashable:
+            return Alone(int(signal) // 100) if signal >= 100 else ()
+
+    encoder = Windowed()
+    rows, counted = fill(Remembering(encoder) if remembers else encoder, [1.0, 300.0, 2.0, 500.0], size=4)
+    assert rows.reason == ["", "3 windows", "", "5 windows"]
+    assert (rows.state == State.DONE).all()
+    assert rows.hidden_BLD[:, 0, 0].tolist() == [1, 300, 2, 500]
+    assert encoder.batches[:2] == [(300.0,), (500.0,)]
+    assert counted == 4

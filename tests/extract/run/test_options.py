@@ -24,6 +24,7 @@ from extract.run.failures import summary
 from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.rank import run_rank
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
+from tests.tiny.encoders import WRITERS
 from tests.tiny.media import PictureTrack, SoundTrack, write_media
 
 AUDIO, VIDEO, TEXT = "audio/wav2vec2", "video/videomae", "text/roberta"
@@ -94,6 +95,58 @@ def test_a_pooling_that_an_encoder_lacks_is_refused_before_a_store_is_made(site:
         run(site, "refused", pooling="cls")
     with pytest.raises(ValueError, match=r"layers=\[5\]: name layers of wav2vec2, 0 to 1"):
         run(site, "refused", layers=[5])
+    assert not (site / "refused").exists()
+
+
+def test_long_clips_are_encoded_in_windows_and_the_others_as_before(site: Path, usual: Plan) -> None:
+    """Of clips of 0.6 to 0.8 s, those of 0.6 s fit one window."""
+    plan = run(site, "windows", window_seconds=0.65, hop_seconds=0.1)
+    store, plain = (open_store(one.features_dir / "clean.zarr") for one in (plan, usual))
+    with plan.media.open_unit(0) as media:
+        lengths = [len(sound) for row in range(8) if (sound := media.waveform(row)) is not None]
+    assert store.reasons(AUDIO) == ["" if one <= 10_400 else f"{1 - (10_400 - one) // 1600} windows" for one in lengths]
+    is_long = np.array(lengths) > 10_400
+    assert 0 < is_long.sum() < 8
+    changed = (hidden(plan, AUDIO) != hidden(usual, AUDIO)).any(axis=(1, 2))
+    np.testing.assert_array_equal(changed, is_long)
+    assert store.provenance(AUDIO)["windows"] == {"seconds": 0.65, "hop_seconds": 0.1}
+    # Nothing but sound is cut, and without the setting nothing is said: stores that are there stay as they are.
+    for path in (VIDEO, TEXT):
+        assert store.provenance(path) == plain.provenance(path)
+    assert "windows" not in plain.provenance(AUDIO)
+    with pytest.raises(ValueError, match=r"windows\.seconds was not recorded, is 0\.65"):
+        run(site, "usual", window_seconds=0.65)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hop_seconds": 1}, r"hop_seconds=1 with window_seconds=null: set window_seconds to that or more"),
+        ({"hop_seconds": 3, "window_seconds": 2}, r"hop_seconds=3 with window_seconds=2: set window_seconds to that"),
+        ({"window_seconds": 0}, r"window_seconds"),
+    ],
+)
+def test_windows_that_would_leave_sound_out_are_refused(site: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(site, "refused", **settings)
+
+
+def test_an_encoder_with_a_limit_takes_long_clips_by_itself(site: Path) -> None:
+    """A clip of more than Whisper's 30 s, here 3, was a failed clip; so was a text cut without a word."""
+    write_media(site / "corpus/clips/long.wav", None, [SoundTrack(300.0, "pcm_s16le", seconds=7.0)])
+    clips = read_corpus(site / "corpus/metadata.csv").clips[:2]
+    long = replace(clips[0], path="clips/long.wav", statement="dogs are talking by the door " * 30)
+    write_metadata([long, clips[1]], site / "corpus/long.csv")
+    whisper = WRITERS["whisper"][1](site / "encoders/whisper")
+    encoders = {"audio": str(whisper), "video": None, "text": f"{site}/encoders/roberta"}
+    plan = run(site, "long", corpus=f"{site}/corpus/long.csv", encoders=encoders)
+    store = open_store(plan.features_dir / "clean.zarr")
+    for path in ("audio/whisper", TEXT):
+        assert store.states(path).tolist() == [State.DONE, State.DONE]
+    assert store.reasons("audio/whisper") == ["3 windows", ""]
+    assert store.reasons(TEXT)[0].endswith(" windows")
+    with pytest.raises(ValueError, match=r"window_seconds=4: whisper takes 3 s of sound at a time; set window_secon"):
+        run(site, "refused", corpus=f"{site}/corpus/long.csv", encoders=encoders, window_seconds=4)
     assert not (site / "refused").exists()
 
 

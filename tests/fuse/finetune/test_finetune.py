@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from cache.conditions import UNCHANGED, parse_condition, parse_joint
 from cache.corpus.clips import Clip, read_corpus, write_metadata
+from cache.features.store import FeatureStore
 from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
@@ -35,6 +36,8 @@ from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from configs.schema.fusion import Augment, FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
+from extract.encoders.catalogue import encoder_class
+from extract.encoders.models import find_model
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
@@ -42,7 +45,7 @@ from fuse.finetune import __main__ as finetune
 from fuse.finetune.batches import Collator, Loaders
 from fuse.finetune.clips import ClipItem, MediaClips, drawn_conditions, of_length
 from fuse.finetune.fit import START, Stepper, Watch, World, evaluate, fit
-from fuse.finetune.load import clips_of, load
+from fuse.finetune.load import clips_of, load, refuse_length
 from fuse.finetune.media import OpenMedia
 from fuse.finetune.network import EndToEndModel, encoder_dtype, freeze_unused, loss_of
 from fuse.finetune.plan import FinetunePlan, plan_finetune
@@ -54,6 +57,7 @@ from fuse.runs.checkpoint import read_checkpoint, read_stage_two, write_checkpoi
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
 from fuse.stack.stack import losses
+from tests.tiny.encoders import WRITERS
 from tests.tiny.pickled import sent
 from tests.tiny.stage_one import after_ctrl_c, children_of
 
@@ -685,6 +689,22 @@ def test_a_run_on_features_of_other_weights_is_not_continued(corpus: Path, tmp_p
 def test_an_encoder_that_cannot_take_the_length_says_so(corpus: Path) -> None:
     with pytest.raises(ValueError, match=r"audio_seconds=0\.01: 160 samples of sound; the encoder needs 400"):
         load(plan_finetune(config_of(corpus, audio_seconds=0.01)), CPU)
+
+
+def test_an_encoder_that_would_need_windows_for_the_length_says_so(tmp_path: Path) -> None:
+    """Whisper's own extractor cuts what is too long, without a word."""
+    model = find_model(str(WRITERS["whisper"][1](tmp_path / "whisper")))
+    preparer = encoder_class("audio", model).preparer_class(model)
+    refuse_length(preparer, 48_000, 3.0)
+    with pytest.raises(ValueError, match=r"audio_seconds=3\.5: whisper takes 3 s of sound at a time, and fine-tuning"):
+        refuse_length(preparer, 56_000, 3.5)
+
+
+def test_features_in_windows_are_not_continued(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, windows = FeatureStore.provenance, {"seconds": 0.5, "hop_seconds": 0.5}
+    monkeypatch.setattr(FeatureStore, "provenance", lambda *asked: {**stored(*asked), "windows": windows})
+    with pytest.raises(ValueError, match=r"made with window_seconds=0\.5; fine-tuning knows no windows; run: .*=null"):
+        plan_finetune(config_of(corpus))
 
 
 def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

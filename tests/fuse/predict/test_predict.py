@@ -14,6 +14,7 @@ import torch
 import fuse
 from cache.conditions import UNCHANGED
 from cache.corpus.clips import read_corpus, write_metadata
+from cache.features.store import open_store
 from cache.files.atomic import write_atomic
 from configs.loader import dump_config
 from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
@@ -58,27 +59,33 @@ class Site:
         return self.root / out
 
 
+def make_features(root: Path, **changed: object) -> None:
+    """Stage one, in this process."""
+    settings = {
+        "corpus": str(root / "corpus/metadata.csv"),
+        "features_dir": str(root / "features"),
+        "encoders": Encoders(*(f"{root}/encoders/{name}" for name in ("wav2vec2", "videomae", "roberta"))),
+        "asr": Asr(model=None),
+        "conditions": (UNCHANGED,),
+        "media": MediaSettings(size=32),
+    }
+    config = FeaturesConfig(**{**settings, **changed})  # type: ignore[arg-type]
+    plan = make_plan(config)
+    prepare_stores(plan)
+    tools = load_tools(plan, set(plan.models), torch.device("cpu"))
+    for unit in plan.units:
+        process_unit(plan, unit, tools)
+    write_atomic(plan.features_dir / "config.yaml", dump_config(config))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     root = tmp_path_factory.mktemp("predict")
     metadata = write_tiny_corpus(root / "corpus", SPEAKERS, LABELS, takes=2)
     said = [replace(clip, statement=f"Kids {clip.label}") for clip in read_corpus(metadata).clips]
     write_metadata(said, metadata)
-    folders = write_tiny_encoders(root / "encoders")
-    config = FeaturesConfig(
-        corpus=str(metadata),
-        features_dir=str(root / "features"),
-        encoders=Encoders(str(folders["audio"]), str(folders["video"]), str(folders["text"])),
-        asr=Asr(model=None),
-        conditions=(UNCHANGED,),
-        media=MediaSettings(size=32),
-    )
-    plan = make_plan(config)
-    prepare_stores(plan)
-    tools = load_tools(plan, {"audio", "video", "text"}, torch.device("cpu"))
-    for unit in plan.units:
-        process_unit(plan, unit, tools)
-    write_atomic(root / "features/config.yaml", dump_config(config))
+    write_tiny_encoders(root / "encoders")
+    make_features(root)
     made = Site(root)
     made.train("fusion")
     return made
@@ -91,6 +98,26 @@ def test_test_clips_get_the_probabilities_of_predictions_csv(site: Site) -> None
     columns = [f"p_{label}" for label in read_checkpoint(site.run / "best_model.pth").label_names]
     np.testing.assert_allclose(frame[columns].to_numpy(), known.probabilities_NC, atol=1e-5)
     assert not frame["failure"].any()
+
+
+def test_long_clips_get_the_probabilities_of_predictions_csv_too(site: Site, tmp_path: Path) -> None:
+    """Sound in windows of half a second, and texts of more tokens than their encoder can place."""
+    metadata = tmp_path / "metadata.csv"
+    clips = read_corpus(site.root / "corpus/metadata.csv").clips
+    said = {clip.clip_id: " ".join([f"Kids {clip.label} at the door"] * 20) for clip in clips}
+    write_metadata([replace(clip, statement=said[clip.clip_id]) for clip in clips], metadata)
+    made = {"corpus": str(metadata), "features_dir": str(tmp_path / "features")}
+    windows = {"window_seconds": 0.5, "hop_seconds": 0.2}
+    names = {"encoders": Encoders(f"{site.root}/encoders/wav2vec2", None, f"{site.root}/encoders/roberta")}
+    make_features(site.root, **made, **windows, **names, corpus_root=str(site.root / "corpus"))
+    store = open_store(tmp_path / "features/clean.zarr")
+    assert all("windows" in one for path in store.arrays() for one in store.reasons(path))
+    folder = site.train("windows", **made, modalities=("audio", "text"))
+    known = read_predictions(folder / "predictions.csv").select(split="test")
+    wanted = known.clip_id.tolist()
+    frame = fuse.load(folder).predict([site.clip(one) for one in wanted], [said[one] for one in wanted])
+    columns = [f"p_{label}" for label in read_checkpoint(folder / "best_model.pth").label_names]
+    np.testing.assert_allclose(frame[columns].to_numpy(), known.probabilities_NC, atol=1e-5)
 
 
 def test_contributions_add_up_to_what_the_clip_adds_to_nothing(site: Site) -> None:
