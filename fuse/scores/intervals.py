@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from fuse.scores.jackknife import Tally, jackknife
 
@@ -65,6 +64,9 @@ def interval_about(estimate: float, values: Sequence[float], bounds: tuple[float
     Not `scipy.stats.ttest_1samp`, whose interval lies about the mean of the values: with unequal speakers that is not
     the pooled score.
     """
+    # Here and not above: scipy.stats takes half a second, and most commands draw no interval.
+    from scipy import stats
+
     assert len(values) >= MINIMUM_SPEAKERS, "with so few, print the speakers' scores instead"
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df=len(values) - 1) * stats.sem(values))
     low, high = bounds
@@ -77,6 +79,8 @@ def difference_interval(first: Sequence[float], second: Sequence[float]) -> Inte
     Welch, "The generalization of Student's problem when several different population variances are involved",
     Biometrika 34(1-2), 1947. None under 4 speakers in either group.
     """
+    from scipy import stats
+
     if min(len(first), len(second)) < MINIMUM_SPEAKERS // 2:
         return None
     difference, speakers = float(np.mean(first) - np.mean(second)), len(first) + len(second)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import classification_report
 
 from cache.names import by_number
 from fuse.scores.calibration import BINS, area_under_risk_coverage, brier_score, expected_calibration_error
@@ -116,6 +115,9 @@ def classification_text(predictions: Predictions) -> str:
     Labels that no clip has are left out, so that "macro avg" of recall is the UAR. A last line says how far the
     probabilities can be trusted.
     """
+    # Here and not above: scikit-learn takes a second, and every command that knows a score would wait for it.
+    from sklearn.metrics import classification_report
+
     summary = summarise(predictions)
     present = np.unique(predictions.label)
     table: str = classification_report(

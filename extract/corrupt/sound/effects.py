@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.signal import fftconvolve
 
 from cache.media import SAMPLE_RATE_HZ
 from extract.corrupt.sound.codec import through_codec
@@ -49,6 +48,9 @@ def pink_noise(waveform_T: Waveform, snr_db: int, rng: np.random.Generator) -> W
 
 def reverberate(waveform_T: Waveform, milliseconds: int, rng: np.random.Generator) -> Waveform:
     """The sound in a room with that RT60, at the same active speech power, without what follows the clip's end."""
+    # Here and not above: scipy.signal takes more than half a second, and most ranks never need it.
+    from scipy.signal import fftconvolve
+
     if not waveform_T.any():
         return waveform_T.copy()
     room_T = room_response(milliseconds, rng)

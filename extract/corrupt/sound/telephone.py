@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import fftconvolve, firwin, kaiserord
 
 from cache.media import SAMPLE_RATE_HZ
 
@@ -42,6 +41,9 @@ def mu_law(samples_T: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _in_band(samples_T: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # Here and not above: scipy.signal takes more than half a second, and most ranks never need it.
+    from scipy.signal import fftconvolve, firwin, kaiserord
+
     taps, beta = kaiserord(STOPPED_DB, SLOPE_HZ / (SAMPLE_RATE_HZ / 2))
     edges_hz = [PASSED_HZ[0] - SLOPE_HZ / 2, PASSED_HZ[1] + SLOPE_HZ / 2]
     # An odd number of taps and "same": no delay.

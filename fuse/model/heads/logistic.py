@@ -6,7 +6,6 @@ Shape letters: B clips, D width, C classes.
 from __future__ import annotations
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from fuse.model.heads.base import NEVER, Penalty
@@ -21,6 +20,9 @@ def solve_logistic(rows_BD: Tensor, labels_B: Tensor, classes: int, penalty: Pen
     Each of a clip's `copies` has that share of its loss, or drawing it more often would weaken the penalty. A class
     without training clips is never predicted.
     """
+    # Here and not above: scikit-learn takes a second, and every command that knows the heads would wait for it.
+    from sklearn.linear_model import LogisticRegression
+
     regression = LogisticRegression(C=1 / penalty.regularisation / copies, max_iter=ITERATIONS)
     regression.fit(rows_BD.cpu().double().numpy(), labels_B.cpu().numpy())
     weight_CD = torch.zeros(classes, rows_BD.shape[1])
