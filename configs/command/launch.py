@@ -41,9 +41,9 @@ def rank_count() -> int:
 class Interruption:
     """Catches SIGINT and SIGTERM for the time of a run and passes them on to torchrun."""
 
-    def __init__(self) -> None:
-        """Nothing is caught until `listen`."""
-        self.signal = 0
+    def __init__(self, seconds_of_grace: float = SECONDS_OF_GRACE) -> None:
+        """Nothing is caught until `listen`; ranks have so long to end by themselves."""
+        self.signal, self._seconds_of_grace = 0, seconds_of_grace
         self._deadline = 0.0
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -87,7 +87,7 @@ class Interruption:
             # Planning, downloading or waiting for the lock: every file written so far is complete.
             print("interrupted before any rank was started; the same command continues", file=sys.stderr)
             raise SystemExit(self.exit_code)
-        self._deadline = time.monotonic() + SECONDS_OF_GRACE
+        self._deadline = time.monotonic() + self._seconds_of_grace
         self._child.terminate()
 
 

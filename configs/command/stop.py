@@ -18,19 +18,25 @@ class StopRequest:
 
     def __init__(self) -> None:
         """Remember the parent: a rank must not outlive it."""
-        self.received = False
+        self.received, self._seconds_to_finish = False, SECONDS_TO_FINISH
         self.parent = os.getppid()
 
-    def listen(self) -> None:
-        """Catch the signals from now on."""
+    @property
+    def due(self) -> bool:
+        """Whether it is time to go."""
+        return self.received or os.getppid() != self.parent
+
+    def listen(self, seconds_to_finish: int = SECONDS_TO_FINISH) -> None:
+        """Catch the signals from now on; what takes longer than that after one is given up."""
+        self._seconds_to_finish = seconds_to_finish
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
     def check(self) -> None:
         """Raise `Stopped` if it is time to go."""
-        if self.received or os.getppid() != self.parent:
+        if self.due:
             raise Stopped
 
     def _receive(self, *_: object) -> None:
         self.received = True
-        signal.alarm(SECONDS_TO_FINISH)
+        signal.alarm(self._seconds_to_finish)

@@ -17,11 +17,13 @@ from configs.schema.fusion import Augment, Augmentation, Layers
 
 @dataclass(frozen=True, config=STRICT)
 class FinetuneOptim:
-    """AdamW with cosine annealing, the default recipe. `batch_size` is per rank.
+    """AdamW with cosine annealing, the default recipe.
 
     Attributes:
         lr: of the head.
         encoder_lr_scale: the encoders learn at this share of `lr`: their weights are to be adapted, not replaced.
+        batch_size: clips that a rank encodes at once.
+        accumulate: how often it does so before a step: a step is of batch_size x accumulate x ranks clips.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
@@ -29,6 +31,7 @@ class FinetuneOptim:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     epochs: Annotated[int, Field(ge=1)] = 20
     batch_size: Annotated[int, Field(ge=1)] = 16
+    accumulate: Annotated[int, Field(ge=1)] = 1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -48,8 +51,10 @@ class FinetuneConfig:
         audio_seconds: length that sound is cut or repeated to.
         augment: conditions applied on the fly; with `probability`, a clip's signal is under one of them; null: none.
         precision: of the encoders; `auto` is bfloat16 where the GPU has it, float16 on older GPUs, float32 on CPUs.
+        checkpoint_minutes: what an interrupted training needs to go on is written so often, and after every epoch.
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
-        overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
+        overwrite: replace a run of another configuration that is in `output_dir`, finished or interrupted; else it is
+            refused.
     """
 
     corpus: str
@@ -72,6 +77,7 @@ class FinetuneConfig:
     optim: FinetuneOptim = field(default_factory=FinetuneOptim)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 0
     overwrite: bool = False
     output_dir: str = "outputs/finetune"

@@ -5,14 +5,14 @@ Shape letters: B clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from extract.encoders.preparer import Inputs, Preparer
 from fuse.finetune.clips import MediaClips, Signals
@@ -20,17 +20,25 @@ from fuse.finetune.clips import MediaClips, Signals
 
 @dataclass(frozen=True)
 class Batch:
-    """Prepared clips: `labels_B`, and by modality the encoder's inputs and which clips are `present`."""
+    """Prepared clips.
+
+    Attributes:
+        labels_B: the number of each clip's label.
+        inputs: by modality, what its `Preparer.inputs` returned.
+        present: by modality, whether the clip has it, of shape (B,).
+        clips: how many count; none of a stand-in.
+    """
 
     labels_B: Tensor
     inputs: Mapping[str, Inputs]
     present: Mapping[str, Tensor]
+    clips: int
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         inputs = {name: {key: value.to(device) for key, value in one.items()} for name, one in self.inputs.items()}
         present = {name: values.to(device) for name, values in self.present.items()}
-        return Batch(self.labels_B.to(device), inputs, present)
+        return Batch(self.labels_B.to(device), inputs, present, self.clips)
 
 
 class Collator:
@@ -50,11 +58,11 @@ class Collator:
             signals = [clip.by_modality[name] for clip in clips]
             present[name] = torch.tensor([signal is not None for signal in signals])
             inputs[name] = preparer.inputs([self._absent(name) if one is None else one for one in signals])
-        return Batch(torch.tensor([clip.label for clip in clips]), inputs, present)
+        return Batch(torch.tensor([clip.label for clip in clips]), inputs, present, len(clips))
 
     def stand_in(self) -> Batch:
-        """A batch of one clip that has no modality: the right shapes, and nothing else."""
-        return self([Signals(0, dict.fromkeys(self.preparers))])
+        """A batch of one clip that has no modality and does not count: the right shapes, and nothing else."""
+        return replace(self([Signals(0, dict.fromkeys(self.preparers))]), clips=0)
 
     def _absent(self, modality: str) -> Any:
         if modality == "text":
@@ -62,6 +70,20 @@ class Collator:
         if modality == "audio":
             return np.zeros(self.samples, np.float32)
         return np.zeros((self.frames, self.size, self.size, 3), np.uint8)
+
+
+class DrawnClips(Dataset[Signals]):
+    """Clips as each epoch draws them: loader processes that live through all epochs are told which one it is."""
+
+    def __init__(self, clips: MediaClips) -> None:
+        """`clips`: in their order."""
+        self.clips = clips
+
+    def __getitem__(self, draw: tuple[int, int]) -> Signals:
+        """The clip at a place, as an epoch draws it: (epoch, place)."""
+        epoch, index = draw
+        self.clips.set_epoch(epoch)
+        return self.clips[index]
 
 
 @dataclass(frozen=True)
@@ -72,8 +94,17 @@ class Loaders:
     batch_size: int
     workers: int
 
-    def over(
-        self, clips: MediaClips | Subset[Signals], sampler: DistributedSampler[Signals] | None = None
-    ) -> DataLoader[Signals]:
-        """Batches of these clips, in their order or the sampler's. They arrive as `Batch`."""
-        return DataLoader(clips, self.batch_size, sampler=sampler, collate_fn=self.collator, num_workers=self.workers)
+    def over(self, clips: MediaClips | Subset[Signals]) -> DataLoader[Batch]:
+        """Batches of these clips, in their order."""
+        return self._loader(clips, batch_size=self.batch_size)
+
+    def drawn(self, clips: MediaClips, passes: Iterable[list[tuple[int, int]]]) -> DataLoader[Batch]:
+        """A batch per pass, each a list of (epoch, place of the clip)."""
+        return self._loader(DrawnClips(clips), batch_sampler=passes)
+
+    def _loader(self, clips: Dataset[Signals], **how: Any) -> DataLoader[Batch]:
+        # Starting a loader draws a seed for its processes, from torch's own generator unless it is given another.
+        loader: Any = DataLoader(
+            clips, collate_fn=self.collator, num_workers=self.workers, generator=torch.Generator(), **how
+        )
+        return loader  # type: ignore[no-any-return]

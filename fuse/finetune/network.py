@@ -176,20 +176,6 @@ def refuse_idle_encoders(model: EndToEndModel, unfreeze: Unfreeze) -> None:
         )
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights that learn, on the CPU."""
-    weights = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
-    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights}
-
-
-def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put back what `trained_state` copied."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name in state:
-                weight.copy_(state[name])
-
-
 def _switch_off_masking(network: Any) -> None:
     """SpecAugment and layerdrop off: corpora of a few hundred clips are no place to hide half the signal."""
     for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("encoder_layerdrop", 0.0)):

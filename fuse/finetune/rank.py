@@ -21,10 +21,12 @@ from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
 from extract.encoders.loading import rank_device
 from fuse.finetune.batches import Loaders
-from fuse.finetune.fit import Diverged, Logits, Watch, World, evaluate, fit
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, plan_finetune
+from fuse.finetune.training.loop import Diverged, Logits, Training, Watch, evaluate
+from fuse.finetune.training.state import RESUME, Keeper
+from fuse.finetune.training.stepper import World
 from fuse.runs.caveats import RANDOM_NOTE, run_in_words
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import STAGING, write_run
@@ -34,26 +36,40 @@ from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
 
 EVALUATED = ("validation", "test")
+# After a signal, for the step at hand and for writing; torchrun waits for thirty.
+SECONDS_TO_KEEP = 20
 
 
 def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: World, stop: StopRequest) -> None:
-    """Score, train, score again; rank 0 writes the run folder."""
+    """Score, train, score again, from where an interrupted training stopped; rank 0 writes the run folder."""
     train, *held_out = (clips_of(plan, part) for part in ("train", *EVALUATED))
-    own = sum(-(-len(clips) // world.size) for clips in held_out)
-    epochs = plan.config.optim.epochs
-    total = epochs * sum(-(-len(clips) // world.size) for clips in (train, held_out[0])) + 2 * own
+    keeper = keeper_of(plan)
+    state = keeper.load()
+    own = [-(-len(clips) // world.size) for clips in (train, *held_out)]
+    epochs = plan.config.optim.epochs - (state.epoch if state else 0)
+    total = epochs * (own[0] + own[1]) + (1 if state else 2) * own[2] + (0 if state else own[1])
     with ExitStack() as stack:
         for clips in (train, *held_out):
             stack.callback(clips.close)
         title = f"fine-tuning, rank 0 of {world.size}"
         watch = Watch(stop, stack.enter_context(Progress(title, total, "clips", shown=world.rank == 0)))
-        before = [evaluate(model, clips, loaders, world, watch) for clips in held_out]
-        history, best = fit(model, train, held_out[0], loaders, plan.config.optim, world, watch, before[0])
+        if state:
+            before = [logits.numpy() for logits in state.before]
+        else:
+            before = [evaluate(model, clips, loaders, world, watch) for clips in held_out]
+        training = Training(model, train, held_out[0], loaders, plan.config.optim, world, watch, keeper)
+        history, best = training.run(before, state)
         after = [best, evaluate(model, held_out[1], loaders, world, watch)]
     if world.rank == 0:
         # torchrun waits 30 s after its own SIGTERM: a run that is done is written, not lost.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.alarm(0)
         write(plan, model, history, before, after)
+
+
+def keeper_of(plan: FinetunePlan) -> Keeper:
+    """Of the training's state, beside the run that is being made."""
+    return Keeper(Path(plan.config.output_dir, STAGING, RESUME), plan.config.checkpoint_minutes)
 
 
 def write(
@@ -147,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(plan.config.threads)
         torch.backends.cudnn.deterministic = True
         model, loaders = load(plan, world.device)
+        # From here on a signal is waited for: what was trained is kept first.
+        stop.listen(SECONDS_TO_KEEP)
     except (ValueError, OSError) as error:
         write_atomic(error_file, str(error))  # every rank comes to the same end by itself
         return 0
@@ -154,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with process_group(world):
             finetune(plan, model, loaders, world, stop)
     except (Stopped, Diverged, ValueError, OSError, torch.OutOfMemoryError) as error:
+        if isinstance(error, Diverged) and world.rank == 0:
+            keeper_of(plan).forget()  # to go on with it would lead to the same end
         return _conclude(error, error_file)
     return 0
 

@@ -34,7 +34,9 @@ TRAINING_CURVES = "training_curves.png"
 REPORT = "classification_report.txt"
 STAGING = ".new"
 # Settings that say where and how a run is made, not what it is.
-FREE_TO_DIFFER = frozenset({"output_dir", "overwrite", "threads", "device", "stack_width"})
+FREE_TO_DIFFER = frozenset(
+    {"output_dir", "overwrite", "threads", "device", "stack_width", "loader_workers", "checkpoint_minutes"}
+)
 
 
 def write_run(
@@ -109,24 +111,39 @@ def refuse_other_run(out: Path, config_yaml: str, overwrite: bool) -> None:
 
 
 @contextmanager
-def replacing(out: Path) -> Iterator[Path]:
-    """Yield an empty folder; a whole run that was written there takes the earlier one's place, anything else vanishes.
+def replacing(out: Path, keep: str = "") -> Iterator[Path]:
+    """Yield a folder for a new run; a whole run that was written there takes the earlier one's place, else it vanishes.
 
     So an interrupted run leaves the one before it whole, and old and new numbers never stand side by side. Ranks that
     died while they wrote raise nothing here: only metrics.json, which comes last, says that they were done.
+
+    Args:
+        out: the run's folder.
+        keep: an entry of the new folder that outlives whatever interrupts this, and is there the next time: what a
+            long training needs to go on. It goes when the run is whole.
     """
     staging = out / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    _clear(staging, keep)
+    staging.mkdir(parents=True, exist_ok=True)
     try:
         yield staging
         if is_complete(staging):
-            _swap(staging, out)
+            _swap(staging, out, keep)
+            shutil.rmtree(staging)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _clear(staging, keep)
 
 
-def _swap(staging: Path, out: Path) -> None:
+def _clear(staging: Path, keep: str) -> None:
+    """Remove all but one entry; and the folder where that is not there, or empty."""
+    for entry in staging.iterdir() if staging.is_dir() else ():
+        if entry.name != keep or (entry.is_dir() and not any(entry.iterdir())):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if staging.is_dir() and not any(staging.iterdir()):
+        staging.rmdir()
+
+
+def _swap(staging: Path, out: Path, keep: str) -> None:
     (out / METRICS).unlink(missing_ok=True)
     for fold in out.glob("fold-*"):
         if any(fold.glob("seed-*")):
@@ -134,7 +151,8 @@ def _swap(staging: Path, out: Path) -> None:
     # Of the folder itself everything that a run may hold: a sum of runs has no checkpoint of its own.
     for name in (CONFIG, PREDICTIONS, CHECKPOINT, CONFUSION_MATRIX, TRAINING_CURVES, REPORT):
         (out / name).unlink(missing_ok=True)
-    for entry in sorted(staging.iterdir(), key=lambda path: path.name == METRICS):
+    entries = [entry for entry in staging.iterdir() if entry.name != keep]
+    for entry in sorted(entries, key=lambda path: path.name == METRICS):
         entry.rename(out / entry.name)
 
 

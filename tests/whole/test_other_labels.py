@@ -29,10 +29,10 @@ from configs.schema.studies import ReportConfig, RobustnessConfig
 from configs.schema.sweep import SweepConfig
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import run_rank
-from fuse.finetune.fit import World
 from fuse.finetune.load import load
 from fuse.finetune.plan import plan_finetune
 from fuse.finetune.rank import finetune
+from fuse.finetune.training.stepper import World
 from fuse.robustness.__main__ import run as robustness
 from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.folder import STAGING

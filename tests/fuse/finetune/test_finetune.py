@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,50 +15,47 @@ import h5py
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from cache.conditions import UNCHANGED, parse_condition, parse_joint
-from cache.corpus.clips import Clip, read_corpus, write_metadata
+from cache.conditions import parse_condition, parse_joint
+from cache.corpus.clips import read_corpus
 from cache.features.store import FeatureStore
 from cache.features.table import load_table
-from cache.features.units import unit_count, unit_rows, unit_size
+from cache.features.units import unit_size
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
-from configs.command.progress import Progress
-from configs.command.stop import StopRequest
 from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
-from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
-from configs.schema.finetune import FinetuneConfig, FinetuneOptim
-from configs.schema.fusion import Augment, FusionConfig, Optim
+from configs.schema.finetune import FinetuneOptim
+from configs.schema.fusion import Augment
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import find_model
-from extract.run.plan import make_plan, prepare_stores
-from extract.run.rank import run_rank
-from fuse import train
 from fuse.finetune import __main__ as finetune
 from fuse.finetune.batches import Collator, Loaders
 from fuse.finetune.clips import ClipItem, MediaClips, drawn_conditions, of_length
-from fuse.finetune.fit import START, Stepper, Watch, World, evaluate, fit
 from fuse.finetune.load import clips_of, load, refuse_length
 from fuse.finetune.media import OpenMedia
 from fuse.finetune.network import EndToEndModel, encoder_dtype, freeze_unused, loss_of
 from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.rank import EVALUATED
+from fuse.finetune.training.loop import START, Training, evaluate
+from fuse.finetune.training.state import RESUME, Keeper, in_words, last_position
+from fuse.finetune.training.stepper import Stepper, World
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
 from fuse.model.heads.catalogue import HEADS
 from fuse.runs.checkpoint import read_checkpoint, read_stage_two, write_checkpoint
+from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
 from fuse.stack.stack import losses
+from tests.fuse.finetune.site import ALONE, CPU, NO_NEWS, config_of, encoders_of, media_of, signal
 from tests.tiny.encoders import WRITERS
 from tests.tiny.pickled import sent
-from tests.tiny.stage_one import after_ctrl_c, children_of
+from tests.tiny.stage_one import after_ctrl_c
 
 FILES = {
     "best_model.pth",
@@ -70,91 +66,6 @@ FILES = {
     "predictions.csv",
     "training_curves.png",
 }
-SPEAKERS = ("1", "2", "21", "23")
-SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door", "")
-CPU = torch.device("cpu")
-NO_NEWS = Watch(StopRequest(), Progress("test", 1, "clips", shown=False))
-ALONE = World(0, 1, CPU)
-
-
-def signal(seconds: float, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-    tone = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 300) * time) + 0.01 * rng.standard_normal(len(time))
-    return np.asarray(tone, np.float32)
-
-
-def media_of(row: int) -> Media:
-    """Clip 1 of the training speakers has no sound; every clip is of another length."""
-    frames = np.random.default_rng(row).integers(0, 255, (16, 32, 32, 3), dtype=np.uint8)
-    return Media(None if row == 1 else signal(0.3 + 0.05 * row, row), frames)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with metadata.csv, encoders/, features/ (stage one) and fusion/ (stage two)."""
-    root = tmp_path_factory.mktemp("finetune")
-    clips = [
-        # One sentence is longer than the other, and one clip has no text.
-        Clip(f"clip-{row}", f"{row}.mp4", label, speaker, statement=SENTENCES[2 if row == 2 else row % 2])
-        for row, (speaker, label) in enumerate((s, label) for s in SPEAKERS for label in ("happy", "sad"))
-    ]
-    write_metadata(clips, root / "metadata.csv")
-    write_random_encoders(RandomEncodersConfig(out=str(root / "encoders"), width=16, blocks=2, size=32))
-    _stage_one(root, len(clips))
-    train.run(
-        FusionConfig(
-            corpus=str(root / "metadata.csv"),
-            features_dir=str(root / "features"),
-            protocol="holdout",
-            optim=Optim(epochs=2, lr=1e-3),
-            output_dir=str(root / "fusion"),
-        )
-    )
-    return root
-
-
-def _stage_one(root: Path, clips: int) -> None:
-    config = FeaturesConfig(
-        corpus=str(root / "metadata.csv"),
-        features_dir=str(root / "features"),
-        encoders=encoders_of(root),
-        asr=Asr(model=None),
-        conditions=(UNCHANGED,),
-        media=MediaSettings(size=32),
-    )
-    plan = make_plan(config)
-    prepare_stores(plan)
-    for unit in range(unit_count(clips)):
-        rows = unit_rows(clips, unit)
-        plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
-    run_rank(plan, 0, 1, StopRequest().check, root / "decodes")
-
-
-def encoders_of(root: Path) -> Encoders:
-    folder = root / "encoders"
-    return Encoders(str(folder / "wav2vec2"), str(folder / "videomae"), str(folder / "roberta"))
-
-
-def config_of(root: Path, **changed: Any) -> FinetuneConfig:
-    given: dict[str, Any] = {
-        "corpus": str(root / "metadata.csv"),
-        "features_dir": str(root / "features"),
-        "encoders": encoders_of(root),
-        "init": str(root / "fusion"),
-        "audio_seconds": 0.4,
-        "optim": FinetuneOptim(epochs=1, batch_size=2, lr=1e-3),
-    }
-    return FinetuneConfig(**{**given, **changed})
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A process group of one."""
-    store = tmp_path_factory.mktemp("group") / "store"
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    yield ALONE
-    dist.destroy_process_group()
 
 
 def logits_of(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, part: str) -> np.ndarray:
@@ -207,16 +118,21 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
         read_stage_two(out / "best_model.pth")
 
 
-def test_ctrl_c_says_one_line_and_nothing_of_torchrun(corpus: Path, tmp_path: Path) -> None:
-    """Once torchrun said two pages of where it was when the signal came."""
+def test_ctrl_c_keeps_what_was_trained_and_says_one_line_and_nothing_of_torchrun(corpus: Path, tmp_path: Path) -> None:
+    """Once torchrun said two pages of where it was when the signal came, and nothing was kept."""
     out, optim = tmp_path / "run", FinetuneOptim(epochs=500, batch_size=2, lr=1e-3)
     (tmp_path / "finetune.yaml").write_text(dump_config(config_of(corpus, output_dir=str(out), optim=optim)))
     command = [sys.executable, "-m", "fuse.finetune", "--config", str(tmp_path / "finetune.yaml")]
-    done = after_ctrl_c(command, lambda process: children_of(process, "fuse.finetune.rank") == 2, {"RANKS": "2"})
+    resume = out / STAGING / RESUME
+    done = after_ctrl_c(command, lambda _: last_position(resume), {"RANKS": "2"})
     assert done.code == 130, done.output
     assert "Traceback" not in done.output
     assert "torch/distributed" not in done.output
     assert sum("interrupted" in line for line in done.output.splitlines()) == 1
+    position = last_position(resume)
+    assert position is not None
+    assert f"interrupted: the same command continues at {in_words(position)}" in done.output
+    assert Keeper(resume, 1).load() is not None
 
 
 def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path, alone: World) -> None:
@@ -313,7 +229,7 @@ def test_the_schedule_waits_while_the_scaler_leaves_steps_out(corpus: Path, alon
     rates, changes = [], []
     for _ in range(3):
         first = [weight.detach().clone() for weight in model.fusion.weights.values()]
-        stepper.step(batch)
+        stepper.step([batch], batch.clips)
         rates.append(stepper.schedule.get_last_lr()[0])
         last = model.fusion.weights.values()
         changes.append(any(not torch.equal(one, other) for one, other in zip(first, last, strict=True)))
@@ -337,7 +253,7 @@ def test_float16_takes_a_scaler_and_learns_as_float32_does(corpus: Path, alone: 
         stepper.scaler = torch.amp.grad_scaler.GradScaler("cpu", 2.0**40, enabled=dtype == torch.float16)
         first, steps = [weight.detach().clone() for weight in model.parameters()], 0
         while stepper.schedule.get_last_lr()[0] == 1e-3 and steps < 60:
-            assert np.isfinite(stepper.step(batch))
+            assert np.isfinite(stepper.step([batch], batch.clips))
             steps += 1
         assert (steps > 1) is (dtype == torch.float16)
         # AdamW's first step goes by the sign of the gradient.
@@ -357,7 +273,8 @@ def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alo
         # A start that gets everything wrong, so that some epoch is better.
         validation = clips_of(plan, "validation")
         start = -10 * np.eye(8, dtype=np.float32)[validation.labels]
-        history, _ = fit(model, clips_of(plan, "train"), validation, loaders, optim, alone, NO_NEWS, start)
+        training = Training(model, clips_of(plan, "train"), validation, loaders, optim, alone, NO_NEWS)
+        history, _ = training.run([start, start])
         return history, first, model.state_dict()
 
     history, first, last = once()
@@ -376,8 +293,8 @@ def test_the_start_is_kept_where_no_epoch_is_better(corpus: Path, alone: World) 
     first = {name: value.clone() for name, value in model.state_dict().items()}
     validation = clips_of(plan, "validation")
     start = 1000 * np.eye(8, dtype=np.float32)[validation.labels]
-    args = (clips_of(plan, "train"), validation, loaders, plan.config.optim, alone, NO_NEWS, start)
-    history, logits_NC = fit(model, *args)
+    training = Training(model, clips_of(plan, "train"), validation, loaders, plan.config.optim, alone, NO_NEWS)
+    history, logits_NC = training.run([start, start])
     assert history.best_epoch == START
     assert logits_NC is start
     assert all(torch.equal(first[name], value) for name, value in model.state_dict().items())
@@ -390,9 +307,9 @@ def test_a_diverging_run_says_what_to_lower(corpus: Path, alone: World) -> None:
         next(model.networks["video"].parameters()).fill_(torch.inf)
     start = np.zeros((2, 8), np.float32)
     validation = clips_of(plan, "validation")
-    args = (clips_of(plan, "train"), validation, loaders, plan.config.optim, alone, NO_NEWS, start)
+    training = Training(model, clips_of(plan, "train"), validation, loaders, plan.config.optim, alone, NO_NEWS)
     with pytest.raises(ValueError, match=r"diverged in epoch 1 .* lower optim\.lr"):
-        fit(model, *args)
+        training.run([start, start])
 
 
 def test_unfreeze_decides_what_learns_and_unused_weights_never_do(corpus: Path) -> None:
@@ -437,7 +354,7 @@ def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, hea
     # Decay changes weights that no gradient reaches.
     stepper = Stepper(model, FinetuneOptim(lr=1e-2, weight_decay=0), 10, ALONE)
     stepper.parallel.train()  # type: ignore[no-untyped-call]
-    stepper.step(batch)
+    stepper.step([batch], batch.clips)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(first[name], value)}
     for modality in ("audio", "video", "text"):
         own = {name for name in changed if name.startswith(f"networks.{modality}.")}

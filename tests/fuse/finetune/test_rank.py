@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 
 from configs.command.stop import Stopped
-from fuse.finetune.fit import Diverged, World
 from fuse.finetune.rank import _conclude, process_group
+from fuse.finetune.training.loop import Diverged
+from fuse.finetune.training.stepper import World
 
 GPU = torch.device("cuda", 1)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,18 @@ def test_only_a_whole_run_takes_the_place_of_the_one_before(tmp_path: Path, whol
             write_atomic(staging / name, "new")
     assert [(tmp_path / name).read_text() for name in names] == ["new" if whole else "old"] * 2
     assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_what_is_needed_to_go_on_outlives_an_interruption_and_goes_when_the_run_is_whole(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), replacing(tmp_path, "resume") as staging:
+        write_atomic(staging / "resume/state", "half way")
+        write_atomic(staging / PREDICTIONS, "new")
+        raise KeyboardInterrupt
+    assert [path.name for path in staging.iterdir()] == ["resume"]
+    with replacing(tmp_path, "resume") as staging:
+        assert (staging / "resume/state").read_text() == "half way"
+        write_atomic(staging / METRICS, "new")
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS}
+    with replacing(tmp_path, "resume") as staging:
+        (staging / "resume").mkdir()
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS}

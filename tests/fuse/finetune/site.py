@@ -1,0 +1,100 @@
+"""What the tests of fine-tuning are made of: eight tiny clips, tiny random encoders, media straight in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache.conditions import UNCHANGED
+from cache.corpus.clips import Clip, write_metadata
+from cache.features.units import unit_count, unit_rows
+from cache.media import SAMPLE_RATE_HZ, Media, Source
+from configs.command.progress import Progress
+from configs.command.stop import StopRequest
+from configs.schema.demo import RandomEncodersConfig
+from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
+from configs.schema.finetune import FinetuneConfig, FinetuneOptim
+from configs.schema.fusion import FusionConfig, Optim
+from extract.corpora.synthetic.encoders import write_random_encoders
+from extract.run.plan import make_plan, prepare_stores
+from extract.run.rank import run_rank
+from fuse import train
+from fuse.finetune.training.loop import Watch
+from fuse.finetune.training.stepper import World
+
+SPEAKERS = ("1", "2", "21", "23")
+SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door", "")
+CPU = torch.device("cpu")
+NO_NEWS = Watch(StopRequest(), Progress("test", 1, "clips", shown=False))
+ALONE = World(0, 1, CPU)
+
+
+def signal(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    tone = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 300) * time) + 0.01 * rng.standard_normal(len(time))
+    return np.asarray(tone, np.float32)
+
+
+def media_of(row: int) -> Media:
+    """Clip 1 of the training speakers has no sound; every clip is of another length."""
+    frames = np.random.default_rng(row).integers(0, 255, (16, 32, 32, 3), dtype=np.uint8)
+    return Media(None if row == 1 else signal(0.3 + 0.05 * row, row), frames)
+
+
+def write_corpus(root: Path) -> None:
+    """metadata.csv, encoders/, features/ (stage one) and fusion/ (stage two)."""
+    clips = [
+        # One sentence is longer than the other, and one clip has no text.
+        Clip(f"clip-{row}", f"{row}.mp4", label, speaker, statement=SENTENCES[2 if row == 2 else row % 2])
+        for row, (speaker, label) in enumerate((s, label) for s in SPEAKERS for label in ("happy", "sad"))
+    ]
+    write_metadata(clips, root / "metadata.csv")
+    write_random_encoders(RandomEncodersConfig(out=str(root / "encoders"), width=16, blocks=2, size=32))
+    _stage_one(root, len(clips))
+    train.run(
+        FusionConfig(
+            corpus=str(root / "metadata.csv"),
+            features_dir=str(root / "features"),
+            protocol="holdout",
+            optim=Optim(epochs=2, lr=1e-3),
+            output_dir=str(root / "fusion"),
+        )
+    )
+
+
+def _stage_one(root: Path, clips: int) -> None:
+    config = FeaturesConfig(
+        corpus=str(root / "metadata.csv"),
+        features_dir=str(root / "features"),
+        encoders=encoders_of(root),
+        asr=Asr(model=None),
+        conditions=(UNCHANGED,),
+        media=MediaSettings(size=32),
+    )
+    plan = make_plan(config)
+    prepare_stores(plan)
+    for unit in range(unit_count(clips)):
+        rows = unit_rows(clips, unit)
+        plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
+    run_rank(plan, 0, 1, StopRequest().check, root / "decodes")
+
+
+def encoders_of(root: Path) -> Encoders:
+    folder = root / "encoders"
+    return Encoders(str(folder / "wav2vec2"), str(folder / "videomae"), str(folder / "roberta"))
+
+
+def config_of(root: Path, **changed: Any) -> FinetuneConfig:
+    given: dict[str, Any] = {
+        "corpus": str(root / "metadata.csv"),
+        "features_dir": str(root / "features"),
+        "encoders": encoders_of(root),
+        "init": str(root / "fusion"),
+        "audio_seconds": 0.4,
+        "optim": FinetuneOptim(epochs=1, batch_size=2, lr=1e-3),
+    }
+    return FinetuneConfig(**{**given, **changed})
