@@ -172,6 +172,30 @@ def load_transcripts(
     return [str(transcripts[row]) for row in _rows(store, clips)]
 
 
+def load_word_error_rates(
+    features_dir: Path, clips: Sequence[Clip], condition: JointCondition = UNCHANGED, encoder: str | None = None
+) -> npt.NDArray[np.float32] | None:
+    """What stage one's recogniser got wrong in each clip under a condition, (N,), NaN where a clip has no statement.
+
+    Args:
+        encoder: whose transcripts; None: those of the only text encoder, or of the first.
+
+    Returns:
+        None where no recogniser was run under the condition.
+    """
+    clean = open_store(features_dir / f"{CLEAN}.zarr")
+    known = clean.encoders("text")
+    name = encoder if encoder in known else next(iter(known), None)
+    if name is None or not reaches(clean, "text", name):
+        return None
+    heard = [part.name for part in condition.parts if "text" in part.changes]
+    path = features_dir / f"{heard[0] if heard else CLEAN}.zarr"
+    if not path.exists() or name not in open_store(path).encoders("text"):
+        return None
+    store = open_store(path)
+    return np.asarray(store.column(f"text/{name}", "wer"), np.float32)[_rows(store, clips)]
+
+
 @dataclass(frozen=True)
 class _Column:
     features: npt.NDArray[np.float32]

@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cache.conditions import UNCHANGED, JointCondition
+from cache.conditions import KINDS, UNCHANGED, JointCondition
 from configs.loader import STRICT
 from configs.schema.fields import BareName, BareSubset, LabelMapping, NamedCondition
+
+PerCent = Annotated[int, Field(ge=1, le=99)]
+MISSING_RATES = (10, 30, 50, 70, 90)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,6 +25,15 @@ class RobustnessConfig:
             that are cached for all runs and change what they look at.
         modalities: subsets that are given to the model, the others are withheld (`audio` alone is `[audio]`); empty:
             every subset of each run's own modalities.
+        joint: also under every pair of a condition of the sound and one of the picture; null: where `conditions` is
+            null.
+        missing: clips that lack modalities at random, in per cent: a number stands for all modalities at that rate and
+            for each of them alone, a mapping (`{audio: 20, video: 60}`) for rates of their own; null: 10, 30, 50, 70
+            and 90 where `conditions` is null, else none.
+        available: leave conditions out whose features are not cached, and say so, where an error would name them.
+        reference: run that the others are compared with (`difference` and `p`), as in `runs` or by its last part;
+            null: the first of several.
+        baseline: run that corruption errors are divided by; null: the reference.
         corpus, labels, features_dir: as in the runs when null.
         output_dir: gets robustness_table.{md,csv,png} and predictions.csv.
     """
@@ -29,6 +41,11 @@ class RobustnessConfig:
     runs: Annotated[tuple[str, ...], Field(min_length=1), BareName] = ("outputs/fusion",)
     conditions: Annotated[tuple[NamedCondition, ...] | None, BareName] = None
     modalities: Annotated[tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...], BareSubset] = ()
+    joint: bool | None = None
+    missing: tuple[PerCent | dict[str, PerCent], ...] | None = None
+    available: bool = False
+    reference: str | None = None
+    baseline: str | None = None
     corpus: str | None = None
     labels: LabelMapping | None = None
     features_dir: str | None = None
@@ -41,8 +58,24 @@ class RobustnessConfig:
 
     @property
     def all_conditions(self) -> tuple[JointCondition, ...]:
-        """Clean first: every other row is compared with it."""
-        return tuple(dict.fromkeys((UNCHANGED, *(self.conditions or ()))))
+        """Clean first: every other row is compared with it; the grid last."""
+        return tuple(dict.fromkeys((UNCHANGED, *(self.conditions or ()), *self.grid)))
+
+    @property
+    def grid(self) -> tuple[JointCondition, ...]:
+        """The pairs of a sound and a picture condition, those aside that are listed themselves."""
+        if not self.joint:
+            return ()
+        alone = [joint.parts[0] for joint in self.conditions or () if len(joint.parts) == 1]
+        corrupting = [part for part in alone if part.modality and not KINDS[part.kind].harmless]
+        sound, picture = ([part for part in corrupting if part.modality == signal] for signal in ("audio", "video"))
+        pairs = (JointCondition((one, other)) for one in sound for other in picture)
+        return tuple(pair for pair in pairs if pair not in (self.conditions or ()))
+
+    @property
+    def missing_rates(self) -> tuple[int | dict[str, int], ...]:
+        """What is asked of clips that lack modalities."""
+        return self.missing or ()
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from cache.conditions import CLEAN, JointCondition
 from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.cached import lacking
 from cache.features.provenance import refuse_mixing
-from cache.features.table import FeatureTable, load_table, one_after_other
+from cache.features.table import FeatureTable, load_table, load_word_error_rates, one_after_other
 from cache.files.remedy import features_command
 from cache.protocols.choice import fitting_protocol
 from cache.protocols.cross_corpus import CROSS_CORPUS, TEST, CorpusPart, corpus_names, joined, parts_of
@@ -20,6 +22,7 @@ from configs.command.again import again
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import AUTO
+from extract.asr.transcript import scored_words
 from fuse.runs.adaptation import adapted
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import CONFIG
@@ -123,7 +126,7 @@ def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
 
 
 def _refuse_missing_variants(config: FusionConfig) -> None:
-    _refuse_no_features(config)
+    refuse_no_features(config)
     folder = Path(config.features_dir)
     drawn = [joint for signal in SIGNALS if signal in config.modalities for joint in getattr(config.augment, signal)]
     missing = [name for joint in drawn for name in lacking(folder, joint, config.modalities, config.encoders)]
@@ -134,7 +137,12 @@ def _refuse_missing_variants(config: FusionConfig) -> None:
         )
 
 
-def _refuse_no_features(config: FusionConfig) -> None:
+def refuse_no_features(config: FusionConfig) -> None:
+    """Refuse a folder without features of clean clips.
+
+    Raises:
+        ValueError: one line with the command that makes them.
+    """
     folder = Path(config.features_dir)
     if not (folder / f"{CLEAN}.zarr").exists():
         command = features_command(folder, corpus=config.corpus)
@@ -165,7 +173,7 @@ def raw_table(
     config: FusionConfig, corpus: Corpus, condition: JointCondition, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features as they are cached; of two corpora, those of the source before those of the target."""
-    _refuse_no_features(config)
+    refuse_no_features(config)
     names = config.modalities if modalities is None else modalities
     first, *others = [
         _named(
@@ -176,6 +184,22 @@ def raw_table(
     ]
     remedy = "make both with the same settings, in features_dir and in target.features_dir"
     return one_after_other(first, others[0], remedy) if others else first
+
+
+def word_error_rate(config: FusionConfig, clips: Sequence[Clip], condition: JointCondition) -> float | None:
+    """Wrong words over words spoken, in the transcripts of these clips under a condition; None where there are none.
+
+    A word that was added counts as wrong, so that it may exceed 1.
+    """
+    wrong = spoken = 0.0
+    for folder, part in _parts(config, clips):
+        rate_N = load_word_error_rates(folder, part.own, condition, config.encoders.get("text"))
+        if rate_N is None:
+            return None
+        words_N = np.array([len(scored_words(clip.statement).split()) for clip in part.own])
+        known_N = np.isfinite(rate_N)
+        wrong, spoken = wrong + float(rate_N[known_N] @ words_N[known_N]), spoken + float(words_N[known_N].sum())
+    return wrong / spoken if spoken else None
 
 
 def recorded(config: FusionConfig, clips: Sequence[Clip]) -> dict[str, str]:

@@ -128,7 +128,10 @@ def test_without_a_list_it_covers_what_is_cached_and_says_what_is_not(
 ) -> None:
     """The list of RAVDESS's default recipe was taken: any other corpus ended in "no cached audio features"."""
     rows = table(trained, tmp_path, conditions=None)
-    assert list(dict.fromkeys(row["condition"] for row in rows)) == ["clean", "noise-white-0db", "occlude-block-50"]
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    assert conditions[:4] == ["clean", "noise-white-0db", "occlude-block-50", "noise-white-0db+occlude-block-50"]
+    missing = [f"missing{of}-{rate}" for of in ("", "-audio", "-video", "-text") for rate in (10, 30, 50, 70, 90)]
+    assert conditions[4:] == missing
     left = "noise-white-20db,noise-white-10db,noise-white-5db,occlude-block-25,drop-frames-30"
     told = f'left out, not cached: {left.replace(",", ", ")}; to have them: make features SET="features_dir={trained} '
     assert f'{told}conditions=[{left}]"' in capsys.readouterr().out
@@ -142,7 +145,8 @@ def test_an_audio_run_is_not_sent_to_make_pictures(
     tree = {"corpus": str(trained / "metadata.csv"), "features_dir": str(trained), "modalities": "audio"}
     train(check(FusionConfig, {**tree, "optim": {"epochs": 1}, "output_dir": str(tmp_path / "run")}, "test"))
     rows = table(trained, tmp_path / "out", conditions=None, runs=str(tmp_path / "run"))
-    assert [row["condition"] for row in rows] == ["clean", "noise-white-0db"]
+    rates = (10, 30, 50, 70, 90)
+    assert [row["condition"] for row in rows] == ["clean", "noise-white-0db", *(f"missing-{rate}" for rate in rates)]
     assert "left out, not cached: noise-white-20db, noise-white-10db, noise-white-5db; to" in capsys.readouterr().out
 
 

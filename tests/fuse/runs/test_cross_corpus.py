@@ -18,7 +18,8 @@ from configs.schema.studies import RobustnessConfig
 from configs.schema.sweep import SweepConfig
 from fuse.finetune.start import find_start
 from fuse.robustness.__main__ import run as robustness
-from fuse.robustness.conditions import with_cached
+from fuse.robustness.conditions import settled
+from fuse.robustness.evaluation import read_runs
 from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.tables import corpus_of
 from fuse.scores.predictions import read_predictions
@@ -116,7 +117,8 @@ def test_robustness_pairs_the_speakers_of_the_target(folder: Path, tmp_path: Pat
 def test_conditions_that_are_cached_are_those_of_the_target(folder: Path) -> None:
     """They were looked for in the source's features, which has none, so that the table was of clean clips alone."""
     told = RobustnessConfig(runs=(str(folder / "run"),))
-    assert [str(one) for one in with_cached(told, [folder / "run"])[0].conditions or ()] == [NOISE]
+    (run,) = read_runs(told)
+    assert [str(one) for one in settled(told, [run.config])[0].conditions or ()] == [NOISE]
 
 
 def test_a_target_is_enough_and_a_sweep_takes_one(folder: Path, tmp_path: Path) -> None:
