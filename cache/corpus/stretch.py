@@ -15,7 +15,12 @@ class Stretch:
 
     def __str__(self) -> str:
         """As it stands behind the hash of a recording: two stretches of one file are two clips."""
-        return f"@{self.start_seconds:g}-{'' if math.isinf(self.end_seconds) else f'{self.end_seconds:g}'}"
+        return f"@{_said(self.start_seconds)}-{'' if math.isinf(self.end_seconds) else _said(self.end_seconds)}"
+
+
+def _said(seconds: float) -> str:
+    """To a nanosecond in any recording. Six digits alone are hundredths of a second after a quarter of an hour."""
+    return f"{seconds:.12g}"
 
 
 def part_hash(file_sha256: str, stretch: Stretch | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cache.corpus.clips import Clip, read_corpus, write_metadata
-from cache.corpus.stretch import Stretch, parse_stretch
+from cache.corpus.stretch import Stretch, parse_stretch, part_hash
 from cache.media import Source
 
 
@@ -33,6 +33,13 @@ def test_seconds_an_open_end_and_none_at_all() -> None:
 def test_what_is_no_stretch_is_refused(start: str, end: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_stretch(start, end)
+
+
+def test_stretches_of_a_long_recording_are_told_apart_to_the_millisecond() -> None:
+    """Of its seconds six digits counted: one that was moved by four milliseconds was taken for what it had been."""
+    assert str(Stretch(1234.561, 3600.001)) == "@1234.561-3600.001"
+    assert part_hash("0" * 64, Stretch(1234.561, 1240)) != part_hash("0" * 64, Stretch(1234.564, 1240))
+    assert str(Stretch(0.1 + 0.2, 100)) == "@0.3-100"
 
 
 def test_one_file_may_be_listed_for_several_stretches_and_once_for_each(tmp_path: Path) -> None:

@@ -202,6 +202,22 @@ def test_real_sentences_are_recognised(real: Recogniser, clip: str, statement: s
 
 
 @needs_recogniser
+@needs_audio
+def test_a_clip_of_more_than_whispers_window_is_heard_to_its_end(real: Recogniser) -> None:
+    """Its windows are Whisper's own affair: 30 s each, in time of the clip. Nothing tried it."""
+    names = ("Actor_21/03-01-03-01-01-01-21.flac", "Actor_24/03-01-05-01-02-01-24.flac")
+    kids, dogs = (soundfile.read(SHARED / "ravdess/audio" / name, dtype="float32")[0] for name in names)
+    samples_T = np.concatenate([kids, np.zeros(31 * 16_000, np.float32), dogs])
+    transcript = real.transcribe(samples_T, "Kids are talking by the door. Dogs are sitting by the door.")
+    assert transcript.wer == 0
+    words = json.loads(transcript.words)
+    assert len(words) == 12
+    assert words[5]["end_seconds"] < 5
+    assert 29 < words[6]["start_seconds"] < 34 < words[11]["end_seconds"] <= len(samples_T) / 16_000
+    assert len(real.no_speech) > 1
+
+
+@needs_recogniser
 def test_real_silence_is_no_words(real: Recogniser) -> None:
     transcript = real.transcribe(np.zeros(16_000, np.float32), "Kids are talking by the door")
     assert (transcript.transcript, transcript.words, transcript.wer) == ("", "[]", 1)

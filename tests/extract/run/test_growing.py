@@ -139,6 +139,48 @@ def test_stage_two_reads_the_grown_store(site: Path, third: Path, tools: Tools, 
         np.testing.assert_array_equal(grown.features[modality], values)
 
 
+# Stretches of recordings
+
+
+@pytest.fixture(scope="module")
+def parts(site: Path) -> Path:
+    """A table of stretches, two of each of eight recordings, and of four whole ones; and of some of them."""
+    clips = read_corpus(site / "corpus/metadata.csv").clips
+    halves = {"0": ("", "0.3"), "1": ("0.3", "")}
+    cut = [
+        replace(clip, clip_id=f"{clip.clip_id}-{half}", start=start, end=end)
+        for clip in clips[:8]
+        for half, (start, end) in halves.items()
+    ]
+    write_metadata([*cut, *clips[8:12]], site / "corpus/parts.csv")
+    write_metadata([*cut[::3], *clips[8:10]], site / "corpus/some parts.csv")
+    return site / "corpus"
+
+
+def test_a_corpus_of_stretches_grows_to_the_bytes_of_one_made_at_once(site: Path, parts: Path, tools: Tools) -> None:
+    """Other stretches of the same recordings come between those that are there. Nothing tried it."""
+    assert (parts / "parts.csv").exists()
+    fresh = computed(plan_of(site, "parts-at-once", "parts", conditions=["clean"]), tools, Observer())
+    computed(plan_of(site, "parts", "some parts", conditions=["clean"]), tools, Observer())
+    plan, decoded = plan_of(site, "parts", "parts", conditions=["clean"]), list[int]()
+    with counted(tools) as encoded:
+        files = computed(plan, tools, Observer(decoded=decoded.append))
+    assert files == fresh
+    assert (sum(decoded), sum(encoded)) == (20 - 8, 2 * (20 - 8))
+
+
+def test_a_stretch_that_was_moved_is_computed_again_where_the_corpus_grows(
+    site: Path, parts: Path, tools: Tools
+) -> None:
+    clips = list(read_corpus(parts / "parts.csv").clips)
+    clips[0] = replace(clips[0], end="0.30001")
+    write_metadata(clips, parts / "moved.csv")
+    fresh = computed(plan_of(site, "moved-at-once", "moved", conditions=["clean"]), tools, Observer())
+    computed(plan_of(site, "moved", "some parts", conditions=["clean"]), tools, Observer())
+    grown = computed(plan_of(site, "moved", "moved", conditions=["clean"]), tools, Observer())
+    assert stores(grown) == stores(fresh)
+
+
 # Killed
 
 # In a process of its own: the clips are dealt anew, until a call of something is the last.
