@@ -17,7 +17,7 @@ from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.runs.caveats import caveats, print_caveats
-from fuse.runs.folder import refuse_other_run, replacing
+from fuse.runs.folder import refuse_no_tensorboard, refuse_other_run, replacing
 from fuse.runs.tables import corpus_of, load_tables, print_notes, recorded, with_protocol
 from fuse.runs.training import train_all, write_runs
 
@@ -29,6 +29,7 @@ def run(config: FusionConfig) -> int:
     corpus = corpus_of(config)
     print_notes(corpus)
     config = with_protocol(config, corpus)
+    refuse_no_tensorboard(config.tensorboard)
     refuse_other_run(out, dump_config(config), config.overwrite)
     protocol = load_protocol(config.protocol)
     tables = load_tables(config, corpus)

@@ -55,6 +55,7 @@ class FinetuneConfig:
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
         overwrite: replace a run of another configuration that is in `output_dir`, finished or interrupted; else it is
             refused.
+        tensorboard: also write losses, scores and figures for TensorBoard, which has to be installed.
     """
 
     corpus: str
@@ -80,6 +81,7 @@ class FinetuneConfig:
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 0
     overwrite: bool = False
+    tensorboard: bool = False
     output_dir: str = "outputs/finetune"
     threads: Annotated[int, Field(ge=1)] = 1
 

@@ -107,6 +107,7 @@ class FusionConfig:
         augment: cached variants to draw from in training; null: none.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
         overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
+        tensorboard: also write losses, scores and figures of each run for TensorBoard, which has to be installed.
         device: `auto` is a GPU where there is one.
         stack_width: how many heads are trained at once; `auto`: the fastest here, which is timed. The last bits of a
             score depend on it: a run and a sweep record theirs, and with that number they come out bit for bit again.
@@ -131,6 +132,7 @@ class FusionConfig:
     augment: Augmentation = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
     overwrite: bool = False
+    tensorboard: bool = False
     output_dir: str = "outputs/fusion"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1

@@ -34,6 +34,7 @@ from fuse.runs.folder import (
     METRICS,
     STAGING,
     is_complete,
+    refuse_no_tensorboard,
     refuse_other_run,
     replacing,
 )
@@ -51,6 +52,7 @@ def run(config: FinetuneConfig) -> int:
         print(f"note: {note}")
     out = Path(config.output_dir)
     _check_output(out, plan)
+    refuse_no_tensorboard(config.tensorboard)
     refuse_other_run(out, dump_config(plan.config), config.overwrite)
     resume = out / STAGING / RESUME
     begin(resume, settings_of(plan, ranks), config.overwrite)

@@ -93,6 +93,7 @@ def write(
         },
         note=RANDOM_NOTE if plan.random_weights else "",
         caption=f"{_caption(plan)}, end to end",
+        tensorboard=plan.config.tensorboard,
     )
 
 

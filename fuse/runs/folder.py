@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
 
 from cache.files.atomic import write_atomic
 from cache.files.commands import make_command, setting
@@ -32,10 +36,20 @@ CHECKPOINT = "best_model.pth"
 CONFUSION_MATRIX = "confusion_matrix.png"
 TRAINING_CURVES = "training_curves.png"
 REPORT = "classification_report.txt"
+EVENTS = "tensorboard"
 STAGING = ".new"
 # Settings that say where and how a run is made, not what it is.
 FREE_TO_DIFFER = frozenset(
-    {"output_dir", "overwrite", "threads", "device", "stack_width", "loader_workers", "checkpoint_minutes"}
+    {
+        "output_dir",
+        "overwrite",
+        "threads",
+        "device",
+        "stack_width",
+        "loader_workers",
+        "checkpoint_minutes",
+        "tensorboard",
+    }
 )
 
 
@@ -49,6 +63,7 @@ def write_run(
     extra: Mapping[str, Any] | None = None,
     note: str = "",
     caption: str = "",
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Write a run's files, each complete or not at all, and return what metrics.json holds.
 
@@ -65,6 +80,7 @@ def write_run(
         extra: further keys of metrics.json, as JSON knows them.
         note: a caveat to stand in the figures, the report and metrics.json.
         caption: what the figures are of: run, head, modalities and condition.
+        tensorboard: whether losses, scores and figures are written for TensorBoard as well; of one run, not of a sum.
 
     Raises:
         ValueError: there are no test predictions, or they are not one evaluation (see `summarise`).
@@ -88,8 +104,41 @@ def write_run(
     training_curves_figure(history, folder / TRAINING_CURVES, below, classes=len(predictions.label_names))
     said = [line for line in (numbered_labels(predictions.label_names), note) if line]
     write_atomic(folder / REPORT, classification_text(test) + "".join(f"\n{line}\n" for line in said))
+    if tensorboard:
+        write_events(folder, history, metrics)
     write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def write_events(folder: Path, history: Sequence[RunHistory], metrics: Mapping[str, Any]) -> None:
+    """What TensorBoard shows of a run: losses and validation UAR by epoch, test scores, and the figures that are there.
+
+    PyTorch's own writer names its file by time, machine and process; it is no part of what makes equal runs equal.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder / EVENTS, ignore_errors=True)
+    with SummaryWriter(str(folder / EVENTS)) as writer:
+        for run in history:
+            for name in ("train_loss", "validation_loss", "validation_uar"):
+                for epoch, value in enumerate(getattr(run.history, name), start=1):
+                    writer.add_scalar(name.replace("_", "/", 1), value, epoch)
+        for name in ("uar", "accuracy", "ece"):
+            writer.add_scalar(f"test/{name}", metrics["test"][name], 0)
+        for name in (CONFUSION_MATRIX, TRAINING_CURVES):
+            with Image.open(folder / name) as picture:
+                pixels_HWC = np.asarray(picture.convert("RGB"))
+            writer.add_image(Path(name).stem, pixels_HWC, dataformats="HWC")
+
+
+def refuse_no_tensorboard(wanted: bool) -> None:
+    """Refuse to train for TensorBoard where its package is not there: that would come out when all is done.
+
+    Raises:
+        ValueError: one line with the command that installs it.
+    """
+    if wanted and find_spec("tensorboard") is None:
+        raise ValueError(f"tensorboard=true needs its package: {sys.executable} -m pip install tensorboard")
 
 
 def refuse_other_run(out: Path, config_yaml: str, overwrite: bool) -> None:
@@ -148,6 +197,7 @@ def _swap(staging: Path, out: Path, keep: str) -> None:
     for fold in out.glob("fold-*"):
         if any(fold.glob("seed-*")):
             shutil.rmtree(fold)
+    shutil.rmtree(out / EVENTS, ignore_errors=True)
     # Of the folder itself everything that a run may hold: a sum of runs has no checkpoint of its own.
     for name in (CONFIG, PREDICTIONS, CHECKPOINT, CONFUSION_MATRIX, TRAINING_CURVES, REPORT):
         (out / name).unlink(missing_ok=True)

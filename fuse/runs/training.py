@@ -76,6 +76,7 @@ def write_runs(config: FusionConfig, table: FeatureTable, runs: Sequence[Trained
             extra={"best_epoch": one.history.best_epoch + 1, **shared},
             note=note,
             caption=caption,
+            tensorboard=config.tensorboard,
         )
     if len(runs) > 1:
         metrics = write_run(

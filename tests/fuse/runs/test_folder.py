@@ -14,7 +14,16 @@ import torch
 from cache.corpus.ravdess import LABELS
 from cache.files.atomic import write_atomic
 from fuse.runs import folder as run_folder
-from fuse.runs.folder import METRICS, PREDICTIONS, is_complete, replacing, run_folders, write_run
+from fuse.runs.folder import (
+    EVENTS,
+    METRICS,
+    PREDICTIONS,
+    is_complete,
+    refuse_no_tensorboard,
+    replacing,
+    run_folders,
+    write_run,
+)
 from fuse.runs.training_figure import RunHistory
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate, read_predictions
@@ -68,6 +77,40 @@ def blank(_: object, path: Path, note: str = "", *, classes: int = 0) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "confusion_matrix_figure", blank)
     monkeypatch.setattr(run_folder, "training_curves_figure", blank)
+
+
+def test_tensorboard_gets_curves_scores_and_figures_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
+    metrics = write(tmp_path / "asked", tensorboard=True)
+    assert {path.name for path in (tmp_path / "asked").iterdir()} == {*FILES, EVENTS}
+    (file,) = (tmp_path / "asked" / EVENTS).iterdir()
+    events = reader.EventAccumulator(str(file)).Reload()
+    for tag, values in {"train/loss": [2.0, 1.0], "validation/loss": [2.0, 1.5], "validation/uar": [0.2, 0.4]}.items():
+        assert [one.value for one in events.Scalars(tag)] == pytest.approx(values)
+        assert [one.step for one in events.Scalars(tag)] == [1, 2]
+    assert events.Scalars("test/uar")[0].value == pytest.approx(metrics["test"]["uar"])
+    assert set(events.Tags()["images"]) == {"confusion_matrix", "training_curves"}
+
+
+def test_a_run_that_replaces_another_brings_its_own_events(tmp_path: Path, undrawn: None) -> None:
+    """The folder of the older run was in the way of the new one."""
+    del undrawn
+    for name in ("older", "newer"):
+        with replacing(tmp_path) as staging:
+            write(staging)
+            (staging / EVENTS).mkdir()
+            (staging / EVENTS / name).touch()
+    assert [path.name for path in (tmp_path / EVENTS).iterdir()] == ["newer"]
+    with replacing(tmp_path) as staging:
+        write(staging)
+    assert not (tmp_path / EVENTS).exists()
+
+
+def test_without_the_package_nothing_is_trained_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "find_spec", lambda _: None)
+    refuse_no_tensorboard(False)
+    with pytest.raises(ValueError, match="-m pip install tensorboard"):
+        refuse_no_tensorboard(True)
 
 
 def test_a_run_is_its_files(tmp_path: Path) -> None:
