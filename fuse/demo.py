@@ -16,6 +16,7 @@ import extract.__main__ as stage_one
 import fuse.finetune.__main__ as finetune
 import fuse.predict.__main__ as predict
 import fuse.robustness.__main__ as robustness
+import fuse.studies.report.__main__ as report
 import fuse.train as stage_two
 from cache.corpus.clips import read_corpus
 from configs.command.entry import main
@@ -25,7 +26,7 @@ from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
 from configs.schema.predict import PredictConfig
-from configs.schema.studies import RobustnessConfig
+from configs.schema.studies import ReportConfig, RobustnessConfig
 from extract.corpora.synthetic.corpus import write_corpus
 from extract.corpora.synthetic.encoders import write_random_encoders
 from fuse.runs.folder import METRICS, PREDICTIONS
@@ -33,6 +34,7 @@ from fuse.scores.predictions import read_predictions
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "demo"
 OUTPUTS = Path("outputs/demo")
+REPORT = "report.html"
 # The demo's folder is its own: settings of an earlier version are no reason to stop.
 OVERWRITE = "overwrite=true"
 
@@ -40,16 +42,17 @@ OVERWRITE = "overwrite=true"
 def run(config: DemoConfig) -> int:
     """Run every stage; returns the first exit code that is not 0."""
     start = time.monotonic()
-    _say("1/6 corpus: 8 emotions x 8 speakers x 2 sentences, synthesised")
+    _say("1/7 corpus: 8 emotions x 8 speakers x 2 sentences, synthesised")
     if not Path(config.root, "metadata.csv").exists():
         write_corpus(Path(config.root), seed=config.seed, repetitions=config.repetitions)
     write_random_encoders(load_config(RandomEncodersConfig, SETTINGS / "encoders.yaml"))
     stages: list[tuple[str, Callable[[], int]]] = [
-        ("2/6 features: stage one on 2 ranks, clean and five conditions", _features),
-        ("3/6 fusion: stage two, three modalities and each of audio and video alone", _fusion),
-        ("4/6 fine-tuning: encoders and head together, DDP on 2 ranks", _finetune),
-        ("5/6 robustness table", _robustness),
-        ("6/6 a prediction", lambda: _prediction(Path(config.root))),
+        ("2/7 features: stage one on 2 ranks, clean and five conditions", _features),
+        ("3/7 fusion: stage two, three modalities and each of audio and video alone", _fusion),
+        ("4/7 fine-tuning: encoders and head together, DDP on 2 ranks", _finetune),
+        ("5/7 robustness table", _robustness),
+        ("6/7 a prediction", lambda: _prediction(Path(config.root))),
+        ("7/7 report: one page about the fusion and the fine-tune", _report),
     ]
     for title, stage in stages:
         _say(title)
@@ -95,6 +98,10 @@ def _prediction(root: Path) -> int:
     return predict.run(config)
 
 
+def _report() -> int:
+    return report.run(load_config(ReportConfig, SETTINGS / "report.yaml", [f"out={OUTPUTS / REPORT}"]))
+
+
 def _conclude(seconds: float) -> None:
     _say(f"done in {seconds:.0f} s")
     chance = 1 / len(_metrics(OUTPUTS / "fusion")["labels"])
@@ -111,6 +118,7 @@ def _conclude(seconds: float) -> None:
     print("Pictures and tables:")
     for path in sorted(p for p in OUTPUTS.rglob("*") if p.suffix in (".png", ".md") and "fold-" not in str(p)):
         print(f"  {path}")
+    print(f"All of it on one page, to open in a browser: {OUTPUTS / REPORT}")
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -26,3 +26,5 @@ def test_demo_learns_from_each_modality_alone_and_is_not_trivial(tmp_path: Path)
         assert 0.25 <= metrics["test"]["uar"] <= 0.85, name
     for picture in ("fusion/confusion_matrix.png", "robustness/robustness_table.png", "finetune/training_curves.png"):
         assert (tmp_path / "outputs/demo" / picture).stat().st_size > 10_000
+    assert (tmp_path / "outputs/demo/report.html").stat().st_size > 1_000_000
+    assert done.stdout.splitlines()[-1].endswith("outputs/demo/report.html")
