@@ -110,6 +110,8 @@ PARSED_IN = (
     "extract/preview/__main__.py",
     "fuse/predict/app/trial.py",
     "fuse/predict/features.py",
+    "fuse/robustness/conditions.py",
+    "fuse/robustness/rows.py",
     "fuse/studies/report/page/subjects.py",
 )
 
