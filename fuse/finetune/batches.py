@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from extract.encoders.preparer import Inputs, Preparer
+from configs.schema.finetune import SpecAugment
+from extract.encoders.preparer import OWN, Inputs, Preparer
 from fuse.finetune.clips import MediaClips, Signals
 
 
@@ -47,9 +48,17 @@ class Collator:
     It goes to the loader processes, and holds no network.
     """
 
-    def __init__(self, preparers: Mapping[str, Preparer], samples: int, frames: int, size: int) -> None:
+    def __init__(
+        self,
+        preparers: Mapping[str, Preparer],
+        samples: int,
+        frames: int,
+        size: int,
+        spec_augment: SpecAugment | None = None,
+    ) -> None:
         """`samples` of sound, `frames` of `size` pixels: the shapes of the stand-ins."""
         self.preparers, self.samples, self.frames, self.size = preparers, samples, frames, size
+        self.spec_augment = spec_augment
 
     def __call__(self, clips: Sequence[Signals]) -> Batch:
         """One batch, on the CPU."""
@@ -58,6 +67,10 @@ class Collator:
             signals = [clip.by_modality[name] for clip in clips]
             present[name] = torch.tensor([signal is not None for signal in signals])
             inputs[name] = preparer.inputs([self._absent(name) if one is None else one for one in signals])
+        if self.spec_augment is not None and "audio" in inputs:
+            for row, clip in enumerate(clips):
+                if clip.mask_seed is not None:
+                    hide_spans(inputs["audio"], row, self.spec_augment, np.random.default_rng(clip.mask_seed))
         return Batch(torch.tensor([clip.label for clip in clips]), inputs, present, len(clips))
 
     def stand_in(self) -> Batch:
@@ -70,6 +83,28 @@ class Collator:
         if modality == "audio":
             return np.zeros(self.samples, np.float32)
         return np.zeros((self.frames, self.size, self.size, 3), np.uint8)
+
+
+def hide_spans(inputs: Inputs, row: int, spec: SpecAugment, rng: np.random.Generator) -> None:
+    """Fill spans of one clip's sound with its mean, in place: of time, and of mel bands where there are such.
+
+    Log-mel windows are (B, bands, frames) with the clip's own frames counted, or (B, frames, bands); waveforms (B, T).
+    """
+    name = next(key for key in ("input_features", "input_values") if key in inputs)
+    values = inputs[name][row]
+    if name == "input_features":
+        values = values.T
+    # Two log-mel frames make one token; what is behind the clip's own is padding.
+    frames = min(len(values), 2 * int(inputs[OWN][row])) if OWN in inputs else len(values)
+    mean = values[:frames].mean()
+    axes = [(0, frames, spec.time_spans, spec.time_share)]
+    if values.ndim == 2:
+        axes.append((1, values.shape[1], spec.mel_spans, spec.mel_share))
+    for axis, length, spans, share in axes:
+        for _ in range(spans):
+            taken = int(rng.random() * share * length)
+            start = int(rng.random() * (length - taken + 1))
+            values[:frames].narrow(axis, start, taken).fill_(mean)
 
 
 class DrawnClips(Dataset[Signals]):

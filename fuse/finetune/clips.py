@@ -36,10 +36,14 @@ class ClipItem:
 
 @dataclass(frozen=True)
 class Signals:
-    """One clip as the encoders will hear, see and read it; None where it has no such modality."""
+    """One clip as the encoders will hear, see and read it; None where it has no such modality.
+
+    `mask_seed`: of the spans that are hidden of what an encoder is given; None outside of training.
+    """
 
     label: int
     by_modality: Mapping[str, Any]
+    mask_seed: int | None = None
 
 
 class MediaClips(Dataset[Signals]):
@@ -54,6 +58,7 @@ class MediaClips(Dataset[Signals]):
         condition: JointCondition = UNCHANGED,
         samples: int,
         augment: Augment | None = None,
+        modality_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
         """The clips of one split.
@@ -65,11 +70,13 @@ class MediaClips(Dataset[Signals]):
             condition: what every clip is put under.
             samples: length that sound is cut or repeated to.
             augment: for training: random conditions, and cuts at random; None: cuts from the centre.
+            modality_dropout: in training, the chance that a modality of a clip is withheld.
             seed: of everything that is drawn.
         """
         self.items, self.media = tuple(items), OpenMedia(media, stored) if media else None
         self.parts = {part.modality: part for part in condition.parts}
         self.samples, self.augment, self.seed, self.epoch = samples, augment, seed, 0
+        self.modality_dropout = modality_dropout
 
     def set_epoch(self, epoch: int) -> None:
         """What is drawn differs from epoch to epoch."""
@@ -93,16 +100,19 @@ class MediaClips(Dataset[Signals]):
         """One clip."""
         item = self.items[index]
         media, share = self._read(item), 0.5
-        conditions = self.parts
+        conditions, mask_seed, withheld = self.parts, None, frozenset[str]()
         if self.augment is not None:
             rng = np.random.default_rng([self.seed, self.epoch, *item.clip.clip_id.encode()])
             conditions = {**self.parts, **drawn_conditions(self.augment, media, rng)}
-            share = rng.random()
+            share, mask_seed = rng.random(), int(rng.integers(2**62))
+            withheld = withheld_modalities(item.present, self.modality_dropout, rng)
         for condition in conditions.values():
             media = corrupt(media, condition, item.clip.clip_id)
         sound = None if media.waveform_T is None else of_length(media.waveform_T, self.samples, share)
         text = item.transcript if "text" in item.present else None
-        return Signals(item.label, {"audio": sound, "video": media.frames_THWC, "text": text})
+        signals = {"audio": sound, "video": media.frames_THWC, "text": text}
+        kept = {name: None if name in withheld else signal for name, signal in signals.items()}
+        return Signals(item.label, kept, mask_seed)
 
     def _read(self, item: ClipItem) -> Media:
         wanted = item.present & {"audio", "video"}
@@ -126,6 +136,15 @@ def drawn_conditions(augment: Augment, media: Media, rng: np.random.Generator) -
             (part,) = choices[int(which * len(choices))].parts
             drawn[signal] = replace(part, seed=seed)
     return drawn
+
+
+def withheld_modalities(present: frozenset[str], chance: float, rng: np.random.Generator) -> frozenset[str]:
+    """Those of a clip's modalities that are withheld, each by this chance; one always stays."""
+    names = sorted(present)
+    # As many draws whatever the chance is.
+    draws, stays = rng.random(len(names)), int(rng.integers(max(1, len(names))))
+    withheld = frozenset(name for name, draw in zip(names, draws, strict=True) if draw < chance)
+    return withheld - {names[stays]} if len(withheld) == len(names) and names else withheld
 
 
 def of_length(waveform_T: Waveform, samples: int, share: float) -> Waveform:

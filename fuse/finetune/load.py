@@ -12,6 +12,7 @@ from extract.encoders.preparer import Preparer
 from fuse.finetune.batches import Collator, Loaders
 from fuse.finetune.clips import MediaClips
 from fuse.finetune.network import (
+    Adapters,
     EndToEndModel,
     checkpoint_gradients,
     encoder_dtype,
@@ -36,16 +37,20 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     assert config.layers is not None
     dtype = encoder_dtype(config.precision, device)
     model = EndToEndModel(encoders, plan.start.fusion.to(device), config.layers, dtype)
-    model.unfreeze(config.unfreeze)
+    chosen = {name: config.unfrozen(name) for name in encoders}
+    lora = config.lora
+    adapters = Adapters(lora.rank, lora.alpha, lora.dropout, plan.seed) if lora else None
+    for name, how in chosen.items():
+        model.unfreeze(name, how, front_end=config.train_front_end, adapters=adapters)
     if config.gradient_checkpointing:
         checkpoint_gradients(model)
     video = plan.models.get("video")
     frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
     preparers = {name: encoder.preparer for name, encoder in encoders.items()}
-    collator = Collator(preparers, plan.samples, frames, size)
+    collator = Collator(preparers, plan.samples, frames, size, config.spec_augment)
     stand_in = collator.stand_in().to(device)
     freeze_unused(model, stand_in.inputs, stand_in.present)
-    refuse_idle_encoders(model, config.unfreeze)
+    refuse_idle_encoders(model, chosen)
     return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
 
 
@@ -77,5 +82,6 @@ def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
         condition=plan.config.condition,
         samples=plan.samples,
         augment=plan.config.augment if part == "train" else None,
+        modality_dropout=plan.config.modality_dropout,
         seed=plan.seed,
     )

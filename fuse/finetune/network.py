@@ -5,7 +5,8 @@ Shape letters: B clips, L layers, D width, K logits that are taught side by side
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,16 @@ from extract.encoders.preparer import Inputs
 from fuse.model.fusion import FusionModel
 
 Unfreeze = int | str
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters and how they are drawn, as in `configs.schema.finetune.Lora`."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    seed: int
 
 
 class Answers(NamedTuple):
@@ -53,21 +64,51 @@ class EndToEndModel(nn.Module):
         }
         self.joined = {name: side_by_side(layers_of(name, layers)) for name in self.encoders}
         self.trained: dict[str, list[nn.Module]] = {name: [] for name in self.encoders}
+        self._adapted: dict[str, Any] = {}
         for encoder in self.encoders.values():
             _switch_off_masking(encoder.network)
             if dtype == torch.bfloat16 and encoder.device.type == "cpu":
                 convolve_in_float32(encoder.network)
 
-    def unfreeze(self, how: Unfreeze) -> None:
-        """Let encoders learn: `all` of their weights, `none`, or their last so many blocks.
+    def unfreeze(self, name: str, how: Unfreeze, *, front_end: bool = False, adapters: Adapters | None = None) -> None:
+        """Let an encoder learn: `all` of its weights, `none`, its `norms`, or its last so many blocks.
 
         An encoder with fewer blocks than that is trained in all of its blocks.
+
+        Args:
+            name: the modality.
+            how: what learns.
+            front_end: the convolutions of wav2vec 2.0 and its kin too; else they stay as they are.
+            adapters: these learn in the place of the weights of the blocks' linear layers.
         """
-        for name, encoder in self.encoders.items():
-            last = len(encoder.blocks) - how if isinstance(how, int) else len(encoder.blocks)
-            self.trained[name] = [encoder.network] if how == "all" else list(encoder.blocks)[max(0, last) :]
+        encoder = self.encoders[name]
+        network, blocks = encoder.network, list(encoder.blocks)
+        if not front_end and hasattr(network, "freeze_feature_encoder"):
+            network.freeze_feature_encoder()
+        if how in ("none", 0):
+            return
+        kept = {id(one) for one in _front_end(network)} if not front_end else set()
+        if adapters is not None:
+            chosen = blocks if how == "all" else blocks[max(0, len(blocks) - int(how)) :]
+            self._adapted[name] = adapted(network, chosen, adapters)
+            self.trained[name] = chosen
+        elif how == "norms":
+            self.trained[name] = [one for one in network.modules() if _is_norm(one) and id(one) not in kept]
+        elif how == "all":
+            self.trained[name] = [network]
+        else:
+            self.trained[name] = blocks[max(0, len(blocks) - int(how)) :]
+        if adapters is None:
             for module in self.trained[name]:
                 module.requires_grad_(True)
+            for module in _front_end(network) if kept else ():
+                module.requires_grad_(False)
+
+    def merge_adapters(self) -> None:
+        """Adapters become part of the weights, and the encoders are plain again."""
+        for tuner in self._adapted.values():
+            tuner.merge_and_unload()
+        self._adapted = {}
 
     def train(self, mode: bool = True) -> EndToEndModel:
         """Training mode for the head and what is trained of the encoders; frozen parts keep dropout off."""
@@ -159,25 +200,50 @@ def freeze_unused(model: EndToEndModel, inputs: Mapping[str, Inputs], present: M
     return unused
 
 
-def refuse_idle_encoders(model: EndToEndModel, unfreeze: Unfreeze) -> None:
+def refuse_idle_encoders(model: EndToEndModel, unfreeze: Mapping[str, Unfreeze]) -> None:
     """Refuse a fine-tune that would leave an encoder as it is, though it was asked to train it.
 
     Raises:
         ValueError: no weight of an encoder learns; says why and what would do.
     """
     for name, network in model.networks.items():
-        if unfreeze in ("none", 0) or any(weight.requires_grad for weight in network.parameters()):
+        how = unfreeze[name]
+        if how in ("none", 0) or any(weight.requires_grad for weight in network.parameters()):
             continue
         last, blocks = max(model.layers[name]), len(model.encoders[name].blocks)
         enough = f"unfreeze={blocks - last + 1} or more, " if last else ""
         raise ValueError(
-            f"unfreeze={unfreeze}: nothing of the {name} encoder would learn, because the run uses no layer of it "
+            f"unfreeze={how}: nothing of the {name} encoder would learn, because the run uses no layer of it "
             f"after layer {last} of {blocks}; set {enough}unfreeze=all, or unfreeze=none to train the head alone"
         )
 
 
+def adapted(network: nn.Module, blocks: Sequence[nn.Module], adapters: Adapters) -> Any:
+    """Put adapters beside the linear layers of these blocks; returns what merges them (`peft.LoraModel`)."""
+    from peft import LoraConfig, LoraModel
+
+    inside = {id(module) for block in blocks for module in block.modules() if isinstance(module, nn.Linear)}
+    targets = [name for name, module in network.named_modules() if id(module) in inside]
+    config = LoraConfig(
+        r=adapters.rank, lora_alpha=adapters.alpha, lora_dropout=adapters.dropout, target_modules=targets
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(adapters.seed)
+        return LoraModel(network, config, "default")
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return type(module).__name__.endswith(("Norm", "NormBase", "LayerNorm"))
+
+
+def _front_end(network: nn.Module) -> list[nn.Module]:
+    """The convolutions that make tokens of a waveform; none in other encoders."""
+    convolutions = getattr(network, "feature_extractor", None)
+    return list(convolutions.modules()) if isinstance(convolutions, nn.Module) else []
+
+
 def _switch_off_masking(network: Any) -> None:
-    """SpecAugment and layerdrop off: corpora of a few hundred clips are no place to hide half the signal."""
+    """The library's own SpecAugment and layerdrop off: they draw by batch, and a skipped layer has no gradient."""
     for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("encoder_layerdrop", 0.0)):
         if hasattr(network.config, name):
             setattr(network.config, name, value)

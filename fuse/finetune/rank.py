@@ -59,6 +59,7 @@ def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: 
             before = [evaluate(model, clips, loaders, world, watch) for clips in held_out]
         training = Training(model, train, held_out[0], loaders, plan.config.optim, world, watch, keeper)
         history, best = training.run(before, state)
+        model.merge_adapters()
         after = [best, evaluate(model, held_out[1], loaders, world, watch)]
     if world.rank == 0:
         # torchrun waits 30 s after its own SIGTERM: a run that is done is written, not lost.

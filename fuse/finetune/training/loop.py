@@ -85,13 +85,17 @@ class Training:
         self.start = weights_that_learn(self.model)
         epoch, step = (0, 0) if state is None else self._continue(state)
         passes = iter(self.loaders.drawn(self.train, self.order.from_there(epoch, step, self.optim.epochs)))
-        while epoch < self.optim.epochs:
+        while epoch < self.optim.epochs and not self._waited_enough:
             self._epoch(epoch, step, passes)
             self._validate(epoch)
             epoch, step = epoch + 1, 0
             self._keep(epoch, step)
         put_back(self.model, self.best or self.start)
         return self.history, self.best_NC
+
+    @property
+    def _waited_enough(self) -> bool:
+        return self.optim.patience is not None and self.waited >= self.optim.patience
 
     def _epoch(self, epoch: int, first: int, passes: Iterator[Batch]) -> None:
         self.stepper.parallel.train()  # type: ignore[no-untyped-call]
@@ -117,7 +121,9 @@ class Training:
                 "or optim.encoder_lr_scale, or set precision=float32"
             )
         try:
-            logits_NC = evaluate(self.model, self.validation, self.loaders, self.world, self.watch)
+            with self.stepper.averaged():
+                logits_NC = evaluate(self.model, self.validation, self.loaders, self.world, self.watch)
+                weights = weights_that_learn(self.model)
         except Stopped:
             self.loss_sum = loss * len(self.train)
             self._keep(epoch, self.order.steps)
@@ -128,7 +134,7 @@ class Training:
         self.history.validation_uar.append(now[0])
         self.waited += 1
         if _better(now, score(self.validation, self.best_NC)):
-            self.best_NC, self.best, self.waited = logits_NC, weights_that_learn(self.model), 0
+            self.best_NC, self.best, self.waited = logits_NC, weights, 0
             self.history.best_epoch = epoch
 
     def _keep(self, epoch: int, step: int) -> None:
@@ -141,7 +147,6 @@ class Training:
                 step=step,
                 loss_sum=self.loss_sum,
                 weights=weights_that_learn(self.model),
-                average={},
                 **self.stepper.state(),
                 history=self.history,
                 best_NC=torch.from_numpy(self.best_NC),
@@ -154,7 +159,7 @@ class Training:
     def _continue(self, state: TrainingState) -> tuple[int, int]:
         """Take up a state, every part of it; returns the epoch and the step that come next."""
         put_back(self.model, state.weights)
-        self.stepper.restore(state.adamw, state.schedule, state.scaler)
+        self.stepper.restore(state.average, state.adamw, state.schedule, state.scaler)
         self.history, self.waited, self.loss_sum = state.history, state.waited, state.loss_sum
         self.best_NC, self.best = state.best_NC.numpy(), state.best
         return state.epoch, state.step

@@ -22,7 +22,7 @@ from cache.conditions import parse_joint
 from configs.command.progress import Progress
 from configs.command.stop import Stopped, StopRequest
 from configs.loader import dump_config
-from configs.schema.finetune import FinetuneOptim
+from configs.schema.finetune import FinetuneOptim, Lora
 from configs.schema.fusion import Augment
 from fuse.finetune import __main__ as finetune
 from fuse.finetune.load import clips_of, load
@@ -95,6 +95,19 @@ def test_stopped_anywhere_and_continued_it_ends_bit_for_bit_as_undisturbed(corpu
             train(corpus, keeper, After(looks))
         assert last_position(keeper.folder)
         assert train(corpus, keeper, StopRequest()).same(undisturbed), looks
+
+
+@pytest.mark.usefixtures("alone")
+def test_adapters_and_the_average_of_weights_go_on_too(corpus: Path, tmp_path: Path) -> None:
+    optim = replace(OPTIM, average=0.5, warmup=0.3, clip_norm=0.5, layer_decay=0.5, accumulate=2, batch_size=1)
+    changed = {"optim": optim, "lora": Lora(2), "modality_dropout": 0.3}
+    undisturbed = train(corpus, Keeper(tmp_path / "whole", 60), StopRequest(), **changed)
+    keeper = Keeper(tmp_path / "stopped", 60)
+    with pytest.raises(Stopped):
+        train(corpus, keeper, After(4), **changed)
+    assert train(corpus, keeper, StopRequest(), **changed).same(undisturbed)
+    with pytest.raises(ValueError, match=r"it goes with optim\.average"):
+        train(corpus, keeper, StopRequest(), **{**changed, "optim": replace(optim, average=None)})
 
 
 @pytest.mark.usefixtures("alone")
