@@ -31,6 +31,7 @@ import numpy.typing as npt
 from cache.corpus.stretch import Stretch, part_hash
 from cache.files.atomic import revealed, write_atomic
 from cache.files.hashes import sha256_of
+from cache.files.remedy import features_command
 
 SAMPLE_RATE_HZ = 16_000
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -275,7 +276,7 @@ class MediaStore:
             file = h5py.File(self.part(unit), "r")
         except OSError as error:
             raise ValueError(
-                f"{self.part(unit)} is not readable ({error}); delete it and run make features again"
+                f"{self.part(unit)} is not readable ({error}); delete it and run: {self._command()}"
             ) from error
         with file:
             yield MediaUnit(file, self.sources(unit))
@@ -283,8 +284,12 @@ class MediaStore:
     def _known(self, unit: int) -> dict[str, Any]:
         record = _record(self._sidecar(unit))
         if record is None:
-            raise ValueError(f"{self._sidecar(unit)} is damaged; delete it and run make features again")
+            raise ValueError(f"{self._sidecar(unit)} is damaged; delete it and run: {self._command()}")
         return record
+
+    def _command(self) -> str:
+        """What decodes clips of this store."""
+        return features_command(self.folder.parents[1], (), ["restore_media=true"])
 
     def _write_sidecar(
         self, path: Path, part: Mapping[str, Any], sources: list[Source], partial: Mapping[str, Any] = NOTHING

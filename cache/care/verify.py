@@ -22,6 +22,7 @@ from cache.features.rows import State, parts_of
 from cache.features.seal import METADATA, broken_files, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.files.hashes import fingerprint
+from cache.files.remedy import features_command
 from cache.media import damaged_part
 
 OTHER_VERSION = "it carries no checksums of metadata: another version wrote it; delete the array"
@@ -103,7 +104,9 @@ def stores_in(features_dir: Path) -> list[Path]:
     """
     stores = sorted(features_dir.glob("*.zarr"), key=lambda path: (path.stem != "clean", path.name))
     if not stores:
-        raise ValueError(f"{features_dir} holds no feature stores; run make features, or name another folder")
+        raise ValueError(
+            f"{features_dir} holds no feature stores; name another folder, or run: {features_command(features_dir)}"
+        )
     return stores
 
 

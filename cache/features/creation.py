@@ -7,6 +7,7 @@ What says so are zarr.json files, which zarr does not guard: they are sealed as 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from cache.features.rows import ArraySpec
 from cache.features.seal import METADATA, broken_files, seal
 from cache.files.atomic import fsync_path
 from cache.files.hashes import fingerprint
+from cache.files.remedy import features_command
 
 
 def make_store(path: Path, clip_ids: Sequence[str]) -> zarr.Group:
@@ -115,7 +117,9 @@ def refuse_broken_metadata(store: Path, path: str) -> None:
     broken = broken_files(folder / "checksum")
     holder = folder / "checksum" / METADATA
     if broken is None and holder.exists() and is_written(folder):
-        raise ValueError(f"{folder} was written by another version; delete it and run make features again")
+        raise ValueError(
+            f"{folder} was written by another version; delete it and run: {features_command(store.parent)}"
+        )
     # One that is missing can be made again from the same provenance, but for the one that guards the others.
     changed = [file for name in broken or [] if (file := holder.parent / name).exists()]
     if broken is None and not holder.exists() and is_written(folder):
@@ -144,7 +148,7 @@ def is_written(folder: Path) -> bool:
 
 def way_out(store: Path) -> str:
     """What to do about damage, to be added to a message."""
-    return f"run: python -m cache repair {store.parent}, then run make features again"
+    return f"run: python -m cache repair {shlex.quote(str(store.parent))}, then: {features_command(store.parent)}"
 
 
 def _force_metadata_to_disk(store: Path, folder: Path) -> None:

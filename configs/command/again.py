@@ -66,6 +66,20 @@ def again(*settings: str) -> str:
     return make_command(running.target, [*kept, *settings], running.config)
 
 
+def again_run(*settings: str) -> str:
+    """The same with settings of stage two, which a sweep has under `run`."""
+    running = _running.get()
+    below = "run." if running and running.target == "sweep" else ""
+    return again(*(f"{below}{word}" for word in settings))
+
+
+def beside(pattern: str, key: str, value: str) -> Path | None:
+    """A configuration file of such a name beside that of the running command which says this of a key."""
+    running = _running.get()
+    files = sorted(running.config.parent.glob(pattern)) if running else []
+    return next((file for file in files if f"{key}: {value}" in file.read_text(encoding="utf-8").splitlines()), None)
+
+
 def _below(key: str, other: str) -> bool:
     """Whether a key is another or stands in its section: `augment.audio` in `augment`."""
     return key == other or key.startswith(f"{other}.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cache.files.commands import make_command, setting
 from cache.protocols.folds import Fold
 from configs.loader import load_config
 from configs.schema.finetune import FinetuneConfig
@@ -57,7 +58,11 @@ def find_start(init: Path) -> Start:
     checkpoint = read_stage_two(runs[0] / CHECKPOINT)
     config = load_config(FusionConfig, runs[0] / CONFIG)
     if config.target is not None:
-        raise ValueError(f"{init} is of two corpora; fine-tuning knows one: start from a run of another protocol")
+        settings = ["target=null", "protocol=auto", setting("output_dir", f"{init}-source")]
+        raise ValueError(
+            f"{init} is of two corpora; fine-tuning knows one: start from a run on the source alone, by: "
+            f"{make_command('train-fusion', settings, runs[0] / CONFIG)}"
+        )
     return Start(runs[0], checkpoint.head(), checkpoint, config.labels)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +30,18 @@ def settled(config: RobustnessConfig, trained: Sequence[FusionConfig]) -> tuple[
     Raises:
         ValueError: a condition is asked for whose features are not cached; with the command that makes all of them.
     """
+    # What the source of two corpora has, its target might have as well.
+    sources = {
+        one.target.features_dir: cached_conditions(Path(one.features_dir), one.modalities, one.encoders)[0]
+        for one in trained
+        if one.target
+    }
     # Of two corpora, the one that is tested on.
     trained = [replace(one, features_dir=one.target.features_dir) if one.target else one for one in trained]
     for one in trained:
         refuse_no_features(one)
     if config.conditions is None:
-        return _with_cached(config, trained)
+        return _with_cached(config, trained, sources)
     missing = _missing(config.conditions, trained)
     if missing and not config.available:
         told = "; ".join(_told(folder, names, trained) for folder, names in missing.items())
@@ -48,8 +54,13 @@ def settled(config: RobustnessConfig, trained: Sequence[FusionConfig]) -> tuple[
     return replace(config, conditions=tuple(there)), _left_out(missing)
 
 
-def _with_cached(config: RobustnessConfig, trained: Sequence[FusionConfig]) -> tuple[RobustnessConfig, list[str]]:
-    """All conditions that are cached for every run, their pairs, and clips that lack modalities."""
+def _with_cached(
+    config: RobustnessConfig, trained: Sequence[FusionConfig], hoped: Mapping[str, Sequence[JointCondition]]
+) -> tuple[RobustnessConfig, list[str]]:
+    """All conditions that are cached for every run, their pairs, and clips that lack modalities.
+
+    `hoped`: by folder of features, conditions that are missed where they are not there, beside the usual ones.
+    """
     found: dict[JointCondition, None] = {}
     missing: dict[str, list[str]] = {}
     unstable: dict[str, list[str]] = {}
@@ -59,7 +70,7 @@ def _with_cached(config: RobustnessConfig, trained: Sequence[FusionConfig]) -> t
         found |= dict.fromkeys(there)
         usual, small = (
             [str(joint) for joint in known if joint not in there and touches(ground[0], joint, *ground[1:])]
-            for known in (DEFAULT_CONDITIONS, STABILITY_CONDITIONS)
+            for known in ((*DEFAULT_CONDITIONS, *hoped.get(one.features_dir, ())), STABILITY_CONDITIONS)
         )
         missing[one.features_dir] = list(dict.fromkeys((*missing.get(one.features_dir, ()), *usual, *begun)))
         unstable[one.features_dir] = list(dict.fromkeys((*unstable.get(one.features_dir, ()), *small)))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cache.files.atomic import write_atomic
 from cache.files.commands import make_command, setting
-from configs.command.again import again
+from configs.command.again import again, beside
 from fuse.runs.checkpoint import Checkpoint, write_checkpoint
 from fuse.runs.confusion_figure import confusion_matrix_figure
 from fuse.runs.style import footer, numbered_labels
@@ -220,7 +220,8 @@ def run_folders(folder: Path) -> list[Path]:
     leaves = [path for path in folder.glob("fold-*/seed-*") if path.is_dir() and _numbers(folder, path)]
     leaves.sort(key=lambda path: _numbers(folder, path))
     kept = folder / CONFIG
-    command = make_command("train-fusion", [setting("output_dir", folder)], kept if kept.is_file() else None)
+    config = kept if kept.is_file() else beside("fusion*.yaml", "output_dir", str(folder))
+    command = make_command("train-fusion", [setting("output_dir", folder)], config)
     remedy = f"train {'it' if leaves else 'one'} with: {command}"
     for leaf in leaves:
         if not is_complete(leaf):

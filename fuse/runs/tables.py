@@ -13,12 +13,14 @@ from cache.conditions import CLEAN, JointCondition
 from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.cached import lacking
 from cache.features.provenance import refuse_mixing
-from cache.features.table import FeatureTable, load_table, load_word_error_rates, one_after_other
+from cache.features.store import open_store
+from cache.features.table import FeatureTable, load_table, load_word_error_rates, one_after_other, reaches
+from cache.files.commands import setting
 from cache.files.remedy import features_command
 from cache.protocols.choice import fitting_protocol
 from cache.protocols.cross_corpus import CROSS_CORPUS, TEST, CorpusPart, corpus_names, joined, parts_of
 from cache.protocols.leakage import recorded_hashes
-from configs.command.again import again
+from configs.command.again import again_run
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import AUTO
@@ -115,11 +117,16 @@ def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
     """
     _refuse_missing_variants(config)
     variants = {}
+    # Of two corpora, the target is never drawn from, and needs no variant.
+    drawn_from = replace(
+        corpus, clips=tuple(clip for clip in corpus.clips if config.target is None or clip.split != TEST)
+    )
     for signal in SIGNALS:
         changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
         joints = getattr(config.augment, signal) if signal in config.modalities else ()
-        variants[signal] = [table_under(config, corpus, joint, changed) for joint in joints]
+        variants[signal] = [table_under(config, drawn_from, joint, changed) for joint in joints]
     main = table_under(config, corpus, config.condition)
+    _refuse_empty_modalities(config, main)
     for table in chain.from_iterable(variants.values()):
         refuse_mixed(main, table)
     return Tables(main, variants)
@@ -133,8 +140,24 @@ def _refuse_missing_variants(config: FusionConfig) -> None:
     if missing:
         raise ValueError(
             f"no cached features in {folder} for {', '.join(missing)}, which augment draws from; make them: "
-            f"{features_command(folder, missing)}; or train without variants: {again('augment=null')}"
+            f"{features_command(folder, missing)}; or train without variants: {again_run('augment=null')}"
         )
+
+
+def _refuse_empty_modalities(config: FusionConfig, table: FeatureTable) -> None:
+    """Refuse to train on a modality that no clip has, which a head would learn nothing of."""
+    empty = [name for name in config.modalities if not table.present[name].any()]
+    if not empty:
+        return
+    others = [name for name in config.modalities if name not in empty]
+    ways = [f"leave it out: {again_run(setting('modalities', others))}"] if others else []
+    folder = Path(config.features_dir)
+    if "text" in empty and not reaches(open_store(folder / f"{CLEAN}.zarr"), "text", config.encoders.get("text")):
+        anew = features_command(folder, (), ["asr.model=base.en", "features_dir=<a new folder>"])
+        ways.append(
+            f"its text was the corpus's statements (asr.model=null), of which there is none; to have it heard: {anew}"
+        )
+    raise ValueError("; ".join([f"no clip has {' or '.join(empty)} in {folder}", *ways]))
 
 
 def refuse_no_features(config: FusionConfig) -> None:

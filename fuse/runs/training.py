@@ -10,6 +10,7 @@ from typing import Any
 from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
+from configs.command.again import again
 from configs.command.progress import Progress
 from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
@@ -140,7 +141,7 @@ def _trained(
     if fitted.history.diverged is not None:
         raise ValueError(
             f"fold {fold.number}, seed {seed}: training diverged in epoch {fitted.history.diverged + 1}; "
-            f"lower optim.lr={config.optim.lr:g}"
+            f"lower optim.lr: {again(f'optim.lr={config.optim.lr / 10:g}')}"
         )
     parts = [
         predictions_of(

@@ -171,7 +171,7 @@ def read_predictions(path: Path) -> Predictions:
         ValueError: one line naming the file, and the line and column where there is one.
     """
     if not path.is_file():
-        raise ValueError(f"no predictions {path}; train a run: make train-fusion SET=output_dir={path.parent}")
+        raise ValueError(f"no predictions {path}: its folder holds no run that is complete; train it again")
     label_names, lines, rows = _read_rows(path)
     parsers = _parsers(label_names)
     names = (*FIRST_COLUMNS, *probability_columns(label_names), *LAST_COLUMNS)

@@ -147,7 +147,9 @@ def test_an_unreadable_part_is_named(store: MediaStore, content: bytes | None) -
     store.part(3).unlink()
     if content is not None:
         store.part(3).write_bytes(content)
-    with pytest.raises(ValueError, match=r"unit-00003\.h5 is not readable .*delete it and run make features"):
+    with pytest.raises(
+        ValueError, match=r'unit-00003\.h5 is not readable .*delete it and run: make features SET="features_dir='
+    ):
         store.open_unit(3).__enter__()
 
 
@@ -238,7 +240,9 @@ def test_a_damaged_sidecar_means_decoding_again(store: MediaStore, content: byte
         sidecar.write_bytes(content)
     assert not store.has_unit(3)
     assert damaged_part(store.part(3)) == f"unit-00003.sources.json is {'missing' if content is None else 'damaged'}"
-    with pytest.raises(ValueError, match=r"unit-00003\.sources\.json is damaged; delete it and run make features"):
+    with pytest.raises(
+        ValueError, match=r"unit-00003\.sources\.json is damaged; delete it and run: make features SET="
+    ):
         store.is_current(3)
     store.write_unit(3, iter(clips()))
     assert damaged_part(store.part(3)) == ""

@@ -255,6 +255,24 @@ def test_all_variants_that_are_missing_are_named_with_the_whole_way_out(
     assert main(FusionConfig, run, "test", ["--config", file, *settings, "augment=null", "optim.epochs=1"]) == 0
 
 
+def test_a_modality_that_no_clip_has_is_named_with_the_ways_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage one without a recogniser, of a corpus without statements: "no training clip has text" named no command."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("fuse.train", None), raising=False)
+    clips = tiny_clips((1, 2, 3))
+    states = {("clean", "text", clip.clip_id): State.ABSENT for clip in clips}
+    metadata = write_tiny_features(tmp_path, clips, states=states)
+    file = str(ROOT / "configs/fusion.yaml")
+    settings = [f"corpus={metadata}", f"features_dir={tmp_path}", f"output_dir={tmp_path / 'out'}", "augment=null"]
+    assert main(FusionConfig, run, "test", ["--config", file, *settings]) == 2
+    said = capsys.readouterr().err
+    assert f"no clip has text in {tmp_path}" in said
+    assert f'make train-fusion CONFIG={file} SET="{" ".join(settings)} modalities=[audio,video]"' in said
+    assert "asr.model=base.en 'features_dir=<a new folder>'" in said
+    assert main(FusionConfig, run, "test", ["--config", file, *settings, "modalities=[audio,video]"]) == 0
+
+
 def test_without_any_features_the_command_names_the_corpus(features: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "none"
     told = re.escape(f'run: make features SET="corpus={features / "metadata.csv"} features_dir={nowhere}"')

@@ -306,7 +306,7 @@ def empty(path: Path) -> None:
 def test_a_damaged_chunk_is_named_and_the_others_can_be_read(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     store = full_store(tmp_path / "x.zarr")
     damage(tmp_path / "x.zarr" / CHUNK)
-    with pytest.raises(ValueError, match=r"audio/tiny/hidden: unit 1, layer 2 is damaged; .*run make features again"):
+    with pytest.raises(ValueError, match=r"audio/tiny/hidden: unit 1, layer 2 is damaged; .*then: make features SET"):
         store.read_layer(SPEC.path, 2)
     np.testing.assert_array_equal(store.read_layer(SPEC.path, 1), features(range(20))[:, 1])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.command.again import TARGETS, again, remembered
+from configs.command.again import TARGETS, again, again_run, beside, remembered
 from configs.command.entry import main
 from configs.schema.fusion import FusionConfig
 from tests.tiny.places import ROOT
@@ -38,6 +38,23 @@ def test_the_command_comes_again_with_its_file_and_settings(monkeypatch: pytest.
     assert words[3].startswith("SET=")
     assert shlex.split(words[3].removeprefix("SET=")) == kept
     assert again("augment=null") == "the same with augment=null"
+
+
+def test_a_sweep_has_settings_of_stage_two_under_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told to set `augment=null`, which is no key of a sweep."""
+    for module, said in (("fuse.sweep", "seeds=[1] run.augment=null"), ("fuse.train", "seeds=[1] augment=null")):
+        started_as(monkeypatch, module)
+        with remembered(Path("x.yaml"), ["seeds=[1]"]):
+            assert f'CONFIG=x.yaml SET="{said}"' in again_run("augment=null")
+
+
+def test_what_makes_a_folder_is_found_beside_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make robustness-table CONFIG=configs/demo/robustness.yaml` told to train RAVDESS's run for the demo."""
+    assert beside("fusion*.yaml", "output_dir", "outputs/demo/fusion") is None
+    started_as(monkeypatch, "fuse.robustness")
+    with remembered(ROOT / "configs/demo/robustness.yaml", []):
+        assert beside("fusion*.yaml", "output_dir", "outputs/demo/fusion") == ROOT / "configs/demo/fusion.yaml"
+        assert beside("fusion*.yaml", "output_dir", "outputs/elsewhere") is None
 
 
 def test_a_command_that_fails_says_itself_again(

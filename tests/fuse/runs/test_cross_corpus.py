@@ -121,6 +121,27 @@ def test_conditions_that_are_cached_are_those_of_the_target(folder: Path) -> Non
     assert [str(one) for one in settled(told, [run.config])[0].conditions or ()] == [NOISE]
 
 
+def test_what_the_source_has_and_the_target_lacks_is_told(folder: Path, tmp_path: Path) -> None:
+    """A condition that is not in the default recipe was left out of the table without a word."""
+    write_tiny_features(tmp_path / "A", tiny_clips(SPEAKERS), {"noise-pink-0db": 6.0})
+    write_corpus(tmp_path / "B", tiny_clips(SPEAKERS), IN_B)
+    settings_ = {
+        "corpus": str(metadata(tmp_path / "A")),
+        "features_dir": str(tmp_path / "A"),
+        "target": {"corpus": str(metadata(tmp_path / "B")), "features_dir": str(tmp_path / "B"), "labels": MAPPING},
+        "output_dir": str(tmp_path / "run"),
+        "head": "mlp",
+        "optim": {"epochs": 1},
+        "augment": {"audio": ["noise-pink-0db"]},
+    }
+    assert train(config_of(folder, **settings_)) == 0
+    trained = load_config(FusionConfig, tmp_path / "run/config.yaml")
+    found, (left_out, *_) = settled(RobustnessConfig(runs=(str(tmp_path / "run"),)), [trained])
+    assert not found.conditions
+    assert "noise-pink-0db; to have them: make features" in left_out
+    assert f"features_dir={tmp_path / 'B'}" in left_out
+
+
 def test_a_target_is_enough_and_a_sweep_takes_one(folder: Path, tmp_path: Path) -> None:
     run = {key: value for key, value in settings(folder).items() if key not in ("protocol", "output_dir")}
     told = {"run": run, "grid": {"optim.shrinkage": [0.2, 0.5]}, "output_dir": str(tmp_path)}
@@ -130,7 +151,9 @@ def test_a_target_is_enough_and_a_sweep_takes_one(folder: Path, tmp_path: Path) 
 
 
 def test_a_fine_tune_does_not_start_from_two_corpora(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"is of two corpora; fine-tuning knows one"):
+    with pytest.raises(
+        ValueError, match=r"is of two corpora; .*make train-fusion CONFIG=\S+/run/config.yaml SET=.*target=null"
+    ):
         find_start(folder / "run")
 
 

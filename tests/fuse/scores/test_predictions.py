@@ -271,5 +271,5 @@ def test_a_file_that_was_cut_off_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="make train-fusion SET=output_dir="):
+    with pytest.raises(ValueError, match="holds no run that is complete; train it again"):
         read_predictions(tmp_path / "predictions.csv")
