@@ -101,7 +101,8 @@ class FinetuneConfig:
             trained; one choice for all encoders, or one by modality (`none` for those that are not named).
         train_front_end: train the convolutions of wav2vec 2.0 and its kin too, where `unfreeze` is `all` or `norms`.
         lora: adapters that learn in place of the weights; null: none.
-        audio_seconds: length that sound is cut or repeated to.
+        audio_seconds: length that sound is cut or repeated to; null: every clip is encoded whole, as in stage one, and
+            clips of other lengths one after the other, which takes longer.
         augment: conditions applied on the fly; with `probability`, a clip's signal is under one of them; null: none.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
         spec_augment: hides spans of the sound in training; null: none.
@@ -133,7 +134,7 @@ class FinetuneConfig:
     augment: Augmentation = field(default_factory=Augment)
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     spec_augment: SpecAugment | None = None
-    audio_seconds: Annotated[float, Field(gt=0, le=600)] = 3.0
+    audio_seconds: Annotated[float, Field(gt=0, le=600)] | None = 3.0
     optim: FinetuneOptim = field(default_factory=FinetuneOptim)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False

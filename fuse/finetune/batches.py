@@ -5,7 +5,7 @@ Shape letters: B clips.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from cache.media import SAMPLE_RATE_HZ
 from configs.schema.finetune import SpecAugment
 from extract.encoders.preparer import OWN, Inputs, Preparer
 from fuse.finetune.clips import MediaClips, Signals
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Inputs of clips that may not share a batch, in groups; `order_B`: where each clip stands among all groups."""
+
+    parts: tuple[Inputs, ...]
+    order_B: Tensor
+
+    def to(self, device: torch.device) -> Groups:
+        """The same on another device."""
+        return Groups(tuple(_placed(part, device) for part in self.parts), self.order_B.to(device))
 
 
 @dataclass(frozen=True)
@@ -25,21 +38,28 @@ class Batch:
 
     Attributes:
         labels_B: the number of each clip's label.
-        inputs: by modality, what its `Preparer.inputs` returned.
+        inputs: by modality, what its `Preparer.inputs` returned, of all clips at once or of groups of them.
         present: by modality, whether the clip has it, of shape (B,).
         clips: how many count; none of a stand-in.
     """
 
     labels_B: Tensor
-    inputs: Mapping[str, Inputs]
+    inputs: Mapping[str, Inputs | Groups]
     present: Mapping[str, Tensor]
     clips: int
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        inputs = {name: {key: value.to(device) for key, value in one.items()} for name, one in self.inputs.items()}
+        inputs = {
+            name: one.to(device) if isinstance(one, Groups) else _placed(one, device)
+            for name, one in self.inputs.items()
+        }
         present = {name: values.to(device) for name, values in self.present.items()}
         return Batch(self.labels_B.to(device), inputs, present, self.clips)
+
+
+def _placed(inputs: Inputs, device: torch.device) -> Inputs:
+    return {key: value.to(device) for key, value in inputs.items()}
 
 
 class Collator:
@@ -62,20 +82,39 @@ class Collator:
 
     def __call__(self, clips: Sequence[Signals]) -> Batch:
         """One batch, on the CPU."""
-        inputs, present = {}, {}
+        inputs: dict[str, Inputs | Groups] = {}
+        present = {}
         for name, preparer in self.preparers.items():
             signals = [clip.by_modality[name] for clip in clips]
             present[name] = torch.tensor([signal is not None for signal in signals])
-            inputs[name] = preparer.inputs([self._absent(name) if one is None else one for one in signals])
-        if self.spec_augment is not None and "audio" in inputs:
-            for row, clip in enumerate(clips):
-                if clip.mask_seed is not None:
-                    hide_spans(inputs["audio"], row, self.spec_augment, np.random.default_rng(clip.mask_seed))
+            given = [self._absent(name) if one is None else one for one in signals]
+            # Pictures are of one size, and texts are told apart from their padding.
+            inputs[name] = self._sound(preparer, given, clips) if name == "audio" else preparer.inputs(given)
         return Batch(torch.tensor([clip.label for clip in clips]), inputs, present, len(clips))
 
     def stand_in(self) -> Batch:
         """A batch of one clip that has no modality and does not count: the right shapes, and nothing else."""
         return replace(self([Signals(0, dict.fromkeys(self.preparers))]), clips=0)
+
+    def _sound(self, preparer: Preparer, given: Sequence[Any], clips: Sequence[Signals]) -> Inputs | Groups:
+        groups: dict[Hashable, list[int]] = {}
+        for row, sound_T in enumerate(given):
+            if preparer.windows(sound_T):
+                seconds = len(sound_T) / SAMPLE_RATE_HZ
+                raise ValueError(
+                    f"a clip of {seconds:.1f} s is longer than what {preparer.model.name} takes at a time, and "
+                    "fine-tuning knows no windows; set audio_seconds"
+                )
+            groups.setdefault(preparer.batch_key(sound_T), []).append(row)
+        parts = []
+        for rows in groups.values():
+            parts.append(preparer.inputs([given[row] for row in rows]))
+            for place, row in enumerate(rows):
+                if self.spec_augment is not None and (seed := clips[row].mask_seed) is not None:
+                    hide_spans(parts[-1], place, self.spec_augment, np.random.default_rng(seed))
+        if len(parts) == 1:
+            return parts[0]
+        return Groups(tuple(parts), torch.tensor([row for rows in groups.values() for row in rows]).argsort())
 
     def _absent(self, modality: str) -> Any:
         if modality == "text":

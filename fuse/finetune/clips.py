@@ -56,7 +56,7 @@ class MediaClips(Dataset[Signals]):
         stored: int,
         *,
         condition: JointCondition = UNCHANGED,
-        samples: int,
+        samples: int | None,
         augment: Augment | None = None,
         modality_dropout: float = 0.0,
         seed: int = 0,
@@ -68,7 +68,7 @@ class MediaClips(Dataset[Signals]):
             media: None where only text is used.
             stored: number of clips in the media store.
             condition: what every clip is put under.
-            samples: length that sound is cut or repeated to.
+            samples: length that sound is cut or repeated to; None: it stays whole.
             augment: for training: random conditions, and cuts at random; None: cuts from the centre.
             modality_dropout: in training, the chance that a modality of a clip is withheld.
             seed: of everything that is drawn.
@@ -108,7 +108,9 @@ class MediaClips(Dataset[Signals]):
             withheld = withheld_modalities(item.present, self.modality_dropout, rng)
         for condition in conditions.values():
             media = corrupt(media, condition, item.clip.clip_id)
-        sound = None if media.waveform_T is None else of_length(media.waveform_T, self.samples, share)
+        sound = media.waveform_T
+        if sound is not None and self.samples is not None:
+            sound = of_length(sound, self.samples, share)
         text = item.transcript if "text" in item.present else None
         signals = {"audio": sound, "video": media.frames_THWC, "text": text}
         kept = {name: None if name in withheld else signal for name, signal in signals.items()}

@@ -30,10 +30,10 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     """
     config = plan.config
     encoders: dict[str, NetworkEncoder] = {
-        name: encoder_class(name, model)(model, device) for name, model in plan.models.items()
+        name: encoder_class(name, model)(model, device, plan.options[name]) for name, model in plan.models.items()
     }
-    if "audio" in encoders:
-        refuse_length(encoders["audio"].preparer, plan.samples, config.audio_seconds)
+    if "audio" in encoders and plan.samples is not None:
+        refuse_length(encoders["audio"].preparer, plan.samples)
     assert config.layers is not None
     dtype = encoder_dtype(config.precision, device)
     model = EndToEndModel(encoders, plan.start.fusion.to(device), config.layers, dtype)
@@ -47,20 +47,20 @@ def load(plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loade
     video = plan.models.get("video")
     frames, size = (int(plan.media.provenance["frames"]), video.size) if video and plan.media else (0, 0)
     preparers = {name: encoder.preparer for name, encoder in encoders.items()}
-    collator = Collator(preparers, plan.samples, frames, size, config.spec_augment)
+    collator = Collator(preparers, plan.samples or SAMPLE_RATE_HZ, frames, size, config.spec_augment)
     stand_in = collator.stand_in().to(device)
     freeze_unused(model, stand_in.inputs, stand_in.present)
     refuse_idle_encoders(model, chosen)
     return model, Loaders(collator, config.optim.batch_size, config.loader_workers)
 
 
-def refuse_length(preparer: Preparer, samples: int, seconds: float) -> None:
+def refuse_length(preparer: Preparer, samples: int) -> None:
     """Refuse a length that the encoder cannot take, or takes in windows only.
 
     Raises:
         ValueError: one line.
     """
-    sound_T = np.zeros(samples, np.float32)
+    sound_T, seconds = np.zeros(samples, np.float32), samples / SAMPLE_RATE_HZ
     try:
         preparer.batch_key(sound_T)
     except ValueError as error:

@@ -17,6 +17,7 @@ from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.convolutions import convolve_in_float32
 from extract.encoders.preparer import Inputs
+from fuse.finetune.batches import Groups
 from fuse.model.fusion import FusionModel
 
 Unfreeze = int | str
@@ -119,11 +120,11 @@ class EndToEndModel(nn.Module):
                 module.train(mode)
         return self
 
-    def forward(self, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> Answers:
+    def forward(self, inputs: Mapping[str, Inputs | Groups], present: Mapping[str, Tensor]) -> Answers:
         """Decide on a batch.
 
         Args:
-            inputs: by modality, what its `Preparer.inputs` returned; any finite stand-in for absent clips.
+            inputs: by modality, as in `fuse.finetune.batches.Batch`; any finite stand-in for absent clips.
             present: by modality, whether the clip has it, of shape (B,).
         """
         rows, broken_B = {}, torch.zeros_like(next(iter(present.values())))
@@ -137,7 +138,9 @@ class EndToEndModel(nn.Module):
         logits_BC = outputs.logits_MBC[0].masked_fill(broken_B[:, None], torch.nan)
         return Answers(logits_BC, outputs.taught_MBKC[0].masked_fill(broken_B[:, None, None], torch.nan))
 
-    def _row(self, name: str, inputs: Inputs) -> Tensor:
+    def _row(self, name: str, inputs: Inputs | Groups) -> Tensor:
+        if isinstance(inputs, Groups):
+            return torch.cat([self._row(name, part) for part in inputs.parts])[inputs.order_B]
         layers, first = self.layers[name], min(self.layers[name])
         device = next(iter(inputs.values())).device.type
         with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
@@ -185,7 +188,9 @@ def loss_of(taught_BKC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Ten
     return cross_entropy(taught_BKC.flatten(0, 1), labels_n, label_smoothing=smoothing)
 
 
-def freeze_unused(model: EndToEndModel, inputs: Mapping[str, Inputs], present: Mapping[str, Tensor]) -> list[str]:
+def freeze_unused(
+    model: EndToEndModel, inputs: Mapping[str, Inputs | Groups], present: Mapping[str, Tensor]
+) -> list[str]:
     """Freeze weights that the loss does not depend on, found by one backward pass; returns their names.
 
     Mask embeddings, poolers and blocks past the last layer in use: DistributedDataParallel would wait for

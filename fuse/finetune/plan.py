@@ -29,6 +29,7 @@ from configs.schema.finetune import FinetuneConfig
 from extract.corrupt.noise.sources import RECORDED
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import Model, check_preprocessing, find_model
+from extract.encoders.options import DEFAULT, EncoderOptions
 from fuse.finetune.clips import ClipItem
 from fuse.finetune.media import find_media
 from fuse.finetune.network import encoder_dtype
@@ -43,6 +44,7 @@ class FinetunePlan:
         config: with the keys of the continued run filled in.
         start: that run.
         models: encoders by modality.
+        options: how each of them is run: as for the features.
         parts: the clips of `train`, `validation` and `test`.
         media: None where only text is used.
         stored: clips in the media store.
@@ -55,6 +57,7 @@ class FinetunePlan:
     config: FinetuneConfig
     start: Start
     models: Mapping[str, Model]
+    options: Mapping[str, EncoderOptions]
     parts: Mapping[str, tuple[ClipItem, ...]]
     media: MediaStore | None
     stored: int
@@ -70,9 +73,10 @@ class FinetunePlan:
         return self.config.seeds[0]
 
     @property
-    def samples(self) -> int:
-        """Length of every clip's sound."""
-        return round(self.config.audio_seconds * SAMPLE_RATE_HZ)
+    def samples(self) -> int | None:
+        """Length of every clip's sound; None: its own."""
+        seconds = self.config.audio_seconds
+        return None if seconds is None else round(seconds * SAMPLE_RATE_HZ)
 
 
 def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
@@ -87,7 +91,7 @@ def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     corpus = read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
     start.checkpoint.refuse_other_labels(corpus.labels, start.folder)
-    models = _models(config, start)
+    models, options = _models(config, start)
     table = _table(config, start, corpus, models)
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     rows = {clip_id: row for row, clip_id in enumerate(store.clip_ids)}
@@ -99,6 +103,7 @@ def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
         config,
         start,
         models,
+        options,
         parts,
         media,
         len(rows),
@@ -118,8 +123,9 @@ def _refuse_recorded_noise(config: FinetuneConfig) -> None:
             )
 
 
-def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
-    """The encoders, which must be those whose features the run was trained on."""
+def _models(config: FinetuneConfig, start: Start) -> tuple[dict[str, Model], dict[str, EncoderOptions]]:
+    """The encoders, which must be those whose features the run was trained on, and how they were run."""
+    options = dict.fromkeys(start.fusion.widths, DEFAULT)
     models = {name: _model(config, start, name) for name in start.fusion.widths}
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
     for name, model in models.items():
@@ -127,6 +133,7 @@ def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
             continue
         stored = store.provenance(f"{name}/{model.name}")
         _refuse_other_pooling(Path(config.features_dir), name, stored, model)
+        options[name] = EncoderOptions(window=stored.get("window", DEFAULT.window))
         if stored.get("weights_sha256") != model.weights_sha256:
             wanted = setting(f"encoders.{name}", getattr(config.encoders, name))
             command = features_command(Path(config.features_dir), (), [wanted, "features_dir=<another>"])
@@ -134,7 +141,7 @@ def _models(config: FinetuneConfig, start: Start) -> dict[str, Model]:
                 f"{wanted} has other weights than the features in {config.features_dir} were made with; "
                 f"name the same model folder, or run: {command}"
             )
-    return models
+    return models, options
 
 
 def _model(config: FinetuneConfig, start: Start, name: str) -> Model:
@@ -157,13 +164,9 @@ def _model(config: FinetuneConfig, start: Start, name: str) -> Model:
 
 
 def _refuse_other_pooling(features_dir: Path, modality: str, stored: Mapping[str, Any], model: Model) -> None:
-    """Fine-tuning pools by the mean, over every token of Whisper's own window."""
+    """Fine-tuning pools by the mean, and keeps every layer."""
     every = list(range(model.layers))
-    known = (
-        ("pooling", "mean", "pooling=mean"),
-        ("window", "30s", "whisper.window=30s"),
-        ("layers", every, "layers=all"),
-    )
+    known = (("pooling", "mean", "pooling=mean"), ("layers", every, "layers=all"))
     for key, usual, word in known:
         if stored.get(key, usual) != usual:
             raise ValueError(

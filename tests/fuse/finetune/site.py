@@ -19,9 +19,11 @@ from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
 from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from configs.schema.fusion import FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
+from extract.encoders.preparer import Inputs
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
+from fuse.finetune.batches import Batch
 from fuse.finetune.training.loop import Watch
 from fuse.finetune.training.stepper import World
 
@@ -98,3 +100,10 @@ def config_of(root: Path, **changed: Any) -> FinetuneConfig:
         "optim": FinetuneOptim(epochs=1, batch_size=2, lr=1e-3),
     }
     return FinetuneConfig(**{**given, **changed})
+
+
+def together(batch: Batch, name: str) -> Inputs:
+    """A modality's inputs, of clips that share a batch."""
+    inputs = batch.inputs[name]
+    assert isinstance(inputs, dict)
+    return inputs

@@ -20,19 +20,18 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from cache.conditions import parse_condition, parse_joint
-from cache.corpus.clips import read_corpus
 from cache.features.store import FeatureStore
-from cache.features.table import load_table
 from cache.features.units import unit_size
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
 from configs.schema.finetune import FinetuneOptim
-from configs.schema.fusion import Augment
+from configs.schema.fusion import Augment, FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import find_model
+from fuse import train
 from fuse.finetune import __main__ as finetune
 from fuse.finetune.batches import Collator, Loaders
 from fuse.finetune.clips import ClipItem, MediaClips, drawn_conditions, of_length
@@ -52,7 +51,7 @@ from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
 from fuse.stack.stack import losses
-from tests.fuse.finetune.site import ALONE, CPU, NO_NEWS, config_of, encoders_of, media_of, signal
+from tests.fuse.finetune.site import ALONE, CPU, NO_NEWS, config_of, encoders_of, media_of, signal, together
 from tests.tiny.encoders import WRITERS
 from tests.tiny.pickled import sent
 from tests.tiny.stage_one import after_ctrl_c
@@ -135,21 +134,29 @@ def test_ctrl_c_keeps_what_was_trained_and_says_one_line_and_nothing_of_torchrun
     assert Keeper(resume, 1).load() is not None
 
 
-def test_an_untouched_clip_gives_the_logits_of_its_cached_features(corpus: Path, alone: World) -> None:
-    config = config_of(corpus, unfreeze="none")
-    clips = read_corpus(corpus / "metadata.csv").clips
-    table = load_table(corpus / "features", clips, ("audio", "video", "text"))
-    for row, part in ((0, "train"), (1, "train"), (2, "train"), (6, "test")):
-        waveform_T = media_of(row).waveform_T
-        samples = 6400 if waveform_T is None else len(waveform_T)
-        plan = plan_finetune(replace(config, audio_seconds=samples / SAMPLE_RATE_HZ))
-        model, loaders = load(plan, CPU)
-        ids = [item.clip.clip_id for item in plan.parts[part]]
-        parts = clips_of(replace(plan, parts={"test": plan.parts[part]}), "test")
-        logits_C = evaluate(model, parts, loaders, alone, NO_NEWS)[ids.index(f"clip-{row}")]
-        cached = {name: torch.from_numpy(values[[row]]) for name, values in table.features.items()}
-        with torch.inference_mode():
-            np.testing.assert_allclose(logits_C, plan.start.fusion.eval()(cached)[0].numpy(), atol=1e-4)
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("head", HEADS)
+def test_before_the_first_step_it_predicts_what_stage_two_does(corpus: Path, tmp_path: Path, head: str) -> None:
+    """Sound was cut or repeated always: the score "before" was of other clips than stage two's."""
+    run = FusionConfig(
+        corpus=str(corpus / "metadata.csv"),
+        features_dir=str(corpus / "features"),
+        protocol="holdout",
+        head=head,
+        hidden=16,
+        layers={"audio": "mix", "video": (1, 2), "text": "last"},
+        optim=Optim(epochs=2, lr=1e-2),
+        output_dir=str(tmp_path),
+    )
+    train.run(run)
+    plan = plan_finetune(config_of(corpus, init=str(tmp_path), audio_seconds=None))
+    model, loaders = load(plan, CPU)
+    predictions = read_predictions(tmp_path / "predictions.csv")
+    for split in EVALUATED:
+        probabilities_NC = torch.from_numpy(logits_of(plan, model, loaders, split)).double().softmax(1).numpy()
+        cached = predictions.select(split=split)
+        assert cached.clip_id.tolist() == [item.clip.clip_id for item in plan.parts[split]]
+        np.testing.assert_allclose(probabilities_NC, cached.probabilities_NC, atol=1e-4)
 
 
 @pytest.mark.usefixtures("alone")
@@ -157,10 +164,13 @@ def test_evaluation_does_not_depend_on_batches_or_loader_processes(corpus: Path)
     plan = plan_finetune(config_of(corpus))
     model, loaders = load(plan, CPU)
     everything = replace(plan, parts={"test": tuple(item for part in plan.parts.values() for item in part)})
-    one_by_one = logits_of(everything, model, replace(loaders, batch_size=1), "test")
-    together = logits_of(everything, model, replace(loaders, batch_size=8, workers=1), "test")
-    assert one_by_one.shape == (8, 2)
-    np.testing.assert_allclose(together, one_by_one, atol=1e-4)
+    for seconds in (0.4, None):  # cut, or each of its own length
+        config = replace(everything.config, audio_seconds=seconds)
+        clips = replace(everything, config=config)
+        one_by_one = logits_of(clips, model, replace(loaders, batch_size=1), "test")
+        at_once = logits_of(clips, model, replace(loaders, batch_size=8, workers=1), "test")
+        assert one_by_one.shape == (8, 2)
+        np.testing.assert_allclose(at_once, one_by_one, atol=1e-4)
 
 
 def test_loader_processes_are_sent_no_network(corpus: Path) -> None:
@@ -171,8 +181,9 @@ def test_loader_processes_are_sent_no_network(corpus: Path) -> None:
     assert len(parcel) < 100_000
     clips, collator = pickle.loads(parcel)
     ours, theirs = loaders.collator([clips_of(plan, "train")[1]]), collator([clips[1]])
-    for name, inputs in ours.inputs.items():
-        assert all(torch.equal(inputs[key], theirs.inputs[name][key]) for key in inputs)
+    for name in ours.inputs:
+        inputs, same = together(ours, name), together(theirs, name)
+        assert all(torch.equal(inputs[key], same[key]) for key in inputs)
         assert torch.equal(ours.present[name], theirs.present[name])
 
 
@@ -593,6 +604,15 @@ def test_missing_media_and_other_weights_name_the_way_out(corpus: Path, tmp_path
         plan_finetune(config_of(corpus, encoders=encoders))
 
 
+def test_an_encoder_is_run_as_it_was_for_the_features(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of `whisper.window=clip` were refused."""
+    stored = FeatureStore.provenance
+    monkeypatch.setattr(FeatureStore, "provenance", lambda *asked: {**stored(*asked), "window": "clip"})
+    init = read_stage_two(corpus / "fusion" / "best_model.pth")
+    monkeypatch.setattr(type(init), "refuse_other_features", lambda *_: None)
+    assert plan_finetune(config_of(corpus)).options["audio"].window == "clip"
+
+
 def test_a_run_on_features_of_other_weights_is_not_continued(corpus: Path, tmp_path: Path) -> None:
     """Only the encoder and the store were compared: a head trained on another encoder's features went unnoticed."""
     init = shutil.copytree(corpus / "fusion", tmp_path / "fusion")
@@ -612,9 +632,9 @@ def test_an_encoder_that_would_need_windows_for_the_length_says_so(tmp_path: Pat
     """Whisper's own extractor cuts what is too long, without a word."""
     model = find_model(str(WRITERS["whisper"][1](tmp_path / "whisper")))
     preparer = encoder_class("audio", model).preparer_class(model)
-    refuse_length(preparer, 48_000, 3.0)
+    refuse_length(preparer, 48_000)
     with pytest.raises(ValueError, match=r"audio_seconds=3\.5: whisper takes 3 s of sound at a time, and fine-tuning"):
-        refuse_length(preparer, 56_000, 3.5)
+        refuse_length(preparer, 56_000)
 
 
 def test_features_in_windows_are_not_continued(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -677,4 +697,4 @@ def test_a_collator_of_one_modality_needs_no_media(corpus: Path) -> None:
     clips = MediaClips(items, None, 0, samples=1)
     batch = Collator(text, 1, 0, 0)([clips[0], clips[2]])
     assert batch.present["text"].tolist() == [True, False]
-    assert batch.inputs["text"]["attention_mask"].sum(1).tolist()[1] == 2
+    assert together(batch, "text")["attention_mask"].sum(1).tolist()[1] == 2

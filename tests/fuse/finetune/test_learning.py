@@ -19,7 +19,7 @@ from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import plan_finetune
 from fuse.finetune.training.loop import Training
 from fuse.finetune.training.stepper import Stepper, groups_of, put_back, rate, weights_that_learn
-from tests.fuse.finetune.site import ALONE, CPU, NO_NEWS, config_of, encoders_of
+from tests.fuse.finetune.site import ALONE, CPU, NO_NEWS, config_of, encoders_of, together
 
 FRONT_END = "feature_extractor."
 
@@ -192,6 +192,6 @@ def test_nothing_is_hidden_when_it_is_evaluated(corpus: Path) -> None:
     for part, hides in (("train", True), ("validation", False)):
         clips = clips_of(plan, part)
         rows = [clips[0]]
-        shown = loaders.collator(rows).inputs["audio"]["input_values"]
+        shown = together(loaders.collator(rows), "audio")["input_values"]
         whole = loaders.collator.preparers["audio"].inputs([rows[0].by_modality["audio"]])["input_values"]
         assert torch.equal(shown, whole) is not hides
