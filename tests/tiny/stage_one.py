@@ -1,21 +1,29 @@
-"""Stage one as users start it, in processes of its own, on a tiny corpus with damaged clips."""
+"""Stage one as users start it, in processes of its own or in this one, on a tiny corpus with damaged clips."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cache.corpus.clips import Clip, write_metadata
 from cache.corpus.ravdess import LABELS
+from configs.command.entry import main
+from configs.command.launch import Interruption
+from configs.command.stop import StopRequest
+from configs.schema.features import FeaturesConfig
+from extract.__main__ import run
+from extract.run import rank
 from tests.tiny.corpus import pictures, tone, write_mp4, write_tiny_encoders, write_tiny_mp4
 from tests.tiny.places import ROOT
 
@@ -54,6 +62,9 @@ class Site:
     def run(self, features: str, *overrides: str, ranks: int = 2) -> Done:
         return finish(self.start(features, *overrides, ranks=ranks), self.root / features)
 
+    def run_here(self, features: str, *overrides: str) -> Done:
+        return run_here(self.config(features), self.root / features, *overrides)
+
 
 @dataclass(frozen=True)
 class Done:
@@ -73,6 +84,19 @@ class Done:
 def finish(process: subprocess.Popen[str], folder: Path) -> Done:
     output, _ = process.communicate(timeout=200)
     return Done(process.returncode, output, folder)
+
+
+def run_here(config: Path, folder: Path, *overrides: str) -> Done:
+    """The same with one rank, all in this process: three others would each take seconds to import torch."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
+        patch.setenv("RANK", "0")
+        patch.setenv("WORLD_SIZE", "1")
+        for catcher in (Interruption, StopRequest):
+            patch.setattr(catcher, "listen", lambda _: None)
+        patch.setattr(Interruption, "torchrun", lambda _, arguments, *__, **___: rank.main(arguments[1:]))
+        code = main(FeaturesConfig, run, "stage one", ["--config", str(config), *overrides])
+    return Done(code, output.getvalue(), folder)
 
 
 def write_site(root: Path) -> Site:

@@ -29,6 +29,7 @@ from extract.run.sources import check_sources
 from extract.run.unit import Observer, Tools, load_tools, process_unit
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders, write_tiny_mp4
 from tests.tiny.places import ROOT
+from tests.tiny.stage_one import run_here
 
 CONDITIONS = ["clean", "noise-white-0db", "noise-babble-0db", "occlude-block-50"]
 # Clips of the metadata that are there first. Sorted by speaker, new ones come between, before and after them.
@@ -320,15 +321,13 @@ def stores(files: dict[str, bytes]) -> dict[str, bytes]:
 # As users start it
 
 
-def test_make_features_grows_on_two_ranks(site: Path, third: Path, at_once: dict[str, bytes]) -> None:
+def test_make_features_grows(site: Path, third: Path, at_once: dict[str, bytes]) -> None:
     folder = shutil.copytree(third, site / "command")
     plan = plan_of(site, "command")
     (site / "command.yaml").write_text(dump_config(plan.config))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANKS": "2"}
-    command = [sys.executable, "-m", "extract", "--config", str(site / "command.yaml")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "note: 8 of 24 clips were there: what is known of them is kept" in done.stdout
-    assert "16 clips decoded" in done.stdout
+    done = run_here(site / "command.yaml", folder)
+    assert done.code == 0, done.output
+    assert "note: 8 of 24 clips were there: what is known of them is kept" in done.output
+    assert "16 clips decoded" in done.output
     assert stores(files_of(folder)) == stores(at_once)
     assert sorted(path.name for path in folder.glob(".*")) == [".lock"]

@@ -126,7 +126,7 @@ def counted(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize(("seconds", "kept"), [(0, 4), (60, 0)])
+@pytest.mark.parametrize(("seconds", "kept"), [(0, 4), pytest.param(60, 0, marks=pytest.mark.slow)])
 def test_what_was_encoded_before_a_kill_is_not_encoded_again(
     site: Path, tools: Tools, whole: dict[str, bytes], seconds: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

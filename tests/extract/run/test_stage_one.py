@@ -56,8 +56,8 @@ def undisturbed(site: Site) -> Done:
 
 @pytest.fixture(scope="module")
 def alone(site: Site) -> Done:
-    """One rank, and any number of failures allowed."""
-    return site.run("alone", "max_failed=3", ranks=1)
+    """One rank in this process, and as many failures allowed as there are."""
+    return site.run_here("alone", "max_failed=3")
 
 
 # A whole run
@@ -252,7 +252,8 @@ def test_ctrl_c_says_one_line_and_nothing_of_torchrun(site: Site) -> None:
     """Once torchrun said two pages of where it was when the signal came."""
     folder = site.root / "ctrl-c"
     command = [sys.executable, "-m", "extract", "--config", str(site.config("ctrl-c"))]
-    done = after_ctrl_c(command, lambda _: list(folder.glob("media/*/.unit-*")), {"PYTHONPATH": str(ROOT)})
+    environment = {"PYTHONPATH": str(ROOT), "RANKS": "1"}
+    done = after_ctrl_c(command, lambda _: list(folder.glob("media/*/.unit-*")), environment)
     assert done.code == 130, done.output
     said = [line for line in done.output.splitlines() if not line.startswith("note: ")]
     assert len(said) == 1, done.output
@@ -283,7 +284,7 @@ def changed(site: Site, alone: Done, tmp_path_factory: pytest.TempPathFactory) -
     write_tiny_mp4(copy.clips / "c01.mp4", 0.5, seed=99)
     os.utime(copy.clips / "c10.mp4", (1, 1))
     write_tiny_mp4(copy.clips / "c17.mp4", 0.5, seed=17)
-    done = copy.run("features", "max_failed=3")
+    done = copy.run_here("features", "max_failed=3")
     return Changed(alone.folder, done, part.stat().st_mtime_ns != decoded)
 
 

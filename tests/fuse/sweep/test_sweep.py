@@ -29,6 +29,7 @@ from fuse.sweep.choice import choose
 from fuse.sweep.grid import configurations, runs_of
 from fuse.sweep.ground import Outcome
 from fuse.sweep.ledger import append, header, read, rewrite, row_of
+from fuse.sweep.rank import work
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 from tests.tiny.places import ROOT
@@ -65,15 +66,15 @@ def test_the_grid_is_multiplied_out_and_checked_as_stage_two_would(features: Pat
     assert cells[0].shape == cells[1].shape != cells[2].shape
 
 
-def test_a_sweep_without_a_protocol_names_the_one_that_fits(tmp_path: Path) -> None:
+def test_a_sweep_without_a_protocol_names_the_one_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It went by RAVDESS's holdout, whatever the corpus."""
     write_tiny_features(tmp_path, tiny_clips((31, 32, 33), per_class=1))
     told = config(tmp_path, tmp_path / "sweep", grid={"optim.lr": [1e-3, 1e-2]})
     del told.run["protocol"]
-    assert run(told) == 0
+    assert run_here(told, monkeypatch) == 0
     assert load_config(SweepConfig, tmp_path / "sweep/config.yaml").run["protocol"] == "speaker-folds-3"
     assert load_config(FusionConfig, tmp_path / "sweep/best.yaml").protocol == "speaker-folds-3"
-    assert run(told) == 0
+    assert run_here(told, monkeypatch) == 0
 
 
 def test_a_named_value_sets_several_keys(features: Path, tmp_path: Path) -> None:
@@ -128,17 +129,26 @@ def command(settings: SweepConfig, folder: Path, ranks: int) -> subprocess.Popen
     )
 
 
+def run_here(settings: SweepConfig, patch: pytest.MonkeyPatch) -> int:
+    """The same with one rank, all in this process: three others would each take seconds to import torch."""
+    with patch.context() as launched:
+        launched.setattr("fuse.sweep.__main__._launch", lambda out, *_: work(out, 0, 1))
+        return run(settings)
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_killed_half_way_it_continues_with_the_same_rows(features: Path, tmp_path: Path) -> None:
+def test_killed_half_way_it_continues_with_the_same_rows(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Launcher and ranks are killed outright once some rows are there."""
     # Long enough to be killed between the first and the last row.
     grid = {**GRID, "optim.lr": [1e-3, 3e-3, 1e-2], "hidden": [16, 32, 48, 64]}
     calm, wild = (replace(config(features, tmp_path / name, grid=grid, compare="modalities")) for name in ("a", "b"))
-    assert command(calm, tmp_path, 1).wait() == 0
+    assert run_here(calm, monkeypatch) == 0
     killed = command(wild, tmp_path, 2)
     partial = tmp_path / "b" / "sweep.csv"
     while not partial.exists() or len(rows_of(partial)) < 7:
@@ -170,16 +180,18 @@ def test_ctrl_c_says_one_line_and_nothing_of_torchrun(features: Path, tmp_path: 
     file.write_text(dump_config(config(features, tmp_path / "out", grid={"hidden": list(range(16, 400, 8))})))
     rows = tmp_path / "out/sweep.csv"
     command = [sys.executable, "-m", "fuse.sweep", "--config", str(file)]
-    done = after_ctrl_c(command, lambda _: rows.exists() and len(rows_of(rows)) > 2, {"RANKS": "2"})
+    done = after_ctrl_c(command, lambda _: rows.exists() and len(rows_of(rows)) > 2, {"RANKS": "1"})
     assert done.code == 130, done.output
     assert "Traceback" not in done.output
     assert "torch/distributed" not in done.output
     assert sum(line.startswith("interrupted with ") for line in done.output.splitlines()) == 1
 
 
-def test_a_run_of_a_sweep_is_the_run_that_stage_two_would_make(features: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_sweep_is_the_run_that_stage_two_would_make(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = config(features, tmp_path / "sweep", conditions=["clean", "noise-white-10db"])
-    assert command(settings, tmp_path, 1).wait() == 0
+    assert run_here(settings, monkeypatch) == 0
     best = load_config(FusionConfig, tmp_path / "sweep" / "best.yaml")
     train(best)
     alone = read_predictions(Path(best.output_dir) / "predictions.csv")
