@@ -58,7 +58,7 @@ def run(config: FeaturesConfig) -> int:
         write_atomic(plan.features_dir / "config.yaml", dump_config(config))
         reset = check_sources(plan)
         if reset:
-            print(f"{reset} units are computed again: their media files changed or are retried")
+            print(f"{reset} units are computed again: their media files changed, or clips are retried or encoded whole")
         missing = look_for_files(plan)
         if missing:
             print(f"note: {missing}")

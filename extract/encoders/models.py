@@ -37,6 +37,8 @@ RESAMPLE = {2: "bilinear", 3: "bicubic"}
 # Whisper's models of English alone are called base.en and so on; these also exist for every language it knows.
 ENGLISH_ONLY, ENGLISH = ".en", ("en", "english")
 MULTILINGUAL = ("tiny", "base", "small", "medium")
+# Places of a model of texts that does not say how many; those of the marks, and those that some leave empty.
+USUAL_PLACES, PLACES_OF_MARKS = 512, 8
 VISION_DEFAULTS = {"num_hidden_layers": 12, "hidden_size": 768, "image_size": 224}
 
 
@@ -175,6 +177,13 @@ def check_preprocessing(modality: str, model: Model) -> None:
             f"encoders.{modality}: {model.folder} has no {PREPROCESSING[modality].replace('_', ' ')}; add its "
             f"{OWN_SETTINGS}, or copy that of the model that it was trained from"
         )
+
+
+def bytes_that_fit(model: Model) -> int:
+    """A text of so many bytes has no more tokens than a model of texts can place: a token is a byte at least."""
+    config, tokenizer = (_json_of(model.folder / name) for name in ("config.json", "tokenizer_config.json"))
+    places = int(config.get("max_position_embeddings") or USUAL_PLACES)
+    return min(places, int(tokenizer.get("model_max_length") or places)) - PLACES_OF_MARKS
 
 
 def check_asr_model(model: str, language: str) -> None:

@@ -1,29 +1,37 @@
-"""Media files that changed since they were decoded: their units are computed again."""
+"""Units that are computed again: media files changed since they were decoded, or clips were not encoded whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from cache.corpus.clips import Clip
 from cache.corpus.paths import missing_files
 from cache.corpus.stretch import Stretch, part_hash
-from cache.features.rows import State
-from cache.features.units import unit_rows
+from cache.features.rows import State, UnitRows
+from cache.features.units import unit_rows, unit_size
 from cache.media import Source
+from extract.encoders.models import Model, bytes_that_fit
 from extract.run.plan import Plan, PlannedArray
+
+# Why a clip failed that was longer than its encoder takes, before there were windows.
+TOO_LONG = "s of sound; the window takes up to"
 
 
 def check_sources(plan: Plan) -> int:
     """Set units whose media files changed back to pending; returns how many.
 
     Cheap for unchanged files: size, times and inode are compared, and only what differs is hashed.
-    With `retry_failed`, units with failed clips are computed again as well.
+    With `retry_failed`, units with failed clips are computed again as well; always those of before there were windows.
     """
-    reset = 0
+    reset, cut_short = 0, _cut_short(plan)
     for unit in plan.units:
         rows = unit_rows(len(plan.corpus.clips), unit)
-        if (plan.config.retry_failed and _has_failures(plan, unit, rows)) or _changed(plan, unit, rows):
+        retried = plan.config.retry_failed and _has_failures(plan, unit, rows)
+        if retried or unit in cut_short or _changed(plan, unit, rows):
             # States first: a crash in between leaves pending units, never features of a file that is gone.
             for array in plan.arrays:
                 plan.stores[array.condition.name].reset_unit(array.spec.path, unit)
@@ -91,6 +99,56 @@ def source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
     if same_stretch and (known.looks_unchanged(path) or (known.sha256 and not path.exists())):
         return known
     return Source.of(path, stretch=stretch)
+
+
+def _cut_short(plan: Plan) -> set[int]:
+    """Units with sound that failed for its length, or a text that was cut, as it was before there were windows."""
+    found = set[int]()
+    for array in plan.arrays:
+        if array.spec.modality in CUT_SHORT:
+            known = _known(plan, array)
+            rows = CUT_SHORT[array.spec.modality](plan.models[array.spec.modality], known)
+            found |= {row // unit_size(len(known.state)) for row in rows}
+    return found
+
+
+def _known(plan: Plan, array: PlannedArray) -> UnitRows:
+    """All rows of an array, without features, and with what is kept of units that are not complete."""
+    store, path = plan.stores[array.condition.name], array.spec.path
+    rows = UnitRows.empty(len(plan.corpus.clips), replace(array.spec, layers=0))
+    rows.state, rows.reason = store.states(path), store.reasons(path)
+    rows.columns = {name: store.column(path, name) for name in rows.columns if name == "transcript"}
+    for unit in (unit for unit in plan.units if store.unit_is_pending(path, unit)):
+        kept, span = store.kept_rows(array.spec, unit), unit_rows(len(rows.state), unit)
+        kept.hidden_BLD = kept.hidden_BLD[:, :0]
+        kept.columns = {name: values for name, values in kept.columns.items() if name in rows.columns}
+        for place, row in enumerate(span):
+            rows.take(row, kept, place)
+    return rows
+
+
+def _failed_for_length(_: Model, known: UnitRows) -> list[int]:
+    return [row for row in np.flatnonzero(known.state == State.FAILED).tolist() if TOO_LONG in known.reason[row]]
+
+
+def _without_an_end(model: Model, known: UnitRows) -> list[int]:
+    """Rows of texts of more tokens than their encoder can place, of which nothing says that they are of windows."""
+    fit, texts = bytes_that_fit(model), known.columns["transcript"]
+    done = np.flatnonzero(known.state == State.DONE).tolist()
+    unsaid = [row for row in done if not known.reason[row] and len(texts[row].encode()) > fit]
+    if not unsaid:
+        return []
+    # Only then: importing torch takes longer than the rest of a run with nothing to do.
+    from extract.encoders.text import TextPreparer
+
+    preparer = TextPreparer(model)
+    return [row for row in unsaid if preparer.windows(texts[row])]
+
+
+CUT_SHORT: dict[str, Callable[[Model, UnitRows], list[int]]] = {
+    "audio": _failed_for_length,
+    "text": _without_an_end,
+}
 
 
 def _has_failures(plan: Plan, unit: int, rows: range) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cache.care.growth import grow
 from cache.corpus.clips import read_corpus, write_metadata
 from cache.features.layout import DEVIATION_FILE
 from cache.features.rows import State
@@ -20,9 +21,12 @@ from cache.features.table import load_table
 from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
+from extract.encoders.audio import SoundPreparer
+from extract.encoders.text import TextPreparer
 from extract.run.failures import summary
 from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.rank import run_rank
+from extract.run.sources import check_sources
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
 from tests.tiny.encoders import WRITERS
 from tests.tiny.media import PictureTrack, SoundTrack, write_media
@@ -131,23 +135,62 @@ def test_windows_that_would_leave_sound_out_are_refused(site: Path, settings: di
         run(site, "refused", **settings)
 
 
-def test_an_encoder_with_a_limit_takes_long_clips_by_itself(site: Path) -> None:
-    """A clip of more than Whisper's 30 s, here 3, was a failed clip; so was a text cut without a word."""
+@pytest.fixture(scope="module")
+def long(site: Path) -> dict[str, Any]:
+    """A corpus of two clips, the first of which is longer than what Whisper and RoBERTa take."""
     write_media(site / "corpus/clips/long.wav", None, [SoundTrack(300.0, "pcm_s16le", seconds=7.0)])
     clips = read_corpus(site / "corpus/metadata.csv").clips[:2]
-    long = replace(clips[0], path="clips/long.wav", statement="dogs are talking by the door " * 30)
-    write_metadata([long, clips[1]], site / "corpus/long.csv")
+    first = replace(clips[0], path="clips/long.wav", statement="dogs are talking by the door " * 30)
+    write_metadata([first, clips[1]], site / "corpus/long.csv")
+    write_metadata([first, *clips[1:]], site / "corpus/longer.csv")
     whisper = WRITERS["whisper"][1](site / "encoders/whisper")
     encoders = {"audio": str(whisper), "video": None, "text": f"{site}/encoders/roberta"}
-    plan = run(site, "long", corpus=f"{site}/corpus/long.csv", encoders=encoders)
+    return {"corpus": f"{site}/corpus/long.csv", "encoders": encoders}
+
+
+def test_an_encoder_with_a_limit_takes_long_clips_by_itself(site: Path, long: dict[str, Any]) -> None:
+    """A clip of more than Whisper's 30 s, here 3, was a failed clip, and a text lost its end without a word."""
+    plan = run(site, "long", **long)
     store = open_store(plan.features_dir / "clean.zarr")
     for path in ("audio/whisper", TEXT):
         assert store.states(path).tolist() == [State.DONE, State.DONE]
     assert store.reasons("audio/whisper") == ["3 windows", ""]
     assert store.reasons(TEXT)[0].endswith(" windows")
     with pytest.raises(ValueError, match=r"window_seconds=4: whisper takes 3 s of sound at a time; set window_secon"):
-        run(site, "refused", corpus=f"{site}/corpus/long.csv", encoders=encoders, window_seconds=4)
+        run(site, "refused", **long, window_seconds=4)
     assert not (site / "refused").exists()
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_what_was_made_before_there_were_windows_is_made_again(
+    site: Path, long: dict[str, Any], monkeypatch: pytest.MonkeyPatch, grows: bool
+) -> None:
+    """Else cut texts would stand beside whole ones, and nothing would say which is which."""
+
+    def too_long(_: object, signal: Any) -> None:
+        if len(signal) > 48_000:
+            raise ValueError(f"{len(signal) / 16_000:.2f} s of sound; the window takes up to 3 s")
+
+    with monkeypatch.context() as before:
+        before.setattr(SoundPreparer, "windows", too_long)
+        before.setattr(TextPreparer, "windows", lambda *_: None)
+        before.setattr(TextPreparer, "batch_key", lambda *_: 64)
+        plan = run(site, f"before-{grows}", **long)
+    store = open_store(plan.features_dir / "clean.zarr")
+    assert store.states("audio/whisper").tolist() == [State.FAILED, State.DONE]
+    assert (store.states(TEXT).tolist(), store.reasons(TEXT)) == ([State.DONE] * 2, ["", ""])
+    if grows:
+        long = long | {"corpus": f"{site}/corpus/longer.csv"}
+        plan = make_plan(replace(plan.config, corpus=long["corpus"]))
+        grow(plan.features_dir, plan.corpus, plan.specs)
+        prepare_stores(plan)
+    for array in plan.arrays:
+        assert check_sources(replace(plan, arrays=(array,))) == 1
+        assert check_sources(replace(plan, arrays=(array,))) == 0
+    again, fresh = run(site, f"before-{grows}", **long), run(site, f"fresh-{grows}", **long)
+    for path in ("audio/whisper", TEXT):
+        np.testing.assert_array_equal(hidden(again, path), hidden(fresh, path))
+    assert check_sources(again) == 0
 
 
 def test_approximate_features_carry_their_deviation(site: Path, usual: Plan) -> None:
