@@ -15,7 +15,7 @@ from configs.command.entry import main
 from configs.loader import dump_config
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.evaluation import evaluate_all, predictions_path
-from fuse.robustness.figure import robustness_figure
+from fuse.robustness.figures.conditions import robustness_figure
 from fuse.robustness.missing import MISSING
 from fuse.robustness.numbers import table_of
 from fuse.robustness.rows import Row

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cache.corpus.ravdess import LABELS
-from fuse.robustness.figure import robustness_figure
+from fuse.robustness.figures.conditions import robustness_figure
 from fuse.robustness.rows import BySpeaker, Row
 from fuse.runs.confusion_figure import confusion_matrix_figure
 from fuse.runs.style import COLUMN_WIDTH_INCHES, DOTS_PER_INCH, FULL_WIDTH_INCHES, numbered_labels
