@@ -22,14 +22,15 @@ def pytest_configure() -> None:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are saved, to look into."""
+    """The figures that are saved, each once, to look into."""
     from matplotlib.figure import Figure
 
     kept: list[Figure] = []
     save = Figure.savefig
 
     def remember(figure: Figure, *arguments: Any, **options: Any) -> None:
-        kept.append(figure)
+        if figure not in kept:
+            kept.append(figure)
         save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", remember)

@@ -12,6 +12,26 @@ from configs.loader import STRICT
 from configs.schema.fields import BareName, BareSubset, LabelMapping, NamedCondition
 
 PerCent = Annotated[int, Field(ge=1, le=99)]
+RobustnessColumn = Literal[
+    "uar",
+    "interval",
+    "accuracy",
+    "drop",
+    "relative_drop",
+    "corruption_error",
+    "relative_corruption_error",
+    "relative_robustness",
+    "effective_robustness",
+    "worst_speaker",
+    "female_minus_male",
+    "ece",
+    "brier",
+    "changed",
+    "wer",
+    "difference",
+    "p",
+    "clips",
+]
 MISSING_RATES = (10, 30, 50, 70, 90)
 
 
@@ -34,8 +54,10 @@ class RobustnessConfig:
         reference: run that the others are compared with (`difference` and `p`), as in `runs` or by its last part;
             null: the first of several.
         baseline: run that corruption errors are divided by; null: the reference.
+        columns: of the table in Markdown and LaTeX, from docs/robustness.md; empty: those that fit a page. The CSV has
+            all of them.
         corpus, labels, features_dir: as in the runs when null.
-        output_dir: gets robustness_table.{md,csv,png} and predictions.csv.
+        output_dir: gets robustness_table.{md,csv,tex,png,svg}, the figures of levels and of pairs, and predictions.csv.
     """
 
     runs: Annotated[tuple[str, ...], Field(min_length=1), BareName] = ("outputs/fusion",)
@@ -46,6 +68,7 @@ class RobustnessConfig:
     available: bool = False
     reference: str | None = None
     baseline: str | None = None
+    columns: Annotated[tuple[RobustnessColumn, ...], BareName] = ()
     corpus: str | None = None
     labels: LabelMapping | None = None
     features_dir: str | None = None

@@ -1,12 +1,13 @@
 """`make robustness-table`: what noise, occlusion and missing modalities cost, per condition and modality subset.
 
-Every number is computed from the predictions.csv that is written beside the table.
+Every number is computed from the predictions.csv that is written beside the table; word error rates alone are those
+of the transcripts in the feature stores.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cache.files.atomic import write_atomic
@@ -16,89 +17,55 @@ from configs.loader import dump_config
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.evaluation import evaluate_all, predictions_path
 from fuse.robustness.figures.conditions import robustness_figure
+from fuse.robustness.figures.curves import curves_figure
+from fuse.robustness.figures.joint import joint_figure
+from fuse.robustness.formats.latex import latex
+from fuse.robustness.formats.markdown import markdown
 from fuse.robustness.missing import MISSING
-from fuse.robustness.numbers import table_of
-from fuse.robustness.rows import Row
+from fuse.robustness.numbers import Evaluated, table_of
+from fuse.robustness.rows import RobustnessTable
+from fuse.robustness.rules import verdicts
 from fuse.runs.folder import CONFIG
 from fuse.runs.style import footer
-from fuse.scores.intervals import MINIMUM_SPEAKERS
-from fuse.scores.metrics import uar_in_words
 from fuse.scores.predictions import write_predictions
 
 
 def run(config: RobustnessConfig) -> int:
-    """Evaluate, write the table as Markdown, CSV and figure, print it."""
+    """Evaluate, write the table in every format with its figures and the predictions that it rests on, print it."""
     config, evaluated, left_out = evaluate_all(config)
     table = table_of(evaluated, config.reference or "", config.baseline or "")
     note = "; ".join(dict.fromkeys(one.caveats for one in evaluated if one.caveats))
-    out = Path(config.output_dir)
-    text = markdown(table.rows, note, table.classes)
+    rules, out = verdicts(table, evaluated), Path(config.output_dir)
+    text = markdown(table, rules, note, config.columns)
     write_atomic(out / CONFIG, dump_config(config))
     for one in evaluated:
         write_predictions(one.predictions, predictions_path(out, one.name, table.runs))
     write_atomic(out / "robustness_table.csv", csv_of(table.rows))
     write_atomic(out / "robustness_groups.csv", csv_of(table.groups))
+    if rules:
+        write_atomic(out / "robustness_rules.csv", csv_of(rules))
     write_atomic(out / "robustness_table.md", text)
-    below = footer("; ".join(one.caption for one in evaluated), note)
-    drawn = [row for row in table.rows if row.section != MISSING]
-    robustness_figure(drawn, out / "robustness_table.png", below, classes=table.classes)
+    write_atomic(out / "robustness_table.tex", latex(table, note, config.columns))
+    _draw(table, evaluated, note, config, out)
     print(text)
     for line in left_out:
         print(line)
-    print(f"table, figure and predictions: {out}")
+    print(f"table, figures and predictions: {out}")
     return 0
 
 
-def markdown(rows: Sequence[Row], note: str, classes: int) -> str:
-    """The table for a reader: per cents, intervals over speakers or, with few of them, each speaker's score.
-
-    `classes`: how many labels the runs know.
-    """
-    enough = all(row.low is not None for row in rows)
-    last = "95 % over speakers" if enough else "UAR by speaker"
-    lines = [
-        f"| run | modalities | condition | UAR % | accuracy % | drop from clean | {last} | clips |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        spread = f"{_percent(row.low)} to {_percent(row.high)}" if enough else row.speakers_uar
-        lines.append(
-            f"| {row.run} | {row.modalities} | {row.condition} | {_percent(row.uar)} | {_percent(row.accuracy)} "
-            f"| {_drop(row)} | {spread} | {row.clips} |"
-        )
-    return "\n".join([*lines, "", *_legend(rows, enough, note, classes)])
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
-def _drop(row: Row) -> str:
-    if row.drop is None:
-        return ""
-    interval = f" ({_percent(row.drop_low)} to {_percent(row.drop_high)})" if row.drop_low is not None else ""
-    return f"{_percent(row.drop)}{interval}"
-
-
-def _legend(rows: Sequence[Row], enough: bool, note: str, classes: int) -> Iterator[str]:
-    yield f"{uar_in_words(classes)} Drops are in points, paired by speaker."
-    yield from _means(rows)
-    if not enough:
-        yield f"Under {MINIMUM_SPEAKERS} test speakers an interval would mislead, so each speaker's UAR is listed."
-    yield "A subset has no row for a condition that does not touch it."
-    yield "Modalities that are not listed were withheld at test time (replaced by the training mean)."
-    if note:
-        yield f"**{note}**"
-
-
-def _means(rows: Sequence[Row]) -> Iterator[str]:
-    """Over how many seeds the scores are means, for each run: one run's seeds say nothing of another's."""
-    runs = {row.run: row.seeds for row in rows}
-    counted = [f"{seeds} seed{'s' * (seeds > 1)}" for seeds in runs.values()]
-    if max(runs.values()) > 1:
-        of_runs = [f"{words} ({run})" for run, words in zip(runs, counted, strict=True)]
-        said = counted[0] if len(set(counted)) == 1 else ", ".join(of_runs)
-        yield f"Scores are means over {said}; each clip counts once per seed."
+def _draw(
+    table: RobustnessTable, evaluated: Sequence[Evaluated], note: str, config: RobustnessConfig, out: Path
+) -> None:
+    """The table, the curves, and the pairs; where there are none of an earlier table's pictures, none stays."""
+    below = footer("; ".join(one.caption for one in evaluated), note)
+    grid = set(map(str, config.grid))
+    drawn = [row for row in table.rows if row.section != MISSING and row.condition not in grid]
+    robustness_figure(drawn, out / "robustness_table.png", below, classes=table.classes)
+    for figure, name in ((curves_figure, "robustness_curves.png"), (joint_figure, "robustness_joint.png")):
+        if not figure(table, out / name, below):
+            for path in (out / name, (out / name).with_suffix(".svg")):
+                path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.conditions import UNCHANGED, JointCondition
+from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
 from configs.command.progress import Progress
 from configs.loader import load_config
@@ -130,7 +131,16 @@ def evaluate(run: TrainedRun, config: RobustnessConfig, progress: Progress) -> E
         parts += _predicted(run, table, touched, progress)
     parts += _with_missing(run, clean, config, max(subsets, key=len), progress)
     caption = run_in_words(run.name, run.config.head, run.config.modalities, f"trained on {run.config.condition}")
-    return Evaluated(run.name, concatenate(parts), caveats(run.config, clean), caption, wer)
+    note, same_words = caveats(run.config, clean), _same_words(corpus)
+    return Evaluated(run.name, concatenate(parts), note, caption, wer, same_words)
+
+
+def _same_words(corpus: Corpus) -> bool:
+    """Whether every statement is said with every label, so that no word tells of the label."""
+    labels: dict[str, set[str]] = {}
+    for clip in corpus.clips:
+        labels.setdefault(clip.statement, set()).add(clip.label)
+    return bool(labels) and "" not in labels and all(len(found) == len(corpus.labels) for found in labels.values())
 
 
 def _predicted(

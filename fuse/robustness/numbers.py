@@ -48,7 +48,8 @@ CURVES = (SOUND, PICTURE, MISSING)
 class Evaluated:
     """A run's predictions for its test speakers under every condition and subset.
 
-    `caveats`: what must be said of them; `caption`: what run it is; `wer`: word error rate by condition.
+    `caveats`: what must be said of them; `caption`: what run it is; `wer`: word error rate by condition; `same_words`:
+    every statement of the corpus is said with every label, so that words cannot tell the label.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Evaluated:
     caveats: str = ""
     caption: str = ""
     wer: Mapping[str, float] = field(default_factory=dict)
+    same_words: bool = False
 
 
 def table_of(evaluated: Sequence[Evaluated], reference: str = "", baseline: str = "") -> RobustnessTable:

@@ -61,6 +61,8 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.linewidth": 0.4,
     "grid.color": "#DDDDDD",
+    # Names inside an SVG are drawn at random without it.
+    "svg.hashsalt": "trifuse",
 }
 
 
@@ -100,9 +102,16 @@ def percent_axis(axis: Axis) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, complete or not at all."""
+    """Write a PNG or an SVG, by the path's ending, complete or not at all; equal figures give equal bytes."""
+    kind = path.suffix.removeprefix(".")
     with revealed(path) as part:
-        figure.savefig(part, format="png", dpi=DOTS_PER_INCH)
+        figure.savefig(part, format=kind, dpi=DOTS_PER_INCH, metadata={"Date": None} if kind == "svg" else None)
+
+
+def save_both(figure: Figure, path: Path) -> None:
+    """Write a PNG, and the same as an SVG beside it."""
+    save(figure, path)
+    save(figure, path.with_suffix(".svg"))
 
 
 def drawn_labels(label_names: Sequence[str]) -> list[str]:

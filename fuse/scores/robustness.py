@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from fuse.scores.metrics import seeds_of
 from fuse.scores.predictions import Predictions
@@ -75,7 +74,7 @@ def relative_robustness(scores: Sequence[float]) -> float:
     """
     if len(scores) < 2:
         raise ValueError("an area under a curve needs a clean score and one at a level at least")
-    return float(trapezoid(scores, dx=1 / (len(scores) - 1)))
+    return float(np.trapezoid(scores, dx=1 / (len(scores) - 1)))
 
 
 def effective_robustness(scores: Sequence[float], baseline: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ from fuse.runs.style import (
     figure_of,
     note_strip,
     percent_axis,
-    save,
+    save_both,
     shortened,
 )
 
@@ -40,7 +40,7 @@ SEEDS_STYLE: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.35, "solid_capstyle"
 
 
 def robustness_figure(rows: Sequence[Row], path: Path, note: str = "", *, classes: int) -> None:
-    """UAR by condition, a panel per modality subset and a colour per run, as a PNG.
+    """UAR by condition, a panel per modality subset and a colour per run, as a PNG and an SVG.
 
     Conditions, subsets and runs stand in the order in which they first appear. For a single run a
     thin line marks each subset's own clean score, so that the distance to it is the drop. Where there are too few
@@ -78,7 +78,7 @@ def robustness_figure(rows: Sequence[Row], path: Path, note: str = "", *, classe
         _set_table_axes(panels[0], rows, conditions)
         figure.suptitle(_table_title(rows), fontsize=STYLE["axes.titlesize"])
         _draw_key(figure, key_axes, rows, note)
-        save(figure, path)
+        save_both(figure, path)
 
 
 def _draw_panel(axes: Axes, rows: Sequence[Row], conditions: Sequence[str], runs: Sequence[str]) -> None:

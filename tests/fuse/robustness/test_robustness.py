@@ -81,7 +81,7 @@ def test_few_test_speakers_get_their_scores_instead_of_an_interval(trained: Path
     rows = table(trained, tmp_path, runs=[str(trained / "holdout")])
     assert all(row["low"] == "" and row["speakers"] == "2" for row in rows)
     text = (tmp_path / "robustness_table.md").read_text()
-    assert "UAR by speaker" in text
+    assert "| UAR by speaker |" in text
     assert "23: " in text
 
 

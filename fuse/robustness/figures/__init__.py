@@ -1,0 +1,1 @@
+"""The robustness table in pictures: by condition, by level, and pairs of conditions."""

@@ -1,0 +1,1 @@
+"""The robustness table as text: which columns it has, and what they look like in Markdown and LaTeX."""
