@@ -8,7 +8,7 @@ how the runs do: it reads predictions, and trains nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from fuse.studies.report.features_figure import features_figure
 from fuse.studies.report.layers import INVERSE_PENALTY, LayerScore, StoredLayer, probe_layer, stored_layers
 from fuse.studies.report.layers_figure import layers_figure
 from fuse.studies.report.page.clips import choose, contribution_rows, nothing_given, probability_rows
-from fuse.studies.report.page.evidence import Row, rounded
+from fuse.studies.report.page.evidence import rounded
 from fuse.studies.report.page.media import Shown, transcripts_of
 from fuse.studies.report.page.media import shown_clips as shown_media
 from fuse.studies.report.page.page import ClipBrowser, Grounds, write_page
@@ -103,18 +103,14 @@ def _grounds(config: ReportConfig, subject: Subject) -> Grounds | None:
         training = table.take(fold.clip_ids("train", table.clips))
         projections = draw_features(checkpoint.head(), training, shown, folder / FEATURES, title, below)
     _print(folder, scores, note)
-    points = [row for name, one in projections.items() for row in point_rows(f"{subject.name}: {name}", one, shown)]
     made = {name: {"encoder": checkpoint.encoders.get(name, ""), **one} for name, one in checkpoint.features.items()}
-    return Grounds([rounded(asdict(score)) for score in scores], points, made, note)
-
-
-def point_rows(space: str, projection: Projection, shown: FeatureTable) -> Iterator[Row]:
-    """A row per method and clip that has a place, for the page's map."""
-    for method, coordinates_N2 in projection.coordinates.items():
-        for clip, (x, y) in zip(shown.clips, coordinates_N2.tolist(), strict=True):
-            if np.isfinite(x):
-                named = {"space": space, "method": method, "clip": clip.clip_id}
-                yield {**named, "label": clip.label, "speaker": clip.speaker, **rounded({"x": x, "y": y})}
+    return Grounds(
+        layers=[rounded(asdict(score)) for score in scores],
+        clips=[{"clip": clip.clip_id, "label": clip.label, "speaker": clip.speaker} for clip in shown.clips],
+        places={name: one.coordinates for name, one in projections.items()},
+        provenance=made,
+        note=note,
+    )
 
 
 def probe_layers(trained: FusionConfig, corpus: Corpus) -> list[LayerScore]:

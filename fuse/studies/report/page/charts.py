@@ -7,6 +7,7 @@ and Ito that can be told from white and from black; every colour comes with a sh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,14 +23,14 @@ HEIGHT = 220
 # Of a row of bars or cells, so that names beside it can be read.
 ROW_HEIGHT = 22
 # Wider ones would leave charts no room on a phone.
-LABEL_PIXELS = 120
+LABEL_PIXELS = 130
 LABELS_WRITTEN = 20
 PERCENT = ".0%"
 NAMED = {"labelLimit": LABEL_PIXELS, "title": None}
 
 
-def level_curve(rows: Sequence[Row], chance: float, runs: Sequence[str]) -> Spec:
-    """UAR by level of one kind of condition; a line per run, a band where there are intervals."""
+def level_curve(rows: Sequence[Row], chance: float, runs: Sequence[str], *, joined: bool = True) -> Spec:
+    """UAR by level of one kind of condition; a line per run where they are levels, a band where there are intervals."""
     order = [row["level"] for row in sorted(rows, key=lambda row: row["order"])]
     base = _chart(rows, "modalities").encode(
         x=alt.X("level:N", sort=list(dict.fromkeys(order)), title=None, axis=alt.Axis(labelAngle=-30)),
@@ -40,7 +41,10 @@ def level_curve(rows: Sequence[Row], chance: float, runs: Sequence[str]) -> Spec
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q"), y2="high:Q")
     line = base.mark_line(strokeWidth=2).encode(y=uar)
     points = base.mark_point(filled=True, size=60, opacity=1).encode(y=uar, shape=_shape_of(runs, rows))
-    return _spec(alt.layer(band, line, points, _rule(chance, "y")), HEIGHT)
+    parts = (
+        [band, line, points] if joined else [base.mark_rule(strokeWidth=2).encode(alt.Y("low:Q"), y2="high:Q"), points]
+    )
+    return _spec(alt.layer(*parts, _rule(chance, "y")), HEIGHT)
 
 
 def joint_grid(rows: Sequence[Row]) -> Spec:
@@ -54,12 +58,14 @@ def joint_grid(rows: Sequence[Row]) -> Spec:
 
 
 def confusion_matrix(rows: Sequence[Row], label_names: Sequence[str]) -> Spec:
-    """Which label was taken for which, of one run under one condition."""
+    """Which label was taken for which, of one run under one condition; `counts` of a row: clips by predicted label."""
     names = list(label_names)
-    base = _chart(rows, "condition", "run").encode(
+    chart = _unfolded(_chart(rows, "condition", "run"), "counts", "count", "predicted", names)
+    base = chart.transform_calculate(share="datum.count / datum.clips").transform_filter("datum.count > 0")
+    base = base.encode(
         x=alt.X("predicted:N", sort=names, scale=alt.Scale(domain=names), title="predicted", axis=_tilted()),
         y=alt.Y("true:N", sort=names, scale=alt.Scale(domain=names), title="true", axis=_written()),
-        tooltip=_tips(rows),
+        tooltip=["true:N", "predicted:N", "count:Q", alt.Tooltip("share:Q", format=".1%"), "run:N", "condition:N"],
     )
     write = len(names) <= LABELS_WRITTEN
     return _map(base, "share", "share of the true label", len(names), 34 if write else 14, write=write)
@@ -125,16 +131,23 @@ def layer_curves(rows: Sequence[Row], chance: float) -> Spec:
     return _spec(alt.layer(band, base.mark_line().encode(y=uar), points, _rule(chance, "y")), HEIGHT)
 
 
-def feature_map(rows: Sequence[Row]) -> Spec:
-    """Clips on two axes, one feature space and one method at a time, coloured by label or by speaker."""
+def feature_map(rows: Sequence[Row], spaces: Sequence[str], methods: Sequence[str]) -> Spec:
+    """Clips on two axes, one feature space and one method at a time, coloured by label or by speaker.
+
+    Args:
+        rows: of clips; `places` of each: x and y by every method in every space, methods first; null where it has none.
+        spaces: names of the feature spaces; `methods`: of the ways to draw them.
+    """
     axis = alt.Axis(labels=False, ticks=False, title=None, grid=False)
-    first = rows[0]
     chart = alt.Chart(alt.Data(values=list(rows))).add_params(
-        _bound("space", first["space"]), _bound("method", first["method"]), _bound("colouring", "label")
+        _bound("space", spaces[0]), _bound("method", methods[0]), _bound("colouring", "label")
     )
-    shown = chart.transform_filter("datum.space === space && datum.method === method").transform_calculate(
-        shown="colouring === 'speaker' ? datum.speaker : datum.label"
-    )
+    at = f"2 * (indexof({_listed(spaces)}, space) * {len(methods)} + indexof({_listed(methods)}, method))"
+    shown = chart.transform_calculate(
+        x=f"datum.places[{at}]",
+        y=f"datum.places[{at} + 1]",
+        shown="colouring === 'speaker' ? datum.speaker : datum.label",
+    ).transform_filter("isValid(datum.x)")
     scale = alt.Scale(zero=False, nice=False, padding=8)
     legend = alt.Legend(orient="bottom", title=None, columns=4, symbolLimit=32, labelLimit=90)
     points = shown.mark_point(filled=True, size=40, opacity=0.85).encode(
@@ -148,12 +161,13 @@ def feature_map(rows: Sequence[Row]) -> Spec:
 
 
 def clip_probabilities(rows: Sequence[Row], label_names: Sequence[str]) -> Spec:
-    """What a run says of a chosen clip under every condition."""
+    """What a run says of a chosen clip under every condition; `probabilities` of a row: in the order of the labels."""
     names, conditions = list(label_names), _as_given(rows, "condition")
-    base = _chart(rows, "clip", "run").encode(
+    chart = _unfolded(_chart(rows, "clip", "run"), "probabilities", "probability", "label", names)
+    base = chart.encode(
         x=alt.X("label:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-40, **NAMED)),
         y=alt.Y("condition:N", sort=conditions, axis=alt.Axis(**NAMED)),
-        tooltip=_tips(rows),
+        tooltip=["condition:N", "label:N", alt.Tooltip("probability:Q", format=".1%"), "run:N"],
     )
     return _map(base, "probability", "probability", len(conditions), 28, write=len(names) <= LABELS_WRITTEN)
 
@@ -179,6 +193,17 @@ def _chart(rows: Sequence[Row], *switched: str) -> alt.Chart:
     for name in switched:
         chart = chart.add_params(_bound(name, rows[0][name])).transform_filter(f"datum.{name} === {name}")
     return chart
+
+
+def _unfolded(chart: alt.Chart, values: str, value: str, label: str, names: Sequence[str]) -> alt.Chart:
+    """A row per label from one that holds a list of values, in the order of the labels: a fifth of the size."""
+    labelled = chart.transform_calculate(names=_listed(names))
+    return labelled.transform_flatten([values, "names"], as_=[value, label])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As an expression of Vega."""
+    return json.dumps(list(names))
 
 
 def _bound(name: str, value: object) -> alt.Parameter:

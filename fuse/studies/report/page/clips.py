@@ -18,7 +18,7 @@ from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.folder import CHECKPOINT
 from fuse.runs.predict import predict
 from fuse.scores.predictions import Predictions
-from fuse.studies.report.page.evidence import Row, mean_probabilities, rounded
+from fuse.studies.report.page.evidence import DIGITS, Row, mean_probabilities, rounded
 from fuse.studies.report.page.subjects import Subject
 
 Probabilities = npt.NDArray[np.float64]
@@ -75,9 +75,8 @@ def probability_rows(subject: Subject, chosen: Sequence[Chosen]) -> Iterator[Row
     for condition in subject.conditions:
         mean = mean_probabilities(_of(subject.under(condition), ids))
         for clip_id, probabilities_C in mean.items():
-            for label, value in zip(subject.test.label_names, probabilities_C.tolist(), strict=True):
-                named = {"run": subject.name, "clip": clip_id, "condition": condition, "label": label}
-                yield {**named, **rounded({"probability": value})}
+            named = {"run": subject.name, "clip": clip_id, "condition": condition}
+            yield {**named, "probabilities": np.round(probabilities_C, DIGITS).tolist()}
 
 
 def contribution_rows(subject: Subject, chosen: Sequence[Chosen], nothing: Callable[[str], Probabilities]) -> list[Row]:

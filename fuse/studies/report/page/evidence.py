@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cache.conditions import CLEAN, KINDS, Condition
+from cache.conditions import CLEAN, KINDS
 from cache.names import by_number
+from fuse.robustness.missing import MISSING
+from fuse.robustness.rows import PICTURE, SECTIONS, SOUND, Place, place_of
 from fuse.scores.calibration import BINS, reliability_bins
 from fuse.scores.intervals import uar_interval
 from fuse.scores.jackknife import tallies
@@ -23,6 +25,8 @@ UNITS = {"db": "dB", "": "%"}
 DIGITS = 4
 # Before every severity.
 MILDEST = -10_000
+CURVES = (SOUND, PICTURE, MISSING)
+OTHER_KINDS = "without levels"
 
 
 @dataclass(frozen=True)
@@ -58,38 +62,47 @@ def _score(subject: Subject, condition: str, subset: str) -> Score:
 
 
 def family_rows(scores: Sequence[Score]) -> dict[str, list[Row]]:
-    """By kind of condition, UAR by level, the mildest first and clean before it; kinds without levels together."""
-    families: dict[str, list[tuple[Condition, Score]]] = {}
+    """By family, UAR by level, the mildest first and clean before it; kinds without levels together.
+
+    Conditions of sound, of the picture, and modalities that clips lack at random; not what changes nothing but answers.
+    """
+    families: dict[str, list[tuple[Place, Score]]] = {}
     for score in scores:
-        parts = parts_of(score.condition)
-        if len(parts) == 1 and score.condition != CLEAN:
-            has_levels = KINDS[parts[0].kind].levels is not None
-            families.setdefault(parts[0].kind if has_levels else OTHER_KINDS, []).append((parts[0], score))
+        place = placed(score.condition)
+        if place is not None and place.section in CURVES:
+            families.setdefault(OTHER_KINDS if place.level is None else place.family, []).append((place, score))
     clean = {(one.run, one.modalities): one for one in scores if one.condition == CLEAN}
-    return {kind: list(_levels(found, clean)) for kind, found in sorted(families.items(), key=_last)}
+    return {family: list(_levels(found, clean)) for family, found in sorted(families.items(), key=_order)}
 
 
-OTHER_KINDS = "without levels"
+def placed(condition: str) -> Place | None:
+    """Where a condition stands in the robustness table; None for a name that it does not know."""
+    try:
+        return place_of(condition)
+    except ValueError:
+        return None
 
 
-def _last(item: tuple[str, Any]) -> tuple[bool, str]:
-    return item[0] == OTHER_KINDS, item[0]
+def _order(item: tuple[str, Sequence[tuple[Place, Score]]]) -> tuple[bool, int, str]:
+    family, ((first, _), *_) = item
+    return family == OTHER_KINDS, SECTIONS.index(first.section), family
 
 
-def _levels(found: Sequence[tuple[Condition, Score]], clean: dict[tuple[str, str], Score]) -> Iterator[Row]:
+def _levels(found: Sequence[tuple[Place, Score]], clean: dict[tuple[str, str], Score]) -> Iterator[Row]:
     for one in dict.fromkeys((score.run, score.modalities) for _, score in found):
         if one in clean:
             yield {**clean[one].row, "level": CLEAN, "order": MILDEST}
-    # Kinds without levels have the same number each: they stand as they come.
-    for condition, score in found:
-        order = KINDS[condition.kind].severity(condition.level)
-        yield {**score.row, "level": level_in_words(condition), "order": order}
+    # Kinds without levels are equally severe: they stand as they come.
+    for place, score in found:
+        yield {**score.row, "level": level_in_words(place), "order": place.severity}
 
 
-def level_in_words(condition: Condition) -> str:
+def level_in_words(place: Place) -> str:
     """ "-5 dB", "600 ms", "50 %"; the kind where it has no levels."""
-    kind = KINDS[condition.kind]
-    return f"{condition.level} {UNITS.get(kind.unit, kind.unit)}" if kind.levels else condition.kind
+    if place.level is None:
+        return place.family
+    unit = KINDS[place.family].unit if place.family in KINDS else ""
+    return f"{place.level} {UNITS.get(unit, unit)}"
 
 
 def joint_rows(scores: Sequence[Score]) -> list[Row]:
@@ -106,15 +119,17 @@ def joint_rows(scores: Sequence[Score]) -> list[Row]:
 
 
 def confusion_rows(subject: Subject) -> Iterator[Row]:
-    """Clips by true and predicted label under every condition, all modalities given; folds and seeds are summed."""
+    """Clips of every true label by predicted one, under every condition, all modalities given.
+
+    Folds and seeds are summed; a label that no clip has stands in no row.
+    """
     names = subject.test.label_names
     for condition in subject.conditions:
         part = subject.under(condition)
         counts_CC = confusion_counts(part.label, part.predicted, len(names))
-        for true, predicted in zip(*np.nonzero(counts_CC), strict=True):
-            count, clips = int(counts_CC[true, predicted]), int(counts_CC[true].sum())
-            shown = {"true": names[true], "predicted": names[predicted], "count": count, "share": count / clips}
-            yield {"run": subject.name, "condition": condition, **rounded(shown)}
+        for true, counts_C in zip(names, counts_CC.tolist(), strict=True):
+            if clips := sum(counts_C):
+                yield {"run": subject.name, "condition": condition, "true": true, "clips": clips, "counts": counts_C}
 
 
 def reliability_rows(subject: Subject) -> Iterator[Row]:

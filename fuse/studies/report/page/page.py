@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 
 from cache.files.atomic import write_atomic
@@ -25,6 +27,7 @@ from fuse.scores.metrics import uar_in_words
 from fuse.studies.report.page import charts
 from fuse.studies.report.page.clips import Chosen
 from fuse.studies.report.page.evidence import (
+    OTHER_KINDS,
     Row,
     Score,
     all_conditions,
@@ -39,7 +42,7 @@ from fuse.studies.report.page.evidence import (
 )
 from fuse.studies.report.page.media import Shown
 from fuse.studies.report.page.subjects import Subject
-from fuse.studies.report.page.tables import robustness_columns, table_html
+from fuse.studies.report.page.tables import SHORT, robustness_columns, table_html
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE, STYLE, SCRIPT, SORTING = "report.html.j2", "report.css", "report.js", "sortable.js"
@@ -64,13 +67,16 @@ class Grounds:
     """What a run of stage two rests on, as `make report` computes it.
 
     Attributes:
-        layers: a row per layer's probe; `points`: a row per clip, feature space and method.
+        layers: a row per layer's probe.
+        clips: those that the head was not trained on, a row each.
+        places: by feature space and method, a place on two axes for each of them, (N, 2); NaN where a clip has none.
         provenance: by modality, how its features were made.
         note: what must be said of every number.
     """
 
     layers: Sequence[Row]
-    points: Sequence[Row]
+    clips: Sequence[Row]
+    places: Mapping[str, Mapping[str, NDArray[np.float64]]]
     provenance: Mapping[str, Mapping[str, Any]]
     note: str
 
@@ -92,7 +98,6 @@ def write_page(path: Path, subjects: Sequence[Subject], grounds: Mapping[str, Gr
     """Write the file, complete or not at all. `grounds`: by a run's name, of those that have some."""
     scores = {one.name: scores_of(one) for one in subjects}
     whole = {one.name: _whole(one, scores[one.name]) for one in subjects}
-    rows = [row for one in subjects for row in one.table]
     first = subjects[0]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -104,7 +109,7 @@ def write_page(path: Path, subjects: Sequence[Subject], grounds: Mapping[str, Gr
         conditions=all_conditions(subjects),
         subsets=all_subsets(subjects),
         summary=table_html([summary_row(one, whole[one.name]) for one in subjects], "summary-table"),
-        robustness=table_html(robustness_columns(rows), "robustness-table") if rows else "",
+        tables=_robustness_tables(subjects),
         uar_words=uar_in_words(len(first.test.label_names)),
         curves=list(_curves(subjects, scores)),
         condition_figures=list(_condition_figures(subjects, scores)),
@@ -126,6 +131,17 @@ def write_page(path: Path, subjects: Sequence[Subject], grounds: Mapping[str, Gr
     write_atomic(path, text)
 
 
+def _robustness_tables(subjects: Sequence[Subject]) -> dict[str, Markup]:
+    """What fits a page, all columns, and means over conditions, by id; those that there are."""
+    rows, groups = [row for one in subjects for row in one.table], [row for one in subjects for row in one.groups]
+    columns = {
+        "robustness-table": robustness_columns(rows, SHORT),
+        "robustness-columns": robustness_columns(rows),
+        "robustness-groups": robustness_columns(groups),
+    }
+    return {table_id: table_html(shown, table_id) for table_id, shown in columns.items() if shown}
+
+
 def _whole(subject: Subject, scores: Sequence[Score]) -> Score:
     """All modalities given, clean where that was tried."""
     return next(one for one in scores if (one.condition, one.modalities) == (subject.conditions[0], subject.modalities))
@@ -140,7 +156,7 @@ def _curves(subjects: Sequence[Subject], scores: Mapping[str, Sequence[Score]]) 
             kind,
             "From clean on the left to the worst on the right: the flatter, the more robust. Shaded: 95 % over "
             "speakers, where there are 8 or more. Dotted: chance.",
-            charts.level_curve(rows, chance, names),
+            charts.level_curve(rows, chance, names, joined=kind != OTHER_KINDS),
         )
     if joint := joint_rows(every):
         reading = (
@@ -230,20 +246,35 @@ def _ground_figures(subjects: Sequence[Subject], grounds: Mapping[str, Grounds])
                 "head learns its clips by heart.",
                 picture=picture_uri(one.folder / TRAINING_CURVES),
             )
-    if points := [point for one in grounds.values() for point in one.points]:
+    if spaces := _spaces(grounds)["space"]:
         yield Figure(
             "features",
             "features of clips that were not trained on",
             "A mark is a clip; clips that lie together look alike to the head. Labels should part, speakers should "
             "not. Distances in t-SNE mean little between groups.",
-            charts.feature_map(points),
+            charts.feature_map(list(_placed(grounds)), spaces, _spaces(grounds)["method"]),
             is_wide=True,
         )
 
 
 def _spaces(grounds: Mapping[str, Grounds]) -> dict[str, list[str]]:
-    points = [point for one in grounds.values() for point in one.points]
-    return {name: list(dict.fromkeys(point[name] for point in points)) for name in ("space", "method")}
+    """What the map of features may show: of every run its spaces, and the ways to draw them."""
+    spaces = [f"{name}: {space}" for name, one in grounds.items() for space in one.places]
+    methods = dict.fromkeys(method for one in grounds.values() for drawn in one.places.values() for method in drawn)
+    return {"space": spaces, "method": list(methods)}
+
+
+def _placed(grounds: Mapping[str, Grounds]) -> Iterator[Row]:
+    """A row per clip, with its places in the order of `_spaces`: runs share most of their clips."""
+    methods, clips = _spaces(grounds)["method"], {row["clip"]: row for one in grounds.values() for row in one.clips}
+    columns: list[dict[str, list[float]]] = []
+    for one in grounds.values():
+        names = [row["clip"] for row in one.clips]
+        for drawn in one.places.values():
+            columns += [dict(zip(names, np.round(drawn[method], 2).tolist(), strict=True)) for method in methods]
+    for clip_id, row in clips.items():
+        places = [value for column in columns for value in column.get(clip_id, [np.nan, np.nan])]
+        yield {**row, "places": [None if np.isnan(value) else value for value in places]}
 
 
 def _provenance(name: str, grounds: Grounds) -> Markup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cache.corpus.labels import label_difference
 from fuse.runs.folder import CONFIG, METRICS, PREDICTIONS, run_folders
 from fuse.scores.predictions import Predictions, concatenate, read_predictions
 
-TABLE = "robustness_table.csv"
+TABLE, GROUPS = "robustness_table.csv", "robustness_groups.csv"
 # Float32 sums differ in their last bits from machine to machine; another training differs far more.
 SAME = 1e-3
 
@@ -33,7 +33,8 @@ class Subject:
         test: what it said of the clips of its test speakers, under every condition and with every subset of its
             modalities that was tried.
         modalities: all that it was given, as the predictions name them ("audio+video").
-        table: its rows of the robustness table, by column, as text; empty where none was made.
+        table: its rows of the robustness table, by column, as text; empty where none was made. `groups`: the means over
+            conditions that stand beside it.
         notes: what the reader must know of where this comes from.
     """
 
@@ -45,6 +46,7 @@ class Subject:
     test: Predictions
     modalities: str
     table: tuple[Mapping[str, str], ...]
+    groups: tuple[Mapping[str, str], ...]
     notes: tuple[str, ...]
 
     @property
@@ -97,46 +99,55 @@ def _read(name: str, folder: Path, robustness: Sequence[str] | None) -> Subject:
     leaves = run_folders(folder)
     own = read_predictions(folder / PREDICTIONS).select(split="test")
     modalities = str(own.modalities[0])
-    tried, table, notes = _robustness(folder, own, robustness)
-    known = {(one, subset) for part in tried for one, subset in zip(part.condition, part.modalities, strict=True)}
-    if (str(own.condition[0]), modalities) not in known:
-        tried.insert(0, own)
+    tried = _robustness(folder, own, robustness)
+    parts = tried.predictions
+    known = {pair for part in parts for pair in zip(part.condition, part.modalities, strict=True)}
+    if (own.condition[0], modalities) not in known:
+        parts = [own, *parts]
     return Subject(
         name=name,
         folder=folder,
         leaves=tuple(leaves),
         config=(folder / CONFIG).read_text(encoding="utf-8"),
         metrics=json.loads((folder / METRICS).read_text(encoding="utf-8")),
-        test=concatenate(tried),
+        test=concatenate(parts),
         modalities=modalities,
-        table=tuple(table),
-        notes=tuple(notes),
+        table=tuple(tried.table),
+        groups=tuple(tried.groups),
+        notes=tuple(tried.notes),
     )
 
 
-def _robustness(
-    run: Path, own: Predictions, given: Sequence[str] | None
-) -> tuple[list[Predictions], list[dict[str, str]], list[str]]:
-    """Predictions of a run under conditions, its rows of the tables, and notes; each condition and subset once."""
-    tried: list[Predictions] = []
-    table: list[dict[str, str]] = []
-    notes: list[str] = []
-    seen: set[tuple[str, str]] = set()
+@dataclass
+class _Tried:
+    """What robustness tables say of a run."""
+
+    predictions: list[Predictions] = field(default_factory=list)
+    table: list[dict[str, str]] = field(default_factory=list)
+    groups: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _robustness(run: Path, own: Predictions, given: Sequence[str] | None) -> _Tried:
+    """Everything that is said of a run; of each condition and subset, what the first table says."""
+    tried, seen = _Tried(), set[tuple[str, str]]()
     for folder, name in _tables_of(run, given):
         found = _predictions(folder, name)
         if found is None:
             continue
         if not _is_of(own, found):
-            notes.append(f"{folder} was made of an earlier state of {run}; make robustness-table again to have it here")
+            remedy = "make robustness-table again to have it here"
+            tried.notes.append(f"{folder} was made of an earlier state of {run}; {remedy}")
             continue
-        keys = set(zip(found.condition.tolist(), found.modalities.tolist(), strict=True))
-        new = [pair not in seen for pair in zip(found.condition.tolist(), found.modalities.tolist(), strict=True)]
-        tried.append(found.take(np.array(new, np.bool_)))
+        pairs = list(zip(found.condition.tolist(), found.modalities.tolist(), strict=True))
+        tried.predictions.append(found.take(np.array([pair not in seen for pair in pairs], np.bool_)))
         rows = [row for row in _rows(folder / TABLE) if row.get("run") == name]
-        table += [row for row in rows if (row.get("condition"), row.get("modalities")) not in seen]
-        seen |= keys
-        notes.append(f"conditions and subsets: {folder}")
-    return [part for part in tried if len(part)], table, notes
+        tried.table += [row for row in rows if (row.get("condition"), row.get("modalities")) not in seen]
+        tried.groups += [row for row in _rows(folder / GROUPS) if row.get("run") == name]
+        tried.notes.append(f"under conditions, from {folder}")
+        seen |= set(pairs)
+    tried.predictions = [part for part in tried.predictions if len(part)]
+    return tried
 
 
 def _tables_of(run: Path, given: Sequence[str] | None) -> Iterator[tuple[Path, str]]:

@@ -17,53 +17,91 @@ from markupsafe import Markup
 # Without great_tables' own style: its colours are for white pages, and some of its rules for all tables of a page.
 BARE = re.compile(r"<table.*</table>", re.DOTALL)
 SORTABLE = "gt_table sortable n-last"
-# Columns of robustness_table.csv that hold numbers which are no shares.
-WHOLE = frozenset({"clips", "speakers", "seeds"})
-NOT_PERCENT = frozenset({"brier", "mce", "relative_mce", "p", "p_holm"})
+HEADERS = re.compile(r' headers="[^"]*"')
+# Columns of the robustness table's files that hold no shares: text, whole numbers, and numbers with three digits.
+TEXTS = frozenset({"run", "modalities", "condition", "section", "family", "speakers_uar", "worst_speaker"})
+WHOLE = frozenset({"clips", "speakers", "seeds", "level", "conditions"})
+SMALL = frozenset({"brier", "p", "p_holm"})
 NAMES = {
     "uar": "UAR %",
+    "interval": "95 %",
     "accuracy": "accuracy %",
-    "low": "95 % from",
-    "high": "95 % to",
     "drop": "drop, points",
-    "drop_low": "drop from",
-    "drop_high": "drop to",
+    "drop_interval": "drop, 95 %",
+    "relative_drop": "relative drop %",
     "sd_over_seeds": "SD over seeds",
     "speakers_uar": "UAR by speaker",
+    "corruption_error": "CE %",
+    "relative_corruption_error": "relative CE %",
+    "relative_robustness": "area under UAR %",
+    "effective_robustness": "effective robustness, points",
+    "worst_speaker_uar": "worst speaker %",
+    "worst_speaker": "who",
+    "female_minus_male": "women - men",
+    "ece": "ECE %",
+    "brier": "Brier",
+    "changed": "changed %",
+    "wer": "WER %",
+    "difference": "to reference",
+    "p_holm": "p (Holm)",
 }
+# Bounds stand in one column, as a reader takes them in.
+LOWER, UPPER = {"low": "interval", "drop_low": "drop_interval"}, {"low": "high", "drop_low": "drop_high"}
+# What fits a page, of a table with two dozen columns.
+SHORT = (
+    *("run", "modalities", "condition", "uar", "interval", "drop", "ece", "worst_speaker_uar", "corruption_error"),
+    *("difference", "p_holm"),
+)
 
 
 def table_html(rows: Sequence[Mapping[str, Any]], table_id: str) -> Markup:
     """Rows as a table that can be sorted; floats with a digit after the point, nothing where there is no value."""
-    frame = pd.DataFrame(list(rows))
-    floats = [name for name in frame if pd.api.types.is_float_dtype(frame[name])]
+    texts = [{name: _shown(value) for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(texts).fillna("")
+    numbers = [name for name in frame if all(map(_is_number, frame[name]))]
     table = GT(frame, id=table_id)
-    if floats:
-        table = table.fmt_number(columns=floats, decimals=1, use_seps=False).sub_missing(missing_text="")
     # What great_tables took from the rows is escaped by it.
-    bare = BARE.search(table.as_raw_html())
+    bare = BARE.search((table.cols_align("right", columns=numbers) if numbers else table).as_raw_html())
     assert bare, "great_tables writes tables"
-    return Markup(bare[0].replace('class="gt_table"', f'id="{table_id}" class="{SORTABLE}"', 1))
+    html = HEADERS.sub("", bare[0]).replace('class="gt_table"', f'id="{table_id}" class="{SORTABLE}"', 1)
+    return Markup(html)
 
 
-def robustness_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The rows of robustness_table.csv as a reader wants them: per cents, and no column that is empty throughout."""
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
-    numeric = [name for name in names if all(_is_number(row.get(name, "")) for row in rows)]
+def robustness_columns(rows: Sequence[Mapping[str, str]], wanted: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows of the robustness table's files as a reader wants them: per cents, and no column that is empty throughout.
+
+    `wanted`: names of columns, in their order; empty: all.
+    """
+    joined = [_with_intervals(row) for row in rows]
+    names = wanted or dict.fromkeys(name for row in joined for name in row)
+    there = [name for name in names if any(row.get(name) for row in joined)]
     return [
-        {NAMES.get(name, name.replace("_", " ")): _value(name, row.get(name, ""), name in numeric) for name in names}
-        for row in rows
+        {NAMES.get(name, name.replace("_", " ")): _text(name, row.get(name, "")) for name in there} for row in joined
     ]
 
 
-def _value(name: str, text: str, is_number: bool) -> Any:
-    if not is_number:
+def _with_intervals(row: Mapping[str, str]) -> dict[str, str]:
+    """The row with two bounds in one column, where the lower one stood."""
+    found: dict[str, str] = {}
+    for name, text in row.items():
+        if name in LOWER:
+            upper = row.get(UPPER[name], "")
+            found[LOWER[name]] = f"{_text(name, text)} to {_text(name, upper)}" if text and upper else ""
+        elif name not in UPPER.values():
+            found[name] = text
+    return found
+
+
+def _text(name: str, text: str) -> str:
+    if not text or name in TEXTS or name in LOWER.values():
         return text
-    if not text:
-        return None
     if name in WHOLE:
-        return int(float(text))
-    return float(text) if name in NOT_PERCENT else 100 * float(text)
+        return f"{float(text):g}"
+    return f"{float(text):.3f}" if name in SMALL else f"{100 * float(text):.1f}" if _is_number(text) else text
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def _is_number(text: str) -> bool:

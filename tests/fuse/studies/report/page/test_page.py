@@ -33,15 +33,11 @@ def path(written: Written) -> Path:
     subjects = read_subjects([written.run, written.other], None)
     chosen = choose(subjects[0], 5)
     rng = np.random.default_rng(0)
-    points = [
-        {"space": space, "method": method, "clip": HOSTILE, "label": LABELS[number % 3], "speaker": HOSTILE}
-        | {"x": float(rng.normal()), "y": float(rng.normal())}
-        for space in ("one: audio", "one: fused")
-        for method in ("PCA", "t-SNE")
-        for number in range(12)
-    ]
+    clips = [{"clip": f"{n} {HOSTILE}", "label": LABELS[n % 3], "speaker": HOSTILE} for n in range(12)]
+    places = {space: {method: rng.normal(size=(12, 2)) for method in ("PCA", "t-SNE")} for space in ("audio", HOSTILE)}
+    places["audio"]["PCA"][3] = np.nan
     layers = [{"modality": HOSTILE, "layer": layer, "uar": 0.4, "low": 0.3, "high": 0.5} for layer in range(3)]
-    grounds = {"one": Grounds(layers, points, {"audio": {"encoder": HOSTILE, "pooling": "mean"}}, HOSTILE)}
+    grounds = {"one": Grounds(layers, clips, places, {"audio": {"encoder": HOSTILE, "pooling": "mean"}}, HOSTILE)}
     nothing = np.full(len(LABELS), 1 / len(LABELS))
     sound, frames = sound_uri(np.zeros(1600, np.float32)), frames_uri(np.zeros((2, 8, 8, 3), np.uint8))
     browser = ClipBrowser(
