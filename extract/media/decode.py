@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as DecodeTimeoutError
 from concurrent.futures import wait
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -30,6 +33,26 @@ from extract.media.tracks import Tracks, survey
 TROUBLE_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
 # Their frames are in memory at once.
 STRETCHES_AT_ONCE = 64
+_STARTING = threading.Lock()
+
+
+class _Worker(ForkServerProcess):
+    """Does not run the module again that Python was started with: a script that predicts would start itself."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
+        with _STARTING:
+            main = sys.modules["__main__"]
+            # What has no file cannot be run again.
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return ForkServerProcess._Popen(process_obj)
+            finally:
+                sys.modules["__main__"] = main
+
+
+class _Workers(ForkServerContext):
+    Process = _Worker
 
 
 def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "auto") -> Media:
@@ -101,7 +124,7 @@ def decode_all(
     `check` is called at least once a second while waiting and ends the work by raising.
     """
     # Each pool's workers are forked from a server that has imported these once; nothing runs there.
-    context = multiprocessing.get_context("forkserver")
+    context = _Workers()
     wanted = [*(["decord"] if reader == "decord" else []), *(["cv2"] if cut.face else [])]
     context.set_forkserver_preload(["torch", "torchaudio.functional", "av", *wanted])
     with ProcessPool(max_workers=workers, context=context) as pool:

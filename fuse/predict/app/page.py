@@ -132,7 +132,10 @@ def build(gr: Any, trial: Trial) -> Any:
             with gr.Column():
                 sources = _sources(gr)
                 example = gr.Dropdown(
-                    list(trial.example_names), value=None, label="or an example", visible=bool(trial.example_names)
+                    list(trial.example_names.items()),
+                    value=None,
+                    label="or an example",
+                    visible=bool(trial.example_names),
                 )
                 statement = gr.Textbox(
                     label="What is said (this run has no recogniser)", visible=trial.reads_statements

@@ -11,7 +11,8 @@ from pathlib import Path
 import av
 
 from cache.conditions import Condition, parse_condition
-from cache.corpus.clips import Corpus
+from cache.corpus.clips import Clip, Corpus
+from cache.corpus.stretch import Stretch
 from cache.media import SAMPLE_RATE_HZ, Failure, Media
 from configs.schema.predict import AppConfig
 from extract.corrupt.apply import corrupt
@@ -44,15 +45,14 @@ class Trial:
     def __init__(self, model: TrainedModel, config: AppConfig, uploads: Path, examples: Corpus | None = None) -> None:
         """`uploads`: the only folder that files are read from; `examples`: clips of a corpus, chosen by their ids."""
         self.model, self.config, self.uploads = model, config, uploads.resolve()
-        found = (
-            [] if examples is None else list(examples.clips[:: max(1, len(examples.clips) // config.examples_shown)])
-        )
-        self._examples = {clip.clip_id: (examples.source(clip), clip.statement) for clip in found if examples}
+        shown = [] if examples is None else spread(examples, config.examples_shown)
+        self._examples = {clip.clip_id: clip for clip in shown}
+        self._root = Path() if examples is None else examples.root
 
     @property
-    def example_names(self) -> tuple[str, ...]:
-        """Ids of the clips that may be chosen."""
-        return tuple(self._examples)
+    def example_names(self) -> dict[str, str]:
+        """By what the page calls them, ids of the clips that may be chosen."""
+        return {f"{clip.label} ({clip.clip_id})": clip_id for clip_id, clip in self._examples.items()}
 
     @property
     def reads_statements(self) -> bool:
@@ -61,7 +61,7 @@ class Trial:
 
     def statement_of(self, example: str) -> str:
         """What is said in an example; "" for what is none."""
-        return self._examples[example][1] if example in self._examples else ""
+        return self._examples[example].statement if example in self._examples else ""
 
     def read_example(self, name: str) -> Media:
         """Decode a clip of the corpus.
@@ -71,7 +71,8 @@ class Trial:
         """
         if name not in self._examples:
             raise ValueError("no such example")
-        return self._decode(self._examples[name][0])
+        clip = self._examples[name]
+        return self._decode(self._root / clip.path, clip.stretch)
 
     def read_upload(self, file: str) -> Media:
         """Decode an uploaded file, and delete it whatever comes of that.
@@ -107,10 +108,10 @@ class Trial:
         count, speaker = self.config.windows, self.config.speaker
         return list(windows(self.model, tried.changed, tried.encoded, tried.prediction, count, speaker))
 
-    def _decode(self, path: Path) -> Media:
+    def _decode(self, path: Path, stretch: Stretch | None = None) -> Media:
         if path.stat().st_size > self.config.max_megabytes * MEGABYTE:
             raise ValueError(f"the file is larger than {self.config.max_megabytes:g} MB")
-        self._refuse_long(_seconds(path))
+        self._refuse_long(_seconds(path) if stretch is None else 0.0)
         settings, encoder = self.model.encoder.config.media, self.model.encoder
         ((media, _),) = decode_all(
             [path],
@@ -121,6 +122,7 @@ class Trial:
             check=lambda: None,
             cut=encoder.cut,
             reader=settings.reader,
+            stretches=[stretch],
         )
         if isinstance(media, Failure):
             raise ValueError(f"the file could not be read: {media.reason}")
@@ -131,6 +133,14 @@ class Trial:
     def _refuse_long(self, seconds: float) -> None:
         if seconds > self.config.max_seconds:
             raise ValueError(f"the clip is longer than {self.config.max_seconds:g} s")
+
+
+def spread(corpus: Corpus, count: int) -> list[Clip]:
+    """About so many clips: as many of each label, spread over its speakers where the table is sorted by them."""
+    by_label = [[clip for clip in corpus.clips if clip.label == label] for label in corpus.labels]
+    each = max(1, count // len(by_label))
+    chosen = [[clips[place * len(clips) // each] for place in range(min(each, len(clips)))] for clips in by_label]
+    return [clip for clips in chosen for clip in clips][:count]
 
 
 def conditions(snr_db: int, occluded: int) -> list[Condition]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +27,7 @@ from extract.media.cut import Cut
 from extract.media.decode import decode, decode_all
 from extract.media.frames import even_indices, resize_and_crop
 from tests.tiny.corpus import pictures, tone, write_mp4
-from tests.tiny.places import SHARED, needs_audio, needs_video
+from tests.tiny.places import ROOT, SHARED, needs_audio, needs_video
 
 REAL_FLAC = SHARED / "ravdess/audio/Actor_01/03-01-01-01-01-01-01.flac"
 REAL_MP4 = SHARED / "ravdess/video/Actor_01/01-01-01-01-01-01-01.mp4"
@@ -278,6 +280,22 @@ def outcomes(damaged: list[Path]) -> list[Media | Failure]:
 def everything(paths: list[Path], **kwargs: Any) -> list[tuple[Media | Failure, Source]]:
     settings = {"frames": 16, "size": 32, "workers": 1, "timeout_seconds": 60.0, "check": lambda: None}
     return list(decode_all(paths, **{**settings, **kwargs}))
+
+
+def test_a_script_without_a_main_guard_decodes(tmp_path: Path) -> None:
+    """Its workers ran the script again, which started workers: fuse.load(...).predict(...) needed a notebook."""
+    soundfile.write(tmp_path / "a.wav", tone(0.2), SAMPLE_RATE_HZ)
+    script = tmp_path / "predict.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from extract.media.decode import decode_all\n"
+        f"paths = [Path({str(tmp_path / 'a.wav')!r})]\n"
+        "((media, _),) = decode_all(paths, frames=0, size=32, workers=1, timeout_seconds=60, check=lambda: None)\n"
+        "print(len(media.waveform_T))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("3200\n", 0), done.stderr
 
 
 @pytest.mark.parametrize("row", range(len(DAMAGED) + 2), ids=[*DAMAGED, "no such file", "a folder"])
