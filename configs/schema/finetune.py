@@ -108,6 +108,7 @@ class FinetuneConfig:
         spec_augment: hides spans of the sound in training; null: none.
         precision: of the encoders; `auto` is bfloat16 where the GPU has it, float16 on older GPUs, float32 on CPUs.
         checkpoint_minutes: what an interrupted training needs to go on is written so often, and after every epoch.
+        hang_seconds: how long ranks wait for one another before the job ends: one of them hangs then.
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
         overwrite: replace a run of another configuration that is in `output_dir`, finished or interrupted; else it is
             refused.
@@ -139,6 +140,7 @@ class FinetuneConfig:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    hang_seconds: Annotated[float, Field(gt=0)] = 40.0
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 0
     overwrite: bool = False
     tensorboard: bool = False

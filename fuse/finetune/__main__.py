@@ -26,6 +26,7 @@ from configs.loader import dump_config
 from configs.schema.finetune import FinetuneConfig
 from fuse.finetune.clips import ClipItem
 from fuse.finetune.plan import FinetunePlan, plan_finetune
+from fuse.finetune.rank import LOST_FILE
 from fuse.finetune.training.state import RESUME, begin, in_words, last_position
 from fuse.runs.caveats import RANDOM_NOTE, print_caveats
 from fuse.runs.folder import (
@@ -60,7 +61,7 @@ def run(config: FinetuneConfig) -> int:
         print(f"continues the interrupted fine-tune at {in_words(position)}")
     with replacing(out, RESUME) as staging:
         try:
-            _launch(plan, interruption, ranks)
+            lost = _launch(plan, interruption, ranks)
         finally:
             if last_position(resume) is None:
                 shutil.rmtree(resume, ignore_errors=True)
@@ -71,7 +72,7 @@ def run(config: FinetuneConfig) -> int:
     if interruption.exit_code:
         print(f"interrupted: {_how_to_go_on(resume)}", file=sys.stderr)
         return interruption.exit_code
-    print(f"error: the ranks died before the end (see above); {_how_to_go_on(resume)}", file=sys.stderr)
+    print(f"error: {lost or 'the ranks died before the end (see above)'}; {_how_to_go_on(resume)}", file=sys.stderr)
     return 1
 
 
@@ -110,14 +111,18 @@ def _check_output(out: Path, plan: FinetunePlan) -> None:
         raise ValueError(f"output_dir={out} holds runs of stage two (fold-*/seed-*); set another output_dir")
 
 
-def _launch(plan: FinetunePlan, interruption: Interruption, ranks: int) -> None:
+def _launch(plan: FinetunePlan, interruption: Interruption, ranks: int) -> str:
+    """Run the ranks to their end; returns why they lost one another, if they did."""
     with tempfile.TemporaryDirectory() as folder:
         config_file, error_file = Path(folder, "config.yaml"), Path(folder, "error.txt")
         write_atomic(config_file, dump_config(plan.config))
-        # No restarts: ranks that train together die together, and nothing is kept of a part.
-        interruption.torchrun(["fuse.finetune.rank", str(config_file), str(error_file)], ranks, max_restarts=0)
+        # No restarts: ranks that train together die together, and what is kept is for the next start.
+        lost_file = error_file.with_name(LOST_FILE)
+        command = ["fuse.finetune.rank", str(config_file), str(error_file)]
+        interruption.torchrun(command, ranks, max_restarts=0, given_up=lost_file)
         if error_file.exists():
             raise ValueError(error_file.read_text())
+        return lost_file.read_text() if lost_file.exists() else ""
 
 
 def _report(out: Path, plan: FinetunePlan) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,13 @@ from fuse.scores.predictions import Predictions, concatenate
 from fuse.stack.job import History
 
 EVALUATED = ("validation", "test")
+# Beside the file of user errors: that ranks have lost one another is none.
+LOST_FILE = "lost.txt"
+SECONDS_FOR_THE_CAUSE = 2.0
+MEMORY = (
+    "out of GPU memory; set gradient_checkpointing=true, or half of optim.batch_size and twice optim.accumulate, "
+    "which give the same steps; or let less learn: unfreeze=<last blocks>, lora"
+)
 # After a signal, for the step at hand and for writing; torchrun waits for thirty.
 SECONDS_TO_KEEP = 20
 
@@ -141,15 +150,19 @@ def checkpoint_of(plan: FinetunePlan, model: EndToEndModel) -> Checkpoint:
 
 
 @contextmanager
-def process_group(world: World) -> Iterator[None]:
-    """Join the other ranks: nccl where each rank has a GPU of its own, else gloo."""
+def process_group(world: World, hang_seconds: float) -> Iterator[World]:
+    """Join the other ranks, by nccl where each rank has a GPU of its own, else by gloo; yields this rank among them.
+
+    Encoders are loaded at different speeds, so that joining takes its time; after that, who keeps the others waiting
+    for `hang_seconds` hangs.
+    """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     own_gpu = world.device.type == "cuda" and torch.cuda.device_count() >= local
     if own_gpu:
         torch.cuda.set_device(world.device)
     dist.init_process_group("nccl" if own_gpu else "gloo", device_id=world.device if own_gpu else None)
     try:
-        yield
+        yield replace(world, group=dist.new_group(timeout=timedelta(seconds=hang_seconds)))
     finally:
         dist.destroy_process_group()
 
@@ -171,21 +184,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_atomic(error_file, str(error))  # every rank comes to the same end by itself
         return 0
     try:
-        with process_group(world):
-            finetune(plan, model, loaders, world, stop)
+        with process_group(world, plan.config.hang_seconds) as joined:
+            finetune(plan, model, loaders, joined, stop)
     except (Stopped, Diverged, ValueError, OSError, torch.OutOfMemoryError) as error:
         if isinstance(error, Diverged) and world.rank == 0:
             keeper_of(plan).forget()  # to go on with it would lead to the same end
         return _conclude(error, error_file)
+    except RuntimeError as error:
+        reason = _lost(error, world)
+        if not reason:
+            raise
+        # Whoever knows better, because it met the fault itself, says so at once.
+        time.sleep(SECONDS_FOR_THE_CAUSE)
+        if not stop.received and not error_file.exists():
+            write_atomic(error_file.with_name(LOST_FILE), reason)
+        return 1
     return 0
+
+
+def _lost(error: RuntimeError, world: World) -> str:
+    """What a rank says that waits for others in vain, or for clips; "" where it is neither."""
+    said = str(error).partition("\n")[0]
+    if "DataLoader worker" in said:
+        return f"a process of rank {world.rank} that reads clips died or hangs ({said}); lower loader_workers"
+    if isinstance(error, dist.DistError) or "gloo" in said.lower() or "nccl" in said.lower():
+        return f"rank {world.rank} waits for the others in vain: one of them died or hangs ({said[-160:]})"
+    return ""
 
 
 def _conclude(error: Exception, error_file: Path) -> int:
     """What one rank alone has met must end the others too: torchrun stops them when one returns 1."""
     if isinstance(error, Stopped):
         return 0
-    memory = "out of GPU memory; lower optim.batch_size, or set gradient_checkpointing=true"
-    write_atomic(error_file, memory if isinstance(error, torch.OutOfMemoryError) else str(error))
+    write_atomic(error_file, MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error))
     return 0 if isinstance(error, Diverged) else 1
 
 

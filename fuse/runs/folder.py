@@ -48,6 +48,7 @@ FREE_TO_DIFFER = frozenset(
         "stack_width",
         "loader_workers",
         "checkpoint_minutes",
+        "hang_seconds",
         "tensorboard",
     }
 )

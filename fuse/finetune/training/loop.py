@@ -184,7 +184,7 @@ def evaluate(model: EndToEndModel, clips: MediaClips, loaders: Loaders, world: W
             parts.append(answers.logits_BC.float().cpu().numpy())
             watch.progress.add(batch.clips)
     gathered: list[list[Logits] | None] = [None] * world.size
-    dist.all_gather_object(gathered, None if stopped else parts)
+    dist.all_gather_object(gathered, None if stopped else parts, group=world.group)
     logits_NC = np.full((len(clips), model.fusion.settings.classes), np.nan, np.float32)
     for rank, several in enumerate(gathered):
         if several is None:
@@ -204,7 +204,7 @@ def score(clips: MediaClips, logits_NC: Logits) -> tuple[float, float]:
 def _summed(world: World, *values: float) -> list[float]:
     """Sums over ranks."""
     sums = torch.tensor(values, dtype=torch.float64, device=world.device)
-    dist.all_reduce(sums)
+    dist.all_reduce(sums, group=world.group)
     summed: list[float] = sums.tolist()
     return summed
 

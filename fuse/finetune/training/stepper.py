@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,11 +24,12 @@ from fuse.finetune.network import Answers, EndToEndModel, loss_of
 
 @dataclass(frozen=True)
 class World:
-    """This rank among the others, and what it computes on."""
+    """This rank among the others, and what it computes on; `group`: by which they talk, None for the default one."""
 
     rank: int
     size: int
     device: torch.device
+    group: ProcessGroup | None = None
 
 
 class Stepper:
@@ -37,7 +39,7 @@ class Stepper:
         """`steps`: of the whole training, for the schedule of learning rates."""
         # Nothing here has buffers that training changes: nothing of them need be sent before every pass.
         devices = [world.device] if world.device.type == "cuda" else None
-        self.parallel = DistributedDataParallel(model, devices, broadcast_buffers=False)
+        self.parallel = DistributedDataParallel(model, devices, process_group=world.group, broadcast_buffers=False)
         self.smoothing, self.clip_norm, self.world = optim.label_smoothing, optim.clip_norm, world
         self.learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.adamw = torch.optim.AdamW(groups_of(model, optim), weight_decay=optim.weight_decay)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from cache.conditions import UNCHANGED
 from cache.corpus.clips import Clip, write_metadata
@@ -30,7 +34,14 @@ from fuse.finetune.training.stepper import World
 SPEAKERS = ("1", "2", "21", "23")
 SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door", "")
 CPU = torch.device("cpu")
-NO_NEWS = Watch(StopRequest(), Progress("test", 1, "clips", shown=False))
+
+
+def no_news() -> Watch:
+    """Of this process: one is told to stop when the process that started it is gone."""
+    return Watch(StopRequest(), Progress("test", 1, "clips", shown=False))
+
+
+NO_NEWS = no_news()
 ALONE = World(0, 1, CPU)
 
 
@@ -107,3 +118,30 @@ def together(batch: Batch, name: str) -> Inputs:
     inputs = batch.inputs[name]
     assert isinstance(inputs, dict)
     return inputs
+
+
+def fork_ranks(work: Callable[[World], object], ranks: int, store: Path) -> list[int]:
+    """Start ranks that do this together; returns their process ids. They share all that is imported: a second each.
+
+    Not within a process group: the forks would take it for theirs. `store`: a file that is not there yet.
+    """
+    pids = []
+    for rank in range(ranks):
+        if not (pid := os.fork()):
+            code = 1
+            try:
+                torch.set_num_threads(1)
+                dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
+                work(World(rank, ranks, CPU))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    return pids
+
+
+def await_ranks(pids: Sequence[int]) -> None:
+    """They must all end well."""
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from configs.command.stop import Stopped
-from fuse.finetune.rank import _conclude, process_group
+from fuse.finetune.rank import MEMORY, _conclude, _lost, process_group
 from fuse.finetune.training.loop import Diverged
 from fuse.finetune.training.stepper import World
 
@@ -35,11 +36,13 @@ def test_ranks_with_a_gpu_each_talk_by_nccl_and_others_by_gloo(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", joined.append)
     monkeypatch.setattr(dist, "init_process_group", lambda kind, device_id: joined.append((kind, device_id)))
+    monkeypatch.setattr(dist, "new_group", lambda timeout: timeout.total_seconds())
     monkeypatch.setattr(dist, "destroy_process_group", lambda: joined.append("left"))
-    with pytest.raises(RuntimeError, match="inside"), process_group(World(1, 2, device)):
-        raise RuntimeError("inside")
+    with suppress(KeyError), process_group(World(1, 2, device), 7.0) as world:
+        joined.append(world.group)
+        raise KeyError
     own = backend == "nccl"
-    assert joined == [*([device] if own else []), (backend, device if own else None), "left"]
+    assert joined == [*([device] if own else []), (backend, device if own else None), 7.0, "left"]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_ranks_with_a_gpu_each_talk_by_nccl_and_others_by_gloo(
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             1,
-            "out of GPU memory; lower optim.batch_size, or set gradient_checkpointing=true",
+            MEMORY,
         ),
     ],
 )
@@ -62,3 +65,18 @@ def test_what_one_rank_alone_has_met_ends_the_others(
     file = tmp_path / "error.txt"
     assert _conclude(error, file) == code
     assert (file.read_text() if file.exists() else None) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:9", "rank 1 waits for the others"),
+        ("[../gloo/transport/unbound_buffer.cc:81] Timed out waiting 2000ms", "rank 1 waits for the others in vain"),
+        ("DataLoader worker (pid(s) 9) exited unexpectedly", "a process of rank 1 that reads clips died"),
+        ("mat1 and mat2 shapes cannot be multiplied", ""),
+    ],
+)
+def test_a_rank_says_what_it_waited_for_and_a_fault_of_ours_is_shown_whole(said: str, reason: str) -> None:
+    found = _lost(RuntimeError(said), World(1, 2, torch.device("cpu")))
+    assert found.startswith(reason)
+    assert bool(found) is bool(reason)
