@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cache.features.table import FeatureTable
-from cache.protocols.leakage import refuse_leaks
+from cache.protocols.leakage import refuse_leaks, refuse_tuned_on
 from configs.command.entry import main
 from configs.command.progress import Progress
 from configs.loader import dump_config
@@ -18,7 +18,7 @@ from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import load_protocol
 from fuse.runs.caveats import caveats, print_caveats
 from fuse.runs.folder import refuse_no_tensorboard, refuse_other_run, replacing
-from fuse.runs.tables import corpus_of, load_tables, print_notes, recorded, with_protocol
+from fuse.runs.tables import corpus_of, load_tables, print_notes, recorded, tuned_on, with_protocol
 from fuse.runs.training import train_all, write_runs
 
 
@@ -34,6 +34,7 @@ def run(config: FusionConfig) -> int:
     protocol = load_protocol(config.protocol)
     tables = load_tables(config, corpus)
     folds = protocol.folds(tables.main.clips)
+    refuse_tuned_on(folds, tuned_on(tables.main))
     for line in refuse_leaks(folds, tables.main.clips, recorded(config, tables.main.clips)):
         print(f"note: {line}")
     with Progress("fusion", len(folds) * len(config.seeds), "runs") as progress:

@@ -68,6 +68,25 @@ def refuse_leaks(folds: Iterable[Fold], clips: Sequence[Clip], hashes: Mapping[s
     return [finding.text for finding in found]
 
 
+def refuse_tuned_on(folds: Iterable[Fold], tuned_on: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to test on speakers that an encoder was fine-tuned on: it has heard them, with their labels.
+
+    Args:
+        folds: every fold that is tested.
+        tuned_on: by modality, the speakers that its encoder knows.
+
+    Raises:
+        ValueError: one line with the fold, the speakers and the way out.
+    """
+    for fold in folds:
+        for modality, speakers in tuned_on.items():
+            if heard := [speaker for speaker in fold.test if speaker in speakers]:
+                raise ValueError(
+                    f"fold {fold.number} would test on speakers that the {modality} encoder was fine-tuned on "
+                    f"({', '.join(heard)}); name a protocol that tests on others, or features of another encoder"
+                )
+
+
 def recorded_hashes(features_dir: Path, clips: Iterable[Clip]) -> dict[str, str]:
     """SHA-256 of media files by clip id, as stage one found them when it decoded the clips.
 

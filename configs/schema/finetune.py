@@ -110,6 +110,7 @@ class FinetuneConfig:
         checkpoint_minutes: what an interrupted training needs to go on is written so often, and after every epoch.
         hang_seconds: how long ranks wait for one another before the job ends: one of them hangs then.
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
+        export: also write the encoders as transformers knows them, the head and a card, to `output_dir`/export.
         overwrite: replace a run of another configuration that is in `output_dir`, finished or interrupted; else it is
             refused.
         tensorboard: also write losses, scores and figures for TensorBoard, which has to be installed.
@@ -142,6 +143,7 @@ class FinetuneConfig:
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     hang_seconds: Annotated[float, Field(gt=0)] = 40.0
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 0
+    export: bool = True
     overwrite: bool = False
     tensorboard: bool = False
     output_dir: str = "outputs/finetune"

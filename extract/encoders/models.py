@@ -35,6 +35,8 @@ VISION = "vision_config"
 # Pillow's numbers of the filters, as processors store them.
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 # Whisper's models of English alone are called base.en and so on; these also exist for every language it knows.
+# Beside the weights of a fine-tuned encoder: who it was tuned on (written by fuse/finetune).
+TUNED = "tuned.json"
 ENGLISH_ONLY, ENGLISH = ".en", ("en", "english")
 MULTILINGUAL = ("tiny", "base", "small", "medium")
 # Places of a model of texts that does not say how many; those of the marks, and those that some leave empty.
@@ -58,6 +60,7 @@ class Model:
         random_weights: it was never trained; results from it say so.
         weights_sha256, settings_sha256: of the weights, and of preprocessor and tokenizer files.
         files: all of these as they were when they were hashed; without hashes of their own.
+        tuned_on: speakers that it was fine-tuned on here; empty for others.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Model:
     weights_sha256: str
     settings_sha256: str
     files: Mapping[Path, Source]
+    tuned_on: tuple[str, ...] = ()
 
 
 def find_model(name: str) -> Model:
@@ -110,6 +114,7 @@ def find_model(name: str) -> Model:
         weights_sha256=_weights_sha256(weight_files(name, folder)),
         settings_sha256=_settings_sha256(folder),
         files=files,
+        tuned_on=tuple(map(str, _json_of(folder / TUNED).get("speakers", ()))),
     )
 
 

@@ -76,6 +76,8 @@ def array_spec(
         "condition": asdict(condition),
         "libraries": {name: version(name) for name in _libraries(config, modality, condition)},
     }
+    if model.tuned_on:
+        provenance["tuned_on"] = list(model.tuned_on)
     if device != "cpu":
         provenance["device"] = device
     if condition.kind in drawn:

@@ -23,6 +23,7 @@ from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
 from extract.encoders.loading import rank_device
 from fuse.finetune.batches import Loaders
+from fuse.finetune.export import export
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, plan_finetune
@@ -31,7 +32,7 @@ from fuse.finetune.training.state import RESUME, Keeper
 from fuse.finetune.training.stepper import World
 from fuse.runs.caveats import RANDOM_NOTE, run_in_words
 from fuse.runs.checkpoint import Checkpoint
-from fuse.runs.folder import STAGING, write_run
+from fuse.runs.folder import EXPORT, STAGING, write_run
 from fuse.runs.training_figure import RunHistory
 from fuse.scores.metrics import summarise
 from fuse.scores.predictions import Predictions, concatenate
@@ -88,6 +89,9 @@ def write(
     """The run folder; returns what metrics.json holds. `before`, `after`: logits of validation and test."""
     parts = [predictions_of(plan, split, logits) for split, logits in zip(EVALUATED, after, strict=True)]
     first = {split: summarise(predictions_of(plan, split, one)) for split, one in zip(EVALUATED, before, strict=True)}
+    scores = {"before": first, "after": {split: summarise(part) for split, part in zip(EVALUATED, parts, strict=True)}}
+    if plan.config.export:
+        export(plan, model, scores, Path(plan.config.output_dir, STAGING, EXPORT))
     curves = RunHistory(plan.start.fold.number, plan.seed, history, start_uar=first["validation"]["uar"])
     return write_run(
         Path(plan.config.output_dir, STAGING),
@@ -163,8 +167,12 @@ def process_group(world: World, hang_seconds: float) -> Iterator[World]:
     dist.init_process_group("nccl" if own_gpu else "gloo", device_id=world.device if own_gpu else None)
     try:
         yield replace(world, group=dist.new_group(timeout=timedelta(seconds=hang_seconds)))
-    finally:
+    except RuntimeError:
+        raise  # leaving a group waits for its other ranks, and one of them may be what was waited for in vain
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,14 +199,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keeper_of(plan).forget()  # to go on with it would lead to the same end
         return _conclude(error, error_file)
     except RuntimeError as error:
-        reason = _lost(error, world)
+        reason, told_to_stop = _lost(error, world), stop.received
         if not reason:
             raise
         # Whoever knows better, because it met the fault itself, says so at once.
         time.sleep(SECONDS_FOR_THE_CAUSE)
-        if not stop.received and not error_file.exists():
+        if not told_to_stop and not error_file.exists():
             write_atomic(error_file.with_name(LOST_FILE), reason)
-        return 1
+        os._exit(1)  # an orderly end would wait for the others too
     return 0
 
 

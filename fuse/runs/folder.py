@@ -38,6 +38,8 @@ TRAINING_CURVES = "training_curves.png"
 REPORT = "classification_report.txt"
 EVENTS = "tensorboard"
 STAGING = ".new"
+# Of a fine-tuned run: its encoders for others.
+EXPORT = "export"
 # Settings that say where and how a run is made, not what it is.
 FREE_TO_DIFFER = frozenset(
     {
@@ -202,6 +204,7 @@ def _swap(staging: Path, out: Path, keep: str) -> None:
     # Of the folder itself everything that a run may hold: a sum of runs has no checkpoint of its own.
     for name in (CONFIG, PREDICTIONS, CHECKPOINT, CONFUSION_MATRIX, TRAINING_CURVES, REPORT):
         (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / EXPORT, ignore_errors=True)
     entries = [entry for entry in staging.iterdir() if entry.name != keep]
     for entry in sorted(entries, key=lambda path: path.name == METRICS):
         entry.rename(out / entry.name)

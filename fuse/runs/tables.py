@@ -61,6 +61,11 @@ def tested(config: FusionConfig, corpus: Corpus) -> Corpus:
     return replace(corpus, clips=tuple(clip for clip in corpus.clips if clip.split == TEST))
 
 
+def tuned_on(table: FeatureTable) -> dict[str, tuple[str, ...]]:
+    """By modality, the speakers that the encoder of its features was fine-tuned on."""
+    return {name: tuple(origin.made.get("tuned_on", ())) for name, origin in table.origins.items()}
+
+
 def print_notes(corpus: Corpus) -> None:
     """What was read otherwise than it is written."""
     for note in corpus.notes:

@@ -10,11 +10,12 @@ import torch
 
 from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
+from cache.protocols.leakage import refuse_tuned_on
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
 from fuse.model.fusion import ModelSettings
 from fuse.runs.predict import predictions_of
-from fuse.runs.tables import load_tables, refuse_mixed, table_under
+from fuse.runs.tables import load_tables, refuse_mixed, table_under, tuned_on
 from fuse.scores.metrics import uar
 from fuse.scores.predictions import SPLITS, Predictions, concatenate
 from fuse.stack.job import Fitted, Job
@@ -63,7 +64,12 @@ def ground_of(config: FusionConfig, corpus: Corpus, sweep: SweepConfig) -> Groun
 
 
 def jobs_of(ground: Ground, runs: Sequence[Run]) -> list[Job]:
-    """What the runs ask of the trainer."""
+    """What the runs ask of the trainer.
+
+    Raises:
+        ValueError: one would test on speakers that an encoder was fine-tuned on.
+    """
+    refuse_tuned_on([run.fold for run in runs], tuned_on(ground.main))
     return [Job.of(run.configuration.config, ground.main, run.fold, run.seed) for run in runs]
 
 

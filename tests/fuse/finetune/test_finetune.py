@@ -17,20 +17,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
+from transformers import AutoModel
 
-from cache.conditions import parse_condition, parse_joint
+from cache.conditions import UNCHANGED, parse_condition, parse_joint
 from cache.features.store import FeatureStore
 from cache.features.units import unit_size
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
+from configs.schema.features import FeaturesConfig
 from configs.schema.finetune import FinetuneOptim
 from configs.schema.fusion import Augment, FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import find_model
+from extract.run.provenance import array_spec
 from fuse import train
 from fuse.finetune import __main__ as finetune
 from fuse.finetune.batches import Collator, Loaders
@@ -46,7 +50,7 @@ from fuse.finetune.training.stepper import Stepper, World
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
 from fuse.model.heads.catalogue import HEADS
-from fuse.runs.checkpoint import read_checkpoint, read_stage_two, write_checkpoint
+from fuse.runs.checkpoint import Checkpoint, read_checkpoint, read_stage_two, write_checkpoint
 from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
@@ -61,6 +65,7 @@ FILES = {
     "classification_report.txt",
     "config.yaml",
     "confusion_matrix.png",
+    "export",
     "metrics.json",
     "predictions.csv",
     "training_curves.png",
@@ -115,6 +120,56 @@ def test_two_ranks_write_the_run_folder_and_the_checkpoint_gives_its_predictions
         np.testing.assert_allclose(written.probabilities_NC, probabilities_NC, atol=1e-5)
     with pytest.raises(ValueError, match="was fine-tuned with encoders of its own"):
         read_stage_two(out / "best_model.pth")
+    assert_exported(out / "export", checkpoint, metrics)
+
+
+def assert_exported(folder: Path, checkpoint: Checkpoint, metrics: dict[str, Any]) -> None:
+    """Nothing of a fine-tuned run could be used outside of this project."""
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"audio", "video", "text", "README.md", "head.json", "head.safetensors"}
+    for name, weights in checkpoint.networks.items():
+        loaded = AutoModel.from_pretrained(folder / name).state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in weights.items())
+        model = find_model(str(folder / name))
+        assert model.random_weights
+        assert model.tuned_on == ("1", "2", "21")
+        preparer = encoder_class(name, model).preparer_class(model)
+        signals = {"audio": np.ones(8000, np.float32), "video": np.zeros((16, 32, 32, 3), np.uint8), "text": "Kids"}
+        encoder = encoder_class(name, model)(model, CPU)
+        assert np.isfinite(encoder.encode_prepared(preparer.prepare([signals[name]]))).all()
+    assert load_file(folder / "head.safetensors").keys() == checkpoint.state.keys()
+    card = (folder / "README.md").read_text()
+    for said in (
+        f"| after | test | {metrics['test']['uar']:.3f} |",
+        "`holdout`, fold 1",
+        "on speakers 1, 2\n",
+        "CC BY-NC",
+    ):
+        assert said in card
+
+
+def test_features_of_a_tuned_encoder_are_not_tested_on_who_it_was_tuned_on(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scores would be of speakers that it has heard, with their labels."""
+    tuned = tmp_path / "audio"
+    shutil.copytree(encoders_of(corpus).audio or "", tuned)
+    (tuned / "tuned.json").write_text('{"speakers": ["2", "23"]}')
+    config = FeaturesConfig(
+        corpus=str(corpus / "metadata.csv"), encoders=replace(encoders_of(corpus), audio=str(tuned))
+    )
+    made = array_spec(config, "audio", find_model(str(tuned)), UNCHANGED.parts[0], {}, {}, "cpu").provenance
+    assert made["tuned_on"] == ["2", "23"]
+    stored = FeatureStore.provenance
+    monkeypatch.setattr(FeatureStore, "provenance", lambda *asked: {**stored(*asked), "tuned_on": made["tuned_on"]})
+    run = FusionConfig(
+        corpus=str(corpus / "metadata.csv"),
+        features_dir=str(corpus / "features"),
+        protocol="holdout",
+        output_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(ValueError, match=r"fold 1 would test on speakers that the audio encoder was .* \(23\); name a"):
+        train.run(run)
 
 
 def test_ctrl_c_keeps_what_was_trained_and_says_one_line_and_nothing_of_torchrun(corpus: Path, tmp_path: Path) -> None:
