@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What it means that a key is not there. A store that was made on a CPU says nothing of the device.
-UNSAID = {"device": "cpu", "asr.precision": "float32"}
+UNSAID = {"device": "cpu", "asr.precision": "float32", "asr.engine": "whisper-timestamped"}
 NOT_COMPARED = ("condition", "noise", "sha256", "asr.statements_sha256", "libraries", "asr.libraries", "device")
 # Of a hash, enough to tell two apart.
 SHOWN = 12

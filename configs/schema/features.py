@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -40,12 +41,43 @@ class Encoders:
     text: str | None = "distilbert/distilroberta-base"
 
 
+# Engines of speech recognition.
+TIMESTAMPED: Final = "whisper-timestamped"
+TRANSFORMERS: Final = "transformers"
+# OpenAI's names of Whisper, which its own program downloads; the hub has the same weights below openai/.
+OPENAI = re.compile(r"(tiny|base|small|medium)(\.en)?|large(-v[123]|-v3-turbo)?|turbo")
+ON_THE_HUB = {"large": "large-v3", "turbo": "large-v3-turbo"}
+
+
 @dataclass(frozen=True, config=STRICT)
 class Asr:
-    """Speech recognition. `model`: Whisper name or checkpoint file; null: the corpus's statement is the text."""
+    """Speech recognition by Whisper.
+
+    Attributes:
+        model: Whisper name or checkpoint file of OpenAI's; for transformers also a hub name or a folder. null: the
+            corpus's statement is the text.
+        language: code or name.
+        engine: whisper-timestamped takes one clip at a time; transformers takes many, which pays on a GPU.
+        batch_size: windows of 30 s that transformers takes at a time; null: 16 on a GPU, 1 on a CPU.
+    """
 
     model: str | None = "base.en"
     language: str = "en"
+    engine: Literal["whisper-timestamped", "transformers"] = TIMESTAMPED
+    batch_size: Annotated[int, Field(ge=1, le=256)] | None = None
+
+    @property
+    def hub_name(self) -> str:
+        """The name by which transformers asks for the model, or its folder; "" where there is none."""
+        model = self.model or ""
+        return f"openai/whisper-{ON_THE_HUB.get(model, model)}" if OPENAI.fullmatch(model) else model
+
+    def __post_init__(self) -> None:
+        """A size that nobody reads is a mistake."""
+        if self.batch_size is not None and self.engine != TRANSFORMERS:
+            raise ValueError(
+                f"batch_size: {self.engine} takes one clip at a time; set engine=transformers, or no batch_size"
+            )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -6,25 +6,25 @@ import json
 import math
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cache.files.lock import locked
-from extract.asr.transcript import Transcript, word_error_rate
-from extract.encoders.models import ENGLISH, asr_precision, english_only
+from extract.asr.models import ENGLISH, asr_precision, english_only
+from extract.asr.transcript import Transcript, Waveform
 
-# Whisper's own front end needs one hop; below it there is nothing to recognise.
-SHORTEST_SAMPLES = 160
 SECONDS_FOR_A_DOWNLOAD = 3600
 SECONDS_WITHOUT_AN_ANSWER = 30
 
 
-class Recogniser:
-    """Whisper with word times (whisper-timestamped; Giorgino 2009 for the alignment)."""
+class Timestamped:
+    """Whisper with word times (whisper-timestamped; Giorgino 2009 for the alignment); greedy and deterministic."""
+
+    batch_size = 1
 
     def __init__(self, model: str, language: str, device: torch.device) -> None:
         """Load by Whisper name or checkpoint file.
@@ -47,17 +47,13 @@ class Recogniser:
         if language.lower() not in ENGLISH and not self.network.is_multilingual:
             raise ValueError(english_only(model, language))
 
-    def transcribe(self, waveform_T: npt.NDArray[np.float32], statement: str) -> Transcript:
-        """Recognise one clip; greedy and deterministic.
+    def hear(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
+        """As in `Engine`: one clip after the other."""
+        return [self._heard(waveform_T) for waveform_T in waveforms]
 
-        Args:
-            waveform_T: mono, 16 kHz, float32.
-            statement: the reference for the word error rate; "" when there is none.
-        """
+    def _heard(self, waveform_T: Waveform) -> Transcript:
         import whisper_timestamped
 
-        if len(waveform_T) < SHORTEST_SAMPLES:
-            return Transcript("", wer=word_error_rate(statement, ""))
         samples_T = np.ascontiguousarray(waveform_T, np.float32)
         self.no_speech.clear()
         result = whisper_timestamped.transcribe(
@@ -72,7 +68,7 @@ class Recogniser:
         confidence = float(np.mean([word["confidence"] for word in words])) if words else math.nan
         text = str(result["text"]).strip()
         no_speech = max(self.no_speech, default=math.nan)
-        return Transcript(text, json.dumps(words), confidence, word_error_rate(statement, text), no_speech)
+        return Transcript(text, json.dumps(words), confidence, no_speech=no_speech)
 
     def _listen_to_decoding(self) -> None:
         """Keep the no-speech probability of every window: Whisper drops it with the windows it takes for silence."""

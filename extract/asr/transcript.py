@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+# Mono, 16 kHz, float32.
+Waveform = npt.NDArray[np.float32]
+
+
+class NoRoom(ValueError):
+    """A batch of clips does not fit into the device's memory: the configuration's fault, and no clip's."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,10 @@ class Transcript:
     confidence: float = math.nan
     wer: float = math.nan
     no_speech: float = math.nan
+
+    def against(self, statement: str) -> Transcript:
+        """The same with its word error rate; `statement` is the reference, "" when there is none."""
+        return replace(self, wer=word_error_rate(statement, self.transcript))
 
 
 def word_error_rate(reference: str, hypothesis: str) -> float:

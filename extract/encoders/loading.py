@@ -61,7 +61,7 @@ def load_network(model: Model) -> Any:
     return network.eval().requires_grad_(False)
 
 
-def lost_weights(folder: Path, network: Any) -> list[str]:
+def lost_weights(folder: Path, network: Any, unused: frozenset[str] = UNUSED) -> list[str]:
     """Names of the checkpoint's tensors that are not in the network, value for value.
 
     transformers reports keys that are missing or unexpected. It does not look at values, and said nothing of the
@@ -71,11 +71,12 @@ def lost_weights(folder: Path, network: Any) -> list[str]:
     Others are looked for by their values among those that no name has claimed: transformers renames weights as it
     loads them (weight_g to parametrizations.weight.original0, q_bias to query.bias, gamma to weight), and no table
     of its renames has to be kept here. Each tensor of the network is claimed once, so that one of zeros cannot
-    stand in for another. If the file keeps the network below its base prefix, whatever lies outside is a head.
+    stand in for another. If the file keeps the network below its base prefix, whatever lies outside is a head. Parts
+    named in `unused` are not compared.
     """
-    free = {key: tensor for key, tensor in network.state_dict().items() if not is_unused(key)}
+    free = {key: tensor for key, tensor in network.state_dict().items() if not is_unused(key, unused)}
     lost, renamed = [], {}
-    for name, tensor in _backbone_tensors(folder, f"{network.base_model_prefix}."):
+    for name, tensor in _backbone_tensors(folder, f"{network.base_model_prefix}.", unused):
         key = next((key for key in (name, name.partition(".")[2]) if key in free), None)
         if key is None:
             renamed[name] = tensor
@@ -88,9 +89,9 @@ def lost_weights(folder: Path, network: Any) -> list[str]:
     return sorted(lost)
 
 
-def is_unused(name: str) -> bool:
-    """Whether hidden states do not depend on this weight."""
-    return not UNUSED.isdisjoint(name.split("."))
+def is_unused(name: str, unused: frozenset[str] = UNUSED) -> bool:
+    """Whether hidden states do not depend on this weight; `unused`: parts that they do not pass through."""
+    return not unused.isdisjoint(name.split("."))
 
 
 def image_processor(model: Model) -> Any:
@@ -124,13 +125,13 @@ def rank_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-def _backbone_tensors(folder: Path, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _backbone_tensors(folder: Path, prefix: str, unused: frozenset[str]) -> Iterator[tuple[str, torch.Tensor]]:
     """What the hidden states depend on; one tensor in memory at a time where the format allows it."""
     files = [_open(path) for path in weight_files(str(folder), folder)]
     prefixed = any(name.startswith(prefix) for file in files for name in file)
     for file in files:
         for name in file:
-            if (name.startswith(prefix) or not prefixed) and not is_unused(name):
+            if (name.startswith(prefix) or not prefixed) and not is_unused(name, unused):
                 yield name, file[name]
 
 

@@ -34,11 +34,8 @@ WIDTH = ("d_model", "dim", "hidden_size")
 VISION = "vision_config"
 # Pillow's numbers of the filters, as processors store them.
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
-# Whisper's models of English alone are called base.en and so on; these also exist for every language it knows.
 # Beside the weights of a fine-tuned encoder: who it was tuned on (written by fuse/finetune).
 TUNED = "tuned.json"
-ENGLISH_ONLY, ENGLISH = ".en", ("en", "english")
-MULTILINGUAL = ("tiny", "base", "small", "medium")
 # Places of a model of texts that does not say how many; those of the marks, and those that some leave empty.
 USUAL_PLACES, PLACES_OF_MARKS = 512, 8
 VISION_DEFAULTS = {"num_hidden_layers": 12, "hidden_size": 768, "image_size": 224}
@@ -88,7 +85,7 @@ def find_model(name: str) -> Model:
     Raises:
         ValueError: nothing there, and how to name a local directory instead.
     """
-    folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else _from_hub(name)
+    folder = locate(name)
     try:
         config = json.loads((folder / "config.json").read_text())
         sizes = {**VISION_DEFAULTS, **config[VISION]} if VISION in config else config
@@ -99,7 +96,7 @@ def find_model(name: str) -> Model:
         raise ValueError(f"{name}: {folder} is no transformers model folder (config.json: {error!r})") from error
     picture = _preprocessing(folder, "video") if sizes.get("image_size") else {}
     # Looked at before they are hashed: a change in between shows later.
-    files = {path: Source.of(path, "") for path in [*weight_files(name, folder), *_settings_files(folder)]}
+    files = looked_at(name, folder)
     return Model(
         name=Path(name).name,
         folder=folder,
@@ -116,6 +113,21 @@ def find_model(name: str) -> Model:
         files=files,
         tuned_on=tuple(map(str, _json_of(folder / TUNED).get("speakers", ()))),
     )
+
+
+def locate(name: str) -> Path:
+    """The folder of a model: a local directory, or what the hub has under that name.
+
+    Raises:
+        ValueError: nothing there, and how to name a local directory instead.
+    """
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else _from_hub(name)
+
+
+def looked_at(name: str, folder: Path) -> dict[Path, Source]:
+    """The files of a model as they are now, unhashed."""
+    return {path: Source.of(path, "") for path in [*weight_files(name, folder), *_settings_files(folder)]}
 
 
 def _first_of(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
@@ -158,11 +170,6 @@ def _picture_size(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int
     return int(made[0] if isinstance(made, Sequence) else made)
 
 
-def asr_precision(device: str) -> str:
-    """Number format that Whisper computes in on this kind of device, as its own program chooses it."""
-    return "float16" if device == "cuda" else "float32"
-
-
 def check_preprocessing(modality: str, model: Model) -> None:
     """Refuse a model without the files that say how its input is prepared, before anything is started.
 
@@ -189,28 +196,6 @@ def bytes_that_fit(model: Model) -> int:
     config, tokenizer = (_json_of(model.folder / name) for name in ("config.json", "tokenizer_config.json"))
     places = int(config.get("max_position_embeddings") or USUAL_PLACES)
     return min(places, int(tokenizer.get("model_max_length") or places)) - PLACES_OF_MARKS
-
-
-def check_asr_model(model: str, language: str) -> None:
-    """Refuse a checkpoint path that does not exist, or a language that the model does not know, before any start.
-
-    Raises:
-        ValueError: one line that names a model that would do.
-    """
-    looks_like_path = "/" in model or model.endswith(".pt")
-    if looks_like_path and not Path(model).expanduser().is_file():
-        raise ValueError(
-            f"asr.model: no checkpoint file {model}; give a Whisper name such as base.en, a .pt file, or null"
-        )
-    if not looks_like_path and model.endswith(ENGLISH_ONLY) and language.lower() not in ENGLISH:
-        raise ValueError(english_only(model, language))
-
-
-def english_only(model: str, language: str) -> str:
-    """What is wrong, and the name of a model that would do."""
-    name = Path(model).name.removesuffix(ENGLISH_ONLY)
-    instead = name if name in MULTILINGUAL else "base"
-    return f"asr.language={language}: asr.model={model} knows English alone; set asr.model={instead}"
 
 
 def check_video_media(model: Model, media: MediaSettings) -> None:

@@ -21,13 +21,13 @@ from cache.media import Failure, Media
 from configs.command.entry import main
 from configs.command.progress import Progress
 from configs.schema.preview import PREVIEW_CONDITIONS, PreviewConfig
+from extract.asr.models import check_asr
 from extract.corrupt.apply import corrupt
 from extract.corrupt.noise.sources import RECORDED, NoiseSource, NoiseSources, noise_sources
-from extract.encoders.models import check_asr_model
 from extract.media.cut import Cut
 from extract.media.decode import decode_all
 from extract.preview.clip import ClipFile, find_clip
-from extract.preview.listening import Heard, listen, load_recogniser, transcript_table
+from extract.preview.listening import Heard, find_recogniser, listen, transcript_table
 from extract.preview.sheets import Panel, contact_sheet, spectrogram_sheet
 
 CONTACT_SHEET, SPECTROGRAMS, TRANSCRIPTS = "frames.png", "spectrograms.png", "preview.csv"
@@ -44,7 +44,7 @@ def run(config: PreviewConfig) -> int:
     sounds, pictures = (_of_signal(conditions, media, modality, clip.path) for modality in SIGNALS)
     if not sounds and not pictures:
         raise ValueError(f"{clip.path}: none of the conditions changes what is in it; give other conditions=[...]")
-    recogniser, note = load_recogniser(config.asr, clip.statement) if sounds else (None, "")
+    recogniser, note = find_recogniser(config.asr, clip.statement) if sounds else (None, "")
     _forget(folder)
     with Progress("preview", len(sounds) + len(pictures), "conditions") as progress:
         under = partial(_corrupted, media, clip.clip_id, noises, progress)
@@ -65,7 +65,7 @@ def _clip_file(config: PreviewConfig, corpus: Corpus | None) -> ClipFile:
     if config.clip is None:
         raise ValueError("clip is missing; name a media file (make preview CLIP=x.mp4), or a clip id with corpus=FILE")
     if config.asr.model is not None:
-        check_asr_model(config.asr.model, config.asr.language)
+        check_asr(config.asr)
     clip = find_clip(config.clip, corpus)
     return clip if config.statement is None else replace(clip, statement=config.statement)
 

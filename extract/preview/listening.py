@@ -15,8 +15,8 @@ import torch
 from cache.files.atomic import revealed
 from cache.files.csv import csv_text
 from cache.media import SAMPLE_RATE_HZ, Media
-from configs.schema.features import Asr
-from extract.asr.timestamped import Recogniser
+from configs.schema.features import OPENAI, Asr
+from extract.asr.recogniser import Recogniser, load_recogniser
 from extract.asr.transcript import Transcript
 
 COLUMNS = ("condition", "transcript", "wer", "no_speech", "confidence")
@@ -46,20 +46,18 @@ class Heard:
         return self.condition, heard.transcript, *map(_spelt, (heard.wer, heard.no_speech, heard.confidence))
 
 
-def load_recogniser(asr: Asr, statement: str) -> tuple[Recogniser | None, str]:
+def find_recogniser(asr: Asr, statement: str) -> tuple[Recogniser | None, str]:
     """Whisper, and what the reader of the sheet must know. Without it there is still much to see and hear.
 
     Raises:
         ValueError: what was given is no Whisper; a download that fails is only said.
     """
-    import whisper
-
     if asr.model is None:
         return None, "no recogniser: give asr.model=..."
     try:
-        recogniser = Recogniser(asr.model, asr.language, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        recogniser = load_recogniser(asr, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     except ValueError as error:
-        if asr.model not in whisper.available_models():
+        if not OPENAI.fullmatch(asr.model):
             raise
         print(f"no transcripts: {error}")
         return None, f"no recogniser: {asr.model} could not be had"

@@ -20,10 +20,10 @@ from cache.features.units import unit_count, unit_rows
 from cache.files.atomic import write_atomic
 from cache.media import MediaStore, Source
 from configs.schema.features import FeaturesConfig
+from extract.asr.models import check_asr, recogniser_files
 from extract.corrupt.noise.sources import NoiseSources, known_sources, noise_sources
 from extract.encoders.models import (
     Model,
-    check_asr_model,
     check_preprocessing,
     check_video_media,
     find_model,
@@ -55,7 +55,8 @@ class Plan:
         arrays: those that are wanted, a modality under a condition each.
         recordings: by kind of noise, the names of what it draws from (`NoiseSource.names`).
         device: kind of device that encodes, `cuda` or `cpu`.
-        checkpoint: the recogniser's file as it was when it was hashed; empty where there is none, or it goes by name.
+        checkpoint: the recogniser's files as they were when they were hashed; empty where there is none, or it goes by
+            name.
     """
 
     config: FeaturesConfig
@@ -145,8 +146,8 @@ def make_plan(config: FeaturesConfig) -> Plan:
     if "video" in models:
         check_video_media(models["video"], config.media)
     if config.asr.model is not None and "text" in models:
-        check_asr_model(config.asr.model, config.asr.language)
-    checkpoint = _checkpoint(config) if "text" in models else {}
+        check_asr(config.asr)
+    checkpoint = recogniser_files(config.asr) if "text" in models else {}
     device = device_kind()
     text = text_provenance(config, corpus, device) if "text" in models else {}
     conditions = stored_conditions(config.conditions)
@@ -171,11 +172,6 @@ def write_plan(plan: Plan, path: Path) -> None:
 def read_plan(path: Path) -> Plan:
     """The plan that was written there; stores and media are opened when they are asked for."""
     return TypeAdapter(Plan).validate_json(path.read_bytes())
-
-
-def _checkpoint(config: FeaturesConfig) -> dict[Path, Source]:
-    path = Path(config.asr.model).expanduser() if config.asr.model else None
-    return {path: Source.of(path, "")} if path and path.is_file() else {}
 
 
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 from cache.conditions import Condition
 from cache.corpus.clips import Corpus
 from cache.features.rows import ArraySpec
-from cache.files.hashes import fingerprint, sha256_of
+from cache.files.hashes import fingerprint
 from cache.media import SAMPLE_RATE_HZ
-from configs.schema.features import FeaturesConfig
-from extract.encoders.models import Model, asr_precision
+from configs.schema.features import TIMESTAMPED, TRANSFORMERS, FeaturesConfig
+from extract.asr.models import asr_precision, find_whisper
+from extract.encoders.models import Model
 from extract.media.cut import Cut
 
 # Libraries whose version can change a number in a row.
@@ -24,6 +25,8 @@ LIBRARIES = {
     "video": ("torch", "transformers", "numpy", "av", "decord"),
     "text": ("torch", "transformers", "tokenizers"),
 }
+# OpenAI's program beside transformers: its vocabulary goes with its files.
+ENGINES = {TIMESTAMPED: ("whisper-timestamped", "openai-whisper"), TRANSFORMERS: ("tokenizers", "openai-whisper")}
 # Of NVIDIA's GPUs; torch calls AMD's "cuda" as well, and brings their libraries itself.
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 ROCM = "/dev/kfd"
@@ -124,14 +127,17 @@ def text_provenance(config: FeaturesConfig, corpus: Corpus, device: str) -> dict
     statements = fingerprint([clip.statement for clip in corpus.clips])
     if config.asr.model is None:
         return {"model": None, "statements_sha256": statements}
-    path, precision = Path(config.asr.model).expanduser(), asr_precision(device)
+    found, precision = find_whisper(config.asr), asr_precision(device)
     return {
-        "model": path.name,
+        "model": found.name,
+        # whisper-timestamped was there first: its stores do not name it.
+        **({"engine": config.asr.engine} if config.asr.engine != TIMESTAMPED else {}),
         **({"precision": precision} if precision != "float32" else {}),
         "statements_sha256": statements,
-        "weights_sha256": sha256_of(path) if path.is_file() else "by name",
+        "weights_sha256": found.weights_sha256,
+        **({"settings_sha256": found.settings_sha256} if found.settings_sha256 else {}),
         "language": config.asr.language,
-        "libraries": {name: version(name) for name in (*LIBRARIES["audio"], "whisper-timestamped", "openai-whisper")},
+        "libraries": {name: version(name) for name in (*LIBRARIES["audio"], *ENGINES[config.asr.engine])},
     }
 
 

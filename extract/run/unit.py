@@ -20,7 +20,8 @@ from cache.features.rows import State, UnitRows
 from cache.files.atomic import write_atomic
 from cache.media import Failure, Media, MediaUnit, Source, damaged_part
 from configs.schema.features import FeaturesConfig
-from extract.asr.timestamped import Recogniser
+from extract.asr import deviation as asr_deviation
+from extract.asr.recogniser import Recogniser, load_recogniser
 from extract.encoders.base import Encoder, NetworkEncoder
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.deviation import is_approximate, measure, readable
@@ -97,7 +98,7 @@ def load_tools(plan: Plan, modalities: Set[str], device: torch.device) -> Tools:
         for name, model in models.items()
     }
     asr = plan.config.asr
-    recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in models else None
+    recogniser = load_recogniser(asr, device) if asr.model and "text" in models else None
     # After they were loaded: what was hashed is what was read.
     plan.refuse_changed_models()
     return Tools(device, encoders, Remembering(encoders["text"]) if "text" in encoders else None, recogniser)
@@ -197,21 +198,38 @@ def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, to
     with keeping.until_the_end():
         batches.fill(rows, read, keeping.between)
     if unit == 0:
-        _record_deviation(plan, tools, array, rows, read)
+        _record_deviation(plan, tools, array, rows, reader, read)
     store.write_unit(array.spec, unit, rows)
 
 
 def _record_deviation(
-    plan: Plan, tools: Tools, array: PlannedArray, rows: UnitRows, read: Callable[[int], Any]
+    plan: Plan, tools: Tools, array: PlannedArray, rows: UnitRows, reader: UnitReader, read: Callable[[int], Any]
 ) -> None:
-    """Measure approximate features on the first clips of the corpus, which are those of unit 0."""
-    encoder = tools.encoders[array.spec.modality]
-    if not is_approximate(encoder.model, encoder.options):
-        return
-    if array.spec.modality == "text":
-        done = np.flatnonzero(rows.state == State.DONE)
-        signals: Iterable[Any] = (rows.columns["transcript"][row] for row in done)
-    else:
-        signals = readable(read, encoder.preparer, len(rows.state))
-    found = measure(encoder, array.spec.modality, signals)
-    write_atomic(plan.stores[array.condition.name].path / array.spec.path / DEVIATION_FILE, json.dumps(found))
+    """Measure what is approximate on the first clips of the corpus, which are those of unit 0."""
+    encoder, found = tools.encoders[array.spec.modality], dict[str, Any]()
+    is_text = array.spec.modality == "text"
+    is_measured = is_approximate(encoder.model, encoder.options)
+    if is_measured:
+        if is_text:
+            done = np.flatnonzero(rows.state == State.DONE)
+            signals: Iterable[Any] = (rows.columns["transcript"][row] for row in done)
+        else:
+            signals = readable(read, encoder.preparer, len(rows.state))
+        found |= measure(encoder, array.spec.modality, signals)
+    if is_text and tools.recogniser and asr_deviation.is_approximate(plan.config.asr, tools.device):
+        is_measured, sounds = True, _sounds(reader, len(rows.state))
+        found["asr"] = asr_deviation.measure(plan.config.asr, tools.recogniser, tools.device, sounds)
+    if is_measured:
+        write_atomic(plan.stores[array.condition.name].path / array.spec.path / DEVIATION_FILE, json.dumps(found))
+
+
+def _sounds(reader: UnitReader, rows: int) -> Iterator[Any]:
+    """The waveforms of those rows that have one."""
+    waveform = reader.signal("audio")
+    for row in range(rows):
+        try:
+            sound_T = waveform(row)
+        # Such clips fail, or are absent, when their unit is computed.
+        except Exception:
+            continue
+        yield sound_T

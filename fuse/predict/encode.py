@@ -20,7 +20,7 @@ from cache.features.provenance import Origin, difference
 from cache.features.table import layers_of, side_by_side
 from cache.media import SAMPLE_RATE_HZ, Media
 from configs.schema.features import FeaturesConfig
-from extract.asr.timestamped import Recogniser
+from extract.asr.recogniser import load_recogniser
 from extract.asr.transcript import Transcript
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.catalogue import encoder_class
@@ -68,7 +68,7 @@ class ClipEncoder:
         self.modalities = tuple(name for name in checkpoint.modalities if name in MODALITIES)
         self.encoders = {name: self._load(name, run, device) for name in self.modalities}
         asr = config.asr
-        self.recogniser = Recogniser(asr.model, asr.language, device) if asr.model and "text" in self.encoders else None
+        self.recogniser = load_recogniser(asr, device) if asr.model and "text" in self.encoders else None
 
     @property
     def frames(self) -> int:

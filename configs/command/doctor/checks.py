@@ -46,7 +46,7 @@ def examine(machine: Machine, config: FeaturesConfig, ranks: int) -> list[Findin
         lambda one: _disk(one, config),
         lambda one: _decoders(one, config),
         lambda one: _models(one, config),
-        _whisper,
+        lambda one: _whisper(one, config),
         lambda one: _memory(one, ranks),
         lambda one: _threads(one, config, ranks),
     )
@@ -167,9 +167,10 @@ def _decoders(machine: Machine, config: FeaturesConfig) -> Iterator[Finding]:
 
 
 def _models(machine: Machine, config: FeaturesConfig) -> Iterator[Finding]:
-    modalities = {config.encoders.audio: "audio", config.encoders.video: "video", config.encoders.text: "text"}
+    settings = {getattr(config.encoders, one): f"encoders.{one}" for one in ("audio", "video", "text")}
+    settings.setdefault(config.asr.hub_name, "asr.model")
     for name, folder in machine.models.items():
-        instead = f"download it where there is network, and SET=encoders.{modalities[name]}=models/{Path(name).name}"
+        instead = f"download it where there is network, and SET={settings[name]}=models/{Path(name).name}"
         if folder:
             yield Finding("ok", "model", f"{name} is here ({folder})")
         elif machine.offline:
@@ -180,10 +181,13 @@ def _models(machine: Machine, config: FeaturesConfig) -> Iterator[Finding]:
             yield Finding("fail", "model", f"{name} is not here, and the hub does not answer", instead)
 
 
-def _whisper(machine: Machine) -> Iterator[Finding]:
+def _whisper(machine: Machine, config: FeaturesConfig) -> Iterator[Finding]:
     file = machine.whisper_file
     if file is None:
-        yield Finding("ok", "whisper", "not wanted (asr.model=null)")
+        wanted = (
+            f"{config.asr.hub_name} is a model of transformers" if config.asr.model else "not wanted (asr.model=null)"
+        )
+        yield Finding("ok", "whisper", wanted)
     elif file.is_file():
         yield Finding("ok", "whisper", str(file))
     else:

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from configs.schema.features import FeaturesConfig
+from configs.schema.features import TRANSFORMERS, FeaturesConfig
 
 CHECKOUT = Path(__file__).parents[3]
 SECONDS_TO_IMPORT = 180
@@ -73,7 +73,8 @@ class Machine:
         features_dir: the nearest folder above the features that exists.
         writable, free_bytes: of that folder.
         models: encoder name to the folder of its weights on this machine; "" where there is none.
-        whisper_file: where Whisper's weights are, or would be downloaded to; None: no recogniser is wanted.
+        whisper_file: where Whisper's weights are, or would be downloaded to; None: no recogniser is wanted, or it is
+            one of `models`.
         offline: HF_HUB_OFFLINE is set.
         hub_answers: the hub was reached; None: nobody had to ask.
         memory_bytes: that new processes may take, by the machine or by the container.
@@ -102,7 +103,9 @@ class Machine:
 def look(config: FeaturesConfig) -> Machine:
     """Everything that the checks ask for; takes as long as importing torch does."""
     folder = _existing(Path(config.features_dir).expanduser().resolve())
-    names = [name for name in (config.encoders.audio, config.encoders.video, config.encoders.text) if name]
+    by_transformers = config.asr.engine == TRANSFORMERS and not Path(config.asr.hub_name).expanduser().is_file()
+    heard_by = config.asr.hub_name if by_transformers else None
+    names = [name for name in (config.encoders.audio, config.encoders.video, config.encoders.text, heard_by) if name]
     models = {name: _model_folder(name) for name in names}
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in TRUE
     corpus = Path(config.corpus).expanduser()
@@ -115,7 +118,7 @@ def look(config: FeaturesConfig) -> Machine:
         writable=os.access(folder, os.W_OK),
         free_bytes=shutil.disk_usage(folder).free,
         models=models,
-        whisper_file=None if config.asr.model is None else _whisper_file(config.asr.model),
+        whisper_file=None if config.asr.model is None or by_transformers else _whisper_file(config.asr.model),
         offline=offline,
         hub_answers=None if offline or all(models.values()) else _hub_answers(),
         memory_bytes=_memory_bytes(),

@@ -13,7 +13,7 @@ import pytest
 import configs.command.doctor.__main__ as doctor
 from configs.command.doctor.checks import GIB, Finding, examine, needed_bytes
 from configs.command.doctor.machine import Machine, Probe, look, probe
-from configs.schema.features import Encoders, FeaturesConfig, MediaSettings
+from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
 
 CONFIG = FeaturesConfig(corpus="data/metadata.csv", encoders=Encoders(audio="org/audio", video=None, text=None))
 CUDA_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -112,6 +112,14 @@ def test_a_v100_is_told_that_it_computes_in_float16() -> None:
 def test_decord_is_needed_where_it_was_asked_for() -> None:
     config = replace(CONFIG, media=MediaSettings(reader="decord"))
     assert findings("decord", config, decord=Probe({}, "no wheel"))[0].level == "fail"
+
+
+def test_a_whisper_of_transformers_is_one_of_the_models() -> None:
+    config = replace(CONFIG, asr=Asr("base.en", engine="transformers"))
+    (found,) = findings("whisper", config)
+    assert (found.level, found.found) == ("ok", "openai/whisper-base.en is a model of transformers")
+    (found,) = findings("model", config, models={"openai/whisper-base.en": ""}, hub_answers=False)
+    assert (found.level, "SET=asr.model=models/whisper-base.en" in found.remedy) == ("fail", True)
 
 
 def test_a_model_that_the_hub_has_is_well() -> None:

@@ -17,7 +17,8 @@ import torch
 import whisper_timestamped
 
 from extract.asr import timestamped as transcribe
-from extract.asr.timestamped import Recogniser
+from extract.asr.recogniser import Recogniser
+from extract.asr.timestamped import Timestamped
 from extract.asr.transcript import Transcript, scored_words, word_error_rate
 from tests.tiny.places import SHARED, needs_audio
 
@@ -64,7 +65,7 @@ def test_spoken_words() -> None:
 def test_a_file_that_is_no_checkpoint_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "broken.pt").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"broken\.pt could not be loaded .* or asr\.model=null to take") as error:
-        Recogniser(str(tmp_path / "broken.pt"), "en", CPU)
+        Timestamped(str(tmp_path / "broken.pt"), "en", CPU)
     assert "\n" not in str(error.value)
 
 
@@ -82,7 +83,7 @@ def test_names_are_loaded_by_one_rank_at_a_time_and_with_a_time_limit(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(whisper_timestamped, "load_model", load)
     with pytest.raises(ValueError, match=r"asr\.model base\.en could not be loaded \(RuntimeError: no network\)"):
-        Recogniser("base.en", "en", CPU)
+        Timestamped("base.en", "en", CPU)
     assert seen == [("base.en", "cpu", [".lock"], transcribe.SECONDS_WITHOUT_AN_ANSWER)]
     assert socket.getdefaulttimeout() is None
 
@@ -100,9 +101,9 @@ def test_a_checkpoint_of_english_alone_is_not_asked_for_another_language(
         with pytest.raises(
             ValueError, match=r"^asr\.language=de: asr\.model=.*model\.pt knows English alone; set asr\.m"
         ):
-            Recogniser(str(tmp_path / "model.pt"), language, CPU)
+            Timestamped(str(tmp_path / "model.pt"), language, CPU)
     else:
-        Recogniser(str(tmp_path / "model.pt"), language, CPU)
+        Timestamped(str(tmp_path / "model.pt"), language, CPU)
 
 
 # What the recogniser returns
@@ -124,7 +125,7 @@ def recogniser(
     network = SimpleNamespace(device=CPU, decode=lambda window: window, encoder=SimpleNamespace(blocks=[]))
     monkeypatch.setattr(whisper_timestamped, "load_model", lambda *_, **__: network)
     monkeypatch.setattr(whisper_timestamped, "transcribe", heard)
-    return Recogniser("base.en", "en", CPU), calls
+    return Recogniser(Timestamped("base.en", "en", CPU)), calls
 
 
 WORD = {"text": "Dogs", "start": 0.12345, "end": 0.5, "confidence": 0.75}
@@ -177,7 +178,7 @@ def test_a_statement_stands_in_for_a_recogniser() -> None:
 
 @pytest.fixture(scope="module")
 def real() -> Recogniser:
-    return Recogniser(str(CHECKPOINT), "en", CPU)
+    return Recogniser(Timestamped(str(CHECKPOINT), "en", CPU))
 
 
 @needs_recogniser
@@ -229,7 +230,7 @@ def test_real_silence_is_no_words(real: Recogniser) -> None:
 @needs_audio
 def test_fused_attention_in_the_encoder_changes_no_word(real: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcribe, "_fuse_encoder_attention", lambda _: None)
-    plain = Recogniser(str(CHECKPOINT), "en", CPU)
+    plain = Recogniser(Timestamped(str(CHECKPOINT), "en", CPU))
     samples_T = soundfile.read(SHARED / "ravdess/audio/Actor_22/03-01-06-01-01-01-22.flac", dtype="float32")[0]
     ours, theirs = (one.transcribe(samples_T, "Kids are talking by the door") for one in (real, plain))
     assert (ours.transcript, ours.words) == (theirs.transcript, theirs.words)

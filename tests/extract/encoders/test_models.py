@@ -16,7 +16,7 @@ import pytest
 
 from configs.schema.features import MediaSettings
 from extract.encoders import models
-from extract.encoders.models import Model, check_asr_model, check_preprocessing, check_video_media, find_model
+from extract.encoders.models import Model, check_preprocessing, check_video_media, find_model
 from tests.tiny.corpus import write_tiny_encoders
 from tests.tiny.places import CASES, needs_cases
 
@@ -300,28 +300,6 @@ def test_a_hub_model_is_described_like_a_folder(tiny: dict[str, Path], monkeypat
 
 
 # Settings that do not fit
-
-
-@pytest.mark.parametrize("model", ["nowhere.pt", "./nowhere", "models/nowhere.bin", "~/nowhere.pt"])
-def test_a_checkpoint_that_is_not_there(model: str) -> None:
-    with pytest.raises(ValueError, match=rf"asr\.model: no checkpoint file {model}; give a Whisper name such as"):
-        check_asr_model(model, "en")
-
-
-def test_names_and_files_of_recognisers_pass(tmp_path: Path) -> None:
-    (tmp_path / "model.pt").touch()
-    check_asr_model("base.en", "en")
-    check_asr_model(str(tmp_path / "model.pt"), "de")
-    check_asr_model("base", "de")
-    check_asr_model("base.en", "English")
-
-
-@pytest.mark.parametrize(("model", "instead"), [("base.en", "base"), ("medium.en", "medium"), ("other.en", "base")])
-def test_a_recogniser_of_english_is_not_asked_for_another_language(model: str, instead: str) -> None:
-    """It wrote English nonsense for whatever it heard."""
-    message = rf"^asr\.language=de: asr\.model={model} knows English alone; set asr\.model={instead}$"
-    with pytest.raises(ValueError, match=message):
-        check_asr_model(model, "de")
 
 
 def test_media_settings_that_do_not_fit_name_those_that_do(tiny: dict[str, Path]) -> None:

@@ -128,7 +128,7 @@ def test_silence_and_endless_transcripts_can_be_drawn(tmp_path: Path) -> None:
 
 def test_transcripts_stand_in_sheet_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Panel] = []
-    monkeypatch.setattr(listening, "Recogniser", Tiring)
+    monkeypatch.setattr(listening, "load_recogniser", Tiring)
     monkeypatch.setattr(preview, "spectrogram_sheet", lambda panels, *_: drawn.extend(panels))
     conditions = "conditions=[noise-white-0db,noise-white-minus20db]"
     assert show(tmp_path, make_clip(tmp_path), "asr.model=tiny.en", conditions) == 0
@@ -148,7 +148,7 @@ def test_transcripts_stand_in_sheet_and_table(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_statement_can_be_given_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "Recogniser", Tiring)
+    monkeypatch.setattr(listening, "load_recogniser", Tiring)
     clip = make_clip(tmp_path, "holiday", picture=False)
     for override, expected in (("statement=Dogs are sitting", "1.000"), ("statement=null", "")):
         assert show(tmp_path, clip, "asr.model=tiny.en", "conditions=[clean]", override) == 0
@@ -161,7 +161,7 @@ def test_a_whisper_that_cannot_be_downloaded_costs_only_the_transcripts(
     def refuse(*_: object) -> None:
         raise ValueError("asr.model could not be loaded")
 
-    monkeypatch.setattr(listening, "Recogniser", refuse)
+    monkeypatch.setattr(listening, "load_recogniser", refuse)
     clip = make_clip(tmp_path, picture=False)
     assert show(tmp_path, clip, "asr.model=base.en", "conditions=[clean]") == 0
     assert "no transcripts: asr.model could not be loaded" in capsys.readouterr().out

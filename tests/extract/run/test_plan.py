@@ -14,6 +14,7 @@ import torch
 
 import extract.run.rank
 from cache.corpus.clips import read_corpus, write_metadata
+from cache.features.provenance import difference
 from cache.features.rows import State
 from cache.features.store import open_store
 from configs.command.launch import ERROR_FILE
@@ -191,11 +192,30 @@ def test_a_gpu_is_in_the_provenance_and_so_is_whispers_precision(site: Path) -> 
     assert made_with(plan, "text")["asr"]["precision"] == "float16"
 
 
+@pytest.mark.usefixtures("_gpu")
+def test_the_other_engine_is_in_the_provenance(site: Path) -> None:
+    (site / "whisper.pt").write_bytes(b"stands for a checkpoint")
+    encoders = {"audio": None, "video": None, "text": f"{site}/encoders/roberta"}
+    asr = {"model": f"{site}/whisper.pt", "engine": "transformers", "batch_size": 8}
+    plan = plan_of(site, "engine", encoders=encoders, asr=asr, conditions=["clean"])
+    made = made_with(plan, "text")["asr"]
+    assert (made["engine"], made["precision"], made["model"]) == ("transformers", "float16", "whisper.pt")
+    assert "whisper-timestamped" not in made["libraries"]
+    assert set(plan.checkpoint) == {site / "whisper.pt"}
+    assert difference({"asr.model": "x"}, {"asr.model": "x", "asr.engine": "transformers"}) == (
+        "asr.engine whisper-timestamped, not transformers"
+    )
+
+
 def test_a_cpu_is_not_so_that_its_stores_keep_their_bytes(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     plan = heard(site, "cpu")
     assert plan.device == "cpu"
-    assert not {"device", "precision"} & {*made_with(plan, "audio"), *made_with(plan, "text")["asr"]}
+    made = made_with(plan, "text")["asr"]
+    assert not {"device", "precision"} & {*made_with(plan, "audio"), *made}
+    # As before there were two engines.
+    assert set(made) == {"model", "statements_sha256", "weights_sha256", "language", "libraries"}
+    assert {"whisper-timestamped", "openai-whisper"} < set(made["libraries"])
 
 
 def test_a_store_of_a_cpu_is_not_continued_on_a_gpu(site: Path, request: pytest.FixtureRequest) -> None:

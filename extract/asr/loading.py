@@ -1,0 +1,106 @@
+"""Whisper for transformers, from a folder of its own kind or from OpenAI's checkpoint file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.asr.models import ENGLISH, english_only
+from extract.asr.openai import FUSED, TIED, Refused, from_openai, quiet, upper_heads
+from extract.encoders.loading import lost_weights
+
+
+@dataclass(frozen=True)
+class Whisper:
+    """A loaded network in float32, and its tokenizer."""
+
+    name: str
+    network: Any
+    tokenizer: Any
+
+    @property
+    def settings(self) -> Any:
+        """Numbers of its tokens, and the heads that follow speech."""
+        return self.network.generation_config
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether it is told a language."""
+        return bool(getattr(self.settings, "is_multilingual", False))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens of text to text."""
+        return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    def language_code(self, language: str) -> str:
+        """Its code for a language, given by code or name.
+
+        Raises:
+            ValueError: it does not know it.
+        """
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+        if not self.is_multilingual and language.lower() not in ENGLISH:
+            raise ValueError(english_only(self.name, language))
+        code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+        if self.is_multilingual and f"<|{code}|>" not in self.settings.lang_to_id:
+            raise ValueError(f"asr.language={language}: {self.name} does not know it; give a code such as en")
+        return str(code)
+
+    @staticmethod
+    def listener() -> Any:
+        """Notes the log probability of the token that is chosen at each step, among those that are allowed."""
+        from transformers import LogitsProcessor
+
+        class Listener(LogitsProcessor):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.log_probabilities: list[torch.Tensor] = []
+
+            def __call__(self, _: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+                self.log_probabilities.append(scores_BV.float().log_softmax(-1).amax(-1))
+                return scores_BV
+
+        return Listener()
+
+
+def load_whisper(source: Path) -> Whisper:
+    """Load from a folder of transformers, or from OpenAI's checkpoint file.
+
+    Raises:
+        ValueError: it cannot be loaded, is no Whisper, or weights of the file did not arrive.
+    """
+    try:
+        with quiet():
+            network, tokenizer = from_openai(source) if source.is_file() else _from_folder(source)
+    except Refused:
+        raise
+    # A dozen kinds of errors for files that are damaged, or hold something else.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(
+            f"asr.model {source} could not be loaded ({reason}); give a folder of a Whisper, a Whisper checkpoint "
+            "(.pt), or asr.model=null to take the corpus's statement"
+        ) from error
+    return Whisper(str(source), network.eval().requires_grad_(False), tokenizer)
+
+
+def _from_folder(folder: Path) -> tuple[Any, Any]:
+    from transformers import WhisperForConditionalGeneration, WhisperTokenizer
+
+    network, info = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=FUSED, output_loading_info=True
+    )
+    missing = [name for name in info["missing_keys"] if name != TIED]
+    lost = lost_weights(folder, network, unused=frozenset(("proj_out",)))
+    if missing or lost:
+        raise Refused(f"asr.model {folder} lacks weights of a whole Whisper: {', '.join([*missing, *lost][:3])}")
+    settings = network.generation_config
+    if not hasattr(settings, "no_timestamps_token_id"):
+        raise Refused(f"asr.model {folder}: no times in its generation_config.json; copy that of openai/whisper-*")
+    if not getattr(settings, "alignment_heads", None):
+        settings.alignment_heads = upper_heads(network.config.decoder_layers, network.config.decoder_attention_heads)
+    return network, WhisperTokenizer.from_pretrained(folder)
