@@ -16,8 +16,9 @@ import soundfile
 import torch
 import whisper_timestamped
 
+from configs.schema.features import TIMESTAMPED, TRANSFORMERS, Asr
 from extract.asr import timestamped as transcribe
-from extract.asr.recogniser import Recogniser
+from extract.asr.recogniser import Recogniser, load_recogniser
 from extract.asr.timestamped import Timestamped
 from extract.asr.transcript import Transcript, scored_words, word_error_rate
 from tests.tiny.places import SHARED, needs_audio
@@ -176,9 +177,10 @@ def test_a_statement_stands_in_for_a_recogniser() -> None:
 # The real one
 
 
-@pytest.fixture(scope="module")
-def real() -> Recogniser:
-    return Recogniser(Timestamped(str(CHECKPOINT), "en", CPU))
+@pytest.fixture(scope="module", params=[TIMESTAMPED, TRANSFORMERS])
+def real(request: pytest.FixtureRequest) -> Recogniser:
+    """By either engine."""
+    return load_recogniser(Asr(str(CHECKPOINT), engine=request.param), CPU)
 
 
 @needs_recogniser
@@ -215,7 +217,6 @@ def test_a_clip_of_more_than_whispers_window_is_heard_to_its_end(real: Recognise
     assert len(words) == 12
     assert words[5]["end_seconds"] < 5
     assert 29 < words[6]["start_seconds"] < 34 < words[11]["end_seconds"] <= len(samples_T) / 16_000
-    assert len(real.no_speech) > 1
 
 
 @needs_recogniser
@@ -228,10 +229,11 @@ def test_real_silence_is_no_words(real: Recogniser) -> None:
 
 @needs_recogniser
 @needs_audio
-def test_fused_attention_in_the_encoder_changes_no_word(real: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_attention_in_the_encoder_changes_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = Recogniser(Timestamped(str(CHECKPOINT), "en", CPU))
     monkeypatch.setattr(transcribe, "_fuse_encoder_attention", lambda _: None)
     plain = Recogniser(Timestamped(str(CHECKPOINT), "en", CPU))
     samples_T = soundfile.read(SHARED / "ravdess/audio/Actor_22/03-01-06-01-01-01-22.flac", dtype="float32")[0]
-    ours, theirs = (one.transcribe(samples_T, "Kids are talking by the door") for one in (real, plain))
+    ours, theirs = (one.transcribe(samples_T, "Kids are talking by the door") for one in (fused, plain))
     assert (ours.transcript, ours.words) == (theirs.transcript, theirs.words)
     assert ours.no_speech == pytest.approx(theirs.no_speech, rel=1e-3)
