@@ -2,8 +2,8 @@
 
 What is heard in a clip depends on that clip alone. Its spectrogram is computed alone; a batch always has the same
 shape, and what is missing is filled with silence; words are timed by a second pass of the decoder over the finished
-text, in which no token sees a later one. Windows follow each other as in OpenAI's program, without the text of the
-window before as a prompt.
+text, in which no token sees a later one. Windows follow each other as in OpenAI's program, each with the text before
+it as a prompt; windows share a batch if their prompts are equally long, and first windows have none.
 
 Letters: B windows, T samples, M mel bands, N frames or positions, L tokens, D width, H heads.
 """
@@ -41,6 +41,7 @@ class _Clip:
     mel_MN: torch.Tensor
     seek: int = 0
     text: str = ""
+    tokens: list[int] = field(default_factory=list)
     words: list[dict[str, Any]] = field(default_factory=list)
     no_speech: float = math.nan
 
@@ -91,6 +92,7 @@ class Batched:
         """
         self.whisper, self.device, self.batch_size, self.guard = whisper, device, batch_size, guard
         self.language = whisper.language_code(language)
+        self.task = whisper.task(self.language)
         self.dtype = {"float32": torch.float32, "float16": torch.float16}[precision]
         multiply_exactly()
         self.network = whisper.network.to(device=device, dtype=self.dtype)
@@ -116,8 +118,12 @@ class Batched:
         sounds = [torch.from_numpy(np.ascontiguousarray(waveform_T)).to(self.device) for waveform_T in waveforms]
         clips = [_Clip(log_mel(sound_T, self.filters_MF)) for sound_T in sounds]
         while waiting := [clip for clip in clips if clip.left > 0]:
-            for first in range(0, len(waiting), self.batch_size):
-                self._hear_windows(waiting[first : first + self.batch_size])
+            by_length: dict[int, list[_Clip]] = {}
+            for clip in waiting:
+                by_length.setdefault(len(self._prompt(clip)), []).append(clip)
+            for alike in by_length.values():
+                for first in range(0, len(alike), self.batch_size):
+                    self._hear_windows(alike[first : first + self.batch_size])
         return [clip.transcript() for clip in clips]
 
     def _hear_windows(self, clips: Sequence[_Clip]) -> None:
@@ -125,29 +131,38 @@ class Batched:
         for window_MN, clip in zip(features_BMN, clips, strict=False):
             own_MN = clip.mel_MN[:, clip.seek : clip.seek + self.window_N]
             window_MN[:, : own_MN.shape[1]] = own_MN
-        written = self._written(features_BMN.to(self.dtype))
+        # Silence that fills a batch up is told what the first clip is told.
+        fill = [clips[0]] * (self.batch_size - len(clips))
+        prompt_BL = torch.tensor([self._prompt(clip) for clip in (*clips, *fill)], device=self.device)
+        written = self._written(features_BMN.to(self.dtype), prompt_BL)
         for row, clip in enumerate(clips):
             self._take(clip, written, row)
 
-    def _written(self, features_BMN: torch.Tensor) -> _Written:
+    def _prompt(self, clip: _Clip) -> list[int]:
+        """What the decoder is told before it writes: the text before the window, as much as has room, and the task."""
+        before = clip.tokens[-(self.network.config.max_target_positions // 2 - 1) :]
+        return [*([self.whisper.settings.prev_sot_token_id, *before] if before else []), *self.task]
+
+    def _written(self, features_BMN: torch.Tensor, prompt_BL: torch.Tensor) -> _Written:
         from transformers.modeling_outputs import BaseModelOutput
 
         network, settings = self.network, self.whisper.settings
         states = BaseModelOutput(network.get_encoder()(features_BMN).last_hidden_state)
         chosen = self.whisper.listener()
-        spoken = {"language": self.language, "task": "transcribe"} if self.whisper.is_multilingual else {}
+        prompt, positions = prompt_BL.shape[1], network.config.max_target_positions
         tokens_BL = network.generate(
             encoder_outputs=states,
+            decoder_input_ids=prompt_BL,
             logits_processor=[chosen],
             return_timestamps=True,
             # One window: what follows it is decided here.
             force_unique_generate_call=True,
-            max_new_tokens=network.config.max_target_positions // 2,
+            max_new_tokens=min(positions // 2, positions - prompt),
             do_sample=False,
             num_beams=1,
-            **spoken,
+            # Said again: else transformers would have the language guessed, and not use the guess.
+            **({"language": self.language, "task": "transcribe"} if self.whisper.is_multilingual else {}),
         )
-        prompt = 3 if spoken else 1
         # The decoder's attention is returned by transformers' plain implementation alone.
         network.set_attn_implementation("eager")
         try:
@@ -156,8 +171,8 @@ class Batched:
             )
         finally:
             network.set_attn_implementation(FUSED)
-        first_D = network.proj_out(again.last_hidden_state[:, 0])
-        no_speech_B = first_D.float().softmax(-1)[:, settings.no_timestamps_token_id - 1]
+        start_BD = again.last_hidden_state[:, prompt - len(self.task)]
+        no_speech_B = network.proj_out(start_BD).float().softmax(-1)[:, settings.no_timestamps_token_id - 1]
         heads = [again.cross_attentions[layer][:, head] for layer, head in settings.alignment_heads]
         attention_BHLN = torch.stack(heads, 1)[:, :, prompt - 1 :].float()
         tiny = torch.finfo(self.dtype).tiny
@@ -179,12 +194,13 @@ class Batched:
         found, advance = segments(tokens[:length], settings.no_timestamps_token_id + 1, frames)
         texts = [self._text(tokens[segment.first : segment.end]) for segment in found]
         sure = float(chances_L[: length + 1].sum()) / (length + 1)
-        if self.guard.refuses(no_speech, sure, "".join(texts).strip()):
+        if self.guard.refuses(no_speech, sure):
             clip.seek += frames
             return
         for segment, text in zip(found, texts, strict=True):
             if text.strip():
                 clip.text += text
+                clip.tokens += tokens[segment.first : segment.end]
                 attention_HLN = written.attention_BHLN[row, :, segment.first : segment.end]
                 clip.words += self._words(clip, segment, tokens, chances_L, attention_HLN)
         clip.seek += advance

@@ -51,6 +51,13 @@ class Whisper:
             raise ValueError(f"asr.language={language}: {self.name} does not know it; give a code such as en")
         return str(code)
 
+    def task(self, language: str) -> list[int]:
+        """Tokens that tell it to transcribe a language, given by code."""
+        start = [int(self.settings.decoder_start_token_id)]
+        if not self.is_multilingual:
+            return start
+        return [*start, self.settings.lang_to_id[f"<|{language}|>"], self.settings.task_to_id["transcribe"]]
+
     @staticmethod
     def listener() -> Any:
         """Notes the log probability of the token that is chosen at each step, among those that are allowed."""

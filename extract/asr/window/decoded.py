@@ -6,7 +6,6 @@ window; a window is silent if Whisper says so and is unsure of its words.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,26 +16,20 @@ FRAMES_PER_TIME = 2
 class Guard:
     """When a window's text is not believed.
 
+    Whisper's third measure, how well the text compresses, only has it tried again with some chance in it. Neither
+    engine does that: a row would depend on chance. So a text that repeats itself is kept by both.
+
     Attributes:
         no_speech: the window is silent above this probability of no speech,
         log_probability: if the mean over its tokens is not above this.
-        compression: text that gets smaller than this many times is one that repeats itself.
     """
 
     no_speech: float = 0.6
     log_probability: float = -1.0
-    compression: float = 2.4
 
-    def refuses(self, no_speech: float, log_probability: float, text: str) -> bool:
-        """Whether nothing was said that is worth keeping."""
-        silent = no_speech > self.no_speech and not log_probability > self.log_probability
-        return silent or compression(text) > self.compression
-
-
-def compression(text: str) -> float:
-    """How many times smaller zlib makes it; 0 for no text."""
-    octets = text.encode()
-    return len(octets) / len(zlib.compress(octets))
+    def refuses(self, no_speech: float, log_probability: float) -> bool:
+        """Whether nothing was said."""
+        return no_speech > self.no_speech and not log_probability > self.log_probability
 
 
 @dataclass(frozen=True)

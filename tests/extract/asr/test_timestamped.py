@@ -216,7 +216,11 @@ def test_a_clip_of_more_than_whispers_window_is_heard_to_its_end(real: Recognise
     words = json.loads(transcript.words)
     assert len(words) == 12
     assert words[5]["end_seconds"] < 5
-    assert 29 < words[6]["start_seconds"] < 34 < words[11]["end_seconds"] <= len(samples_T) / 16_000
+    assert 29 < words[6]["start_seconds"] < 34
+    assert words[6]["start_seconds"] < words[11]["end_seconds"] <= len(samples_T) / 16_000
+    if isinstance(real.engine, Timestamped):
+        # This checkpoint gives no times after the first 6 s of a window; transformers' engine looks where it says.
+        assert words[11]["end_seconds"] > 34
 
 
 @needs_recogniser
