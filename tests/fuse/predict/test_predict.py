@@ -120,6 +120,20 @@ def test_long_clips_get_the_probabilities_of_predictions_csv_too(site: Site, tmp
     np.testing.assert_allclose(frame[columns].to_numpy(), known.probabilities_NC, atol=1e-5)
 
 
+def test_of_a_long_text_a_fine_tuned_run_reads_the_part_that_it_was_trained_on(site: Site) -> None:
+    encoder = fuse.load(site.train("long text", modalities=("text",))).encoder
+    network, text = encoder.encoders["text"], "Kids are sad at the door " * 30
+    windows = network.preparer.windows(text)
+    assert windows is not None
+    with torch.inference_mode():
+        first_LD = network.encode_prepared(network.preparer.prepare_windows(windows.parts[:1]))[0]
+    whole_D = encoder.row("text", text)
+    encoder.checkpoint = replace(encoder.checkpoint, networks={"text": {}})
+    assert encoder.checkpoint.fine_tuned
+    np.testing.assert_allclose(encoder.row("text", text), first_LD.mean(0), atol=1e-6)
+    assert not np.allclose(whole_D, first_LD.mean(0), atol=1e-4)
+
+
 def test_contributions_add_up_to_what_the_clip_adds_to_nothing(site: Site) -> None:
     model = fuse.load(site.run)
     (one,) = model.predictions([site.clip("s23-happy-0")])
