@@ -89,19 +89,24 @@ class Page:
 
     def windows(self, tried: Tried | None) -> str:
         """What takes longer, after the answer is there."""
-        return "" if tried is None else pictures.contributions(tried, self.trial.windows(tried))
+        return "" if tried is None else pictures.below_caption(pictures.contributions(tried, self.trial.windows(tried)))
 
     def _told(self, tried: Tried) -> tuple[Any, ...]:
         return (
             tried,
-            pictures.answer(tried),
-            pictures.heard(tried),
-            pictures.given(tried),
-            pictures.contributions(tried),
+            *map(
+                pictures.below_caption,
+                (
+                    pictures.answer(tried),
+                    pictures.heard(tried),
+                    pictures.given(tried),
+                    pictures.contributions(tried),
+                ),
+            ),
         )
 
     def _nothing(self, words: str) -> tuple[Any, ...]:
-        return (None, pictures.problem(words), "", "", "")
+        return (None, pictures.below_caption(pictures.problem(words)), "", "", "")
 
 
 def quiet_gradio(uploads: Path) -> Any:
@@ -144,7 +149,7 @@ def build(gr: Any, trial: Trial) -> Any:
             with gr.Column():
                 told = [
                     gr.HTML(label=name, show_label=True, container=True)
-                    for name in ("Emotion", "Heard", "As the encoders get it")
+                    for name in ("Emotion", "Words", "As the encoders get it")
                 ]
         told.append(gr.HTML(label="Contributions", show_label=True, container=True))
         shown = [tried, *told]

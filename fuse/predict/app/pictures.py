@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import wave
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -22,6 +23,11 @@ FRAMES_SHOWN = 6
 FULL_SCALE = 32_767
 # For and against, told apart without colour vision as well (ColorBrewer's PuOr).
 FOR, AGAINST = "230, 97, 1", "94, 60, 153"
+
+
+def below_caption(content: str) -> str:
+    """What stands in a panel: its caption lies over the panel's first line."""
+    return f'<div class="told">{content}</div>'
 
 
 def problem(words: str) -> str:
@@ -43,11 +49,16 @@ def answer(tried: Tried) -> str:
 
 
 def heard(tried: Tried) -> str:
-    """The transcript of the changed clip."""
+    """What is said in the changed clip, by the recogniser, else by the statement that was given."""
     if tried.prediction.heard is None:
         return "<p>This run listens to no words.</p>"
     words = tried.prediction.heard.transcript
-    return f"<blockquote>{escape(words)}</blockquote>" if words else "<p>No words.</p>"
+    if not words:
+        return "<p>No words.</p>"
+    typed = (
+        "" if json.loads(tried.prediction.heard.words) else "<p>As typed, or as the table says: nobody listened.</p>"
+    )
+    return f"<blockquote>{escape(words)}</blockquote>{typed}"
 
 
 def given(tried: Tried) -> str:
@@ -125,6 +136,7 @@ def _data(kind: str, content: bytes) -> str:
 
 
 STYLES: Mapping[str, str] = {
+    ".told": "padding-top: 1.6em",
     ".track": "width: 60%; background: rgba(127, 127, 127, 0.15)",
     ".track div": f"height: 1em; background: rgb({FOR})",
     ".bars, .contributions": "width: 100%; border-spacing: 2px",

@@ -93,6 +93,11 @@ def test_an_upload_is_answered_a_slider_moves_it_and_nobody_else_is_asked(page: 
     page.wait_for_selector(".contributions th:nth-child(5)")
     before = page.inner_text(".bars")
     assert {"happy", "sad"} <= set(before.split())
+    # The panel's caption once lay over its first line.
+    caption, first = (
+        page.locator(one).bounding_box() for one in ("[data-testid=block-label]:has-text('Emotion')", "h3.label")
+    )
+    assert first["y"] >= caption["y"] + caption["height"]
     assert not list(served.uploads.rglob("*.mp4"))
     page.fill("input[type=number] >> nth=0", "-10")
     page.press("input[type=number] >> nth=0", "Enter")

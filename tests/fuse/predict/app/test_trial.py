@@ -185,6 +185,14 @@ def test_text_of_others_is_text_on_the_page(site: Site) -> None:
     assert "&lt;script&gt;" in pictures.heard(replace(tried, prediction=heard))
 
 
+def test_words_that_nobody_heard_are_not_called_heard(site: Site) -> None:
+    """A statement from the table stood in a panel called Heard."""
+    tried, *_ = site.page.upload(site.uploaded(), "", *STILL)
+    for words, listened in (("[]", False), ('[["kids", 0.1, 0.5]]', True)):
+        said = replace(tried.prediction, heard=Transcript("kids", words=words))
+        assert ("nobody listened" in pictures.heard(replace(tried, prediction=said))) != listened
+
+
 def test_a_clip_without_sound_counts_in_per_cent_and_what_is_missing_is_said(site: Site) -> None:
     tried, *_ = site.page.upload(site.uploaded(), "", *STILL)
     silent, *_ = (site.trial.look("film", Media(None, tried.read.frames_THWC), "", *STILL),)
