@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import bench_decoding, bench_extraction, bench_heads, bench_runs, bench_stores
+from tests.benchmarks import bench_asr, bench_decoding, bench_extraction, bench_heads, bench_runs, bench_stores
 
 BENCHMARKS = {
     "decoding": bench_decoding.run,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "stores": bench_stores.run,
     "runs": bench_runs.run,
     "heads": bench_heads.run,
+    "asr": bench_asr.run,
 }
 
 
