@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 # Ten are promised between a signal and the end; torchrun alone would wait for thirty.
@@ -58,18 +57,8 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
-    def torchrun(
-        self,
-        arguments: Sequence[str],
-        ranks: int,
-        max_restarts: int,
-        keep_open: Sequence[int] = (),
-        given_up: Path | None = None,
-    ) -> int:
-        """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code.
-
-        `given_up`: a file by which a rank says that another hangs; torchrun would wait for that one, and it is not.
-        """
+    def torchrun(self, arguments: Sequence[str], ranks: int, max_restarts: int, keep_open: Sequence[int] = ()) -> int:
+        """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code."""
         starter = module_name("configs.command.torchrun")
         command = [sys.executable, "-m", starter, "--standalone", f"--nproc-per-node={ranks}"]
         module, *rest = arguments
@@ -83,12 +72,10 @@ class Interruption:
             env=_environment(),
         )
         while (code := self._child.poll()) is None:
-            if given_up is not None and given_up.exists() and not self._deadline:
-                self._deadline = time.monotonic() + SECONDS_OF_GRACE
-            if self._deadline and time.monotonic() > self._deadline:
+            if self.signal and time.monotonic() > self._deadline:
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        if self.signal or code is None:
+        if self.signal:
             # torchrun, ranks and their decoders, as far as they are still there. What this interrupts is pending.
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)

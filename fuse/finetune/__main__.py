@@ -119,7 +119,7 @@ def _launch(plan: FinetunePlan, interruption: Interruption, ranks: int) -> str:
         # No restarts: ranks that train together die together, and what is kept is for the next start.
         lost_file = error_file.with_name(LOST_FILE)
         command = ["fuse.finetune.rank", str(config_file), str(error_file)]
-        interruption.torchrun(command, ranks, max_restarts=0, given_up=lost_file)
+        interruption.torchrun(command, ranks, max_restarts=0)
         if error_file.exists():
             raise ValueError(error_file.read_text())
         return lost_file.read_text() if lost_file.exists() else ""

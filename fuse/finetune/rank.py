@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -206,8 +206,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         time.sleep(SECONDS_FOR_THE_CAUSE)
         if not told_to_stop and not error_file.exists():
             write_atomic(error_file.with_name(LOST_FILE), reason)
-        os._exit(1)  # an orderly end would wait for the others too
+        _end_the_others()
+        os._exit(1)  # an orderly end would wait for them too
     return 0
+
+
+def _end_the_others() -> None:
+    """Kill the other ranks on this machine (Linux only): torchrun would ask one that hangs, and wait for 30 s."""
+    parent = os.getppid()
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    for pid in map(int, children.read_text().split()) if children.exists() else ():
+        if pid != os.getpid():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _lost(error: RuntimeError, world: World) -> str:
