@@ -25,7 +25,8 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         """Nothing lives yet: what was there before does not count."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak, self._now = 0, 0
+        self.peak: int = 0
+        self._now: int = 0
         self._storages: set[int] = set()
 
     def __torch_dispatch__(
@@ -63,4 +64,5 @@ def step_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     with LiveBytes() as live:
         loss().backward()  # type: ignore[no-untyped-call]
         adamw.step()
-    return weights + live.peak
+    peak: int = live.peak
+    return weights + peak
