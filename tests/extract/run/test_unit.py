@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 import extract.run.unit
+from cache.features.layout import DEVIATION_FILE
 from cache.features.rows import State
 from configs.loader import check
 from configs.schema.features import FeaturesConfig
 from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.unit import Observer, Tools, decode_unit, load_tools, process_unit
 from tests.tiny.corpus import write_tiny_corpus, write_tiny_encoders
+from tests.tiny.encoders import recogniser as write_recogniser
 
 CONDITIONS = ["clean", "noise-white-0db"]
 
@@ -154,3 +157,42 @@ def test_it_knows_neither_ranks_nor_signals_nor_the_environment() -> None:
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {name for name in imported if name and name.startswith(("os", "signal", "configs.command"))}
     assert "extract.run.rank" not in imported
+
+
+@pytest.fixture(scope="module")
+def whisper(site: Path) -> dict[str, Any]:
+    """Settings of a recogniser that takes four clips at a time; a unit has six."""
+    return {"model": str(write_recogniser(site / "whisper.pt")), "engine": "transformers", "batch_size": 4}
+
+
+def test_transcripts_in_batches_are_the_same_where_work_was_taken_up(site: Path, whisper: dict[str, Any]) -> None:
+    """Rows of a batch were heard before, and are heard again beside the others that lack."""
+    plan = plan_of(site, "heard", asr=whisper, conditions=["clean"])
+    tools = load_tools(plan, {"audio", "text"}, torch.device(plan.device))
+    for unit in plan.units:
+        process_unit(plan, unit, tools)
+    store = plan.stores["clean"]
+    assert set(store.column("text/roberta", "transcript")) == {"dogs were sitting"}
+    assert all(confidence > 0 for confidence in store.column("text/roberta", "confidence"))
+    again = plan_of(site, "again", asr=whisper, conditions=["clean"])
+    others = load_tools(again, {"audio", "text"}, torch.device(again.device))
+    for times in (3, 9, 14):
+        with pytest.raises(Enough):
+            process_unit(again, 0, others, Observer(asked(times)))
+    for unit in again.units:
+        process_unit(again, unit, others)
+    assert stored(again) == stored(plan)
+
+
+def test_another_number_format_of_whisper_is_measured(
+    site: Path, whisper: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where texts may be others."""
+    for module in ("deviation", "recogniser"):
+        monkeypatch.setattr(f"extract.asr.{module}.asr_precision", lambda _: "float16")
+    plan = plan_of(site, "float16", asr=whisper, conditions=["clean"])
+    process_unit(plan, 0, load_tools(plan, {"audio", "text"}, torch.device(plan.device)))
+    found = json.loads((plan.stores["clean"].path / "text/roberta" / DEVIATION_FILE).read_text())
+    assert set(found) == {"asr"}
+    assert found["asr"]["clips"] == len(plan.clips(0))
+    assert found["asr"]["other_texts"] == 0
