@@ -35,7 +35,7 @@ def measure(
     chosen = list(islice(waveforms, CLIPS_MEASURED))
     if not chosen:
         return {}
-    exact = load_recogniser(asr, device, "float32")
+    exact = load_recogniser(asr, device, "float32", one_by_one=True)
     pairs = [(recogniser.transcribe(waveform_T), exact.transcribe(waveform_T)) for waveform_T in chosen]
     return deviation(pairs)
 

@@ -66,13 +66,16 @@ class Recogniser:
             self._known.popitem(last=False)
 
 
-def load_recogniser(asr: Asr, device: torch.device, precision: str | None = None) -> Recogniser:
+def load_recogniser(
+    asr: Asr, device: torch.device, precision: str | None = None, one_by_one: bool = False
+) -> Recogniser:
     """Load the engine and the weights that are asked for.
 
     Args:
         asr: which; its model is given.
         device: where it runs.
         precision: number format of transformers, float32 or float16; None: that of the device.
+        one_by_one: clips come singly, as in a prediction: the rest of a batch would be silence.
 
     Raises:
         ValueError: they cannot be had, or do not know the language.
@@ -85,6 +88,6 @@ def load_recogniser(asr: Asr, device: torch.device, precision: str | None = None
     from extract.asr.batched import Batched
     from extract.asr.loading import load_whisper
 
-    size = asr.batch_size or WINDOWS[device.type]
+    size = 1 if one_by_one else asr.batch_size or WINDOWS[device.type]
     whisper = load_whisper(place_of(asr))
     return Recogniser(Batched(whisper, asr.language, device, size, precision or asr_precision(device.type)))

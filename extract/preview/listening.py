@@ -55,7 +55,7 @@ def find_recogniser(asr: Asr, statement: str) -> tuple[Recogniser | None, str]:
     if asr.model is None:
         return None, "no recogniser: give asr.model=..."
     try:
-        recogniser = load_recogniser(asr, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        recogniser = load_recogniser(asr, torch.device("cuda" if torch.cuda.is_available() else "cpu"), one_by_one=True)
     except ValueError as error:
         if not OPENAI.fullmatch(asr.model):
             raise

@@ -68,7 +68,9 @@ class ClipEncoder:
         self.modalities = tuple(name for name in checkpoint.modalities if name in MODALITIES)
         self.encoders = {name: self._load(name, run, device) for name in self.modalities}
         asr = config.asr
-        self.recogniser = load_recogniser(asr, device) if asr.model and "text" in self.encoders else None
+        self.recogniser = (
+            load_recogniser(asr, device, one_by_one=True) if asr.model and "text" in self.encoders else None
+        )
 
     @property
     def frames(self) -> int:

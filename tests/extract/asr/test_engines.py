@@ -164,6 +164,13 @@ def test_all_batches_have_one_shape(whisper: Whisper, sounds: list[Waveform], mo
     assert set(shapes) == {(3, 80, 3000)}
 
 
+def test_a_clip_that_comes_alone_has_a_batch_of_its_own(file: Path) -> None:
+    """A prediction would hear fifteen windows of silence beside it."""
+    asr = Asr(str(file), engine=TRANSFORMERS, batch_size=16)
+    assert load_recogniser(asr, CPU).batch_size == 16
+    assert load_recogniser(asr, CPU, one_by_one=True).batch_size == 1
+
+
 def test_a_long_clip_is_heard_window_after_window(whisper: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is told what was heard before, as in OpenAI's program."""
     batched, prompts = engine(whisper, 2), []

@@ -54,7 +54,7 @@ def samples(path: Path) -> npt.NDArray[np.int16]:
 class Tiring:
     """Stands in for Whisper: understands the first sound, a word of the second, and fails on the third."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         self.texts = iter(("Dogs are sitting by the door", "Dogs"))
 
     def transcribe(self, _: npt.NDArray[np.float32], statement: str) -> Transcript:
@@ -158,7 +158,7 @@ def test_the_statement_can_be_given_or_unknown(tmp_path: Path, monkeypatch: pyte
 def test_a_whisper_that_cannot_be_downloaded_costs_only_the_transcripts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise ValueError("asr.model could not be loaded")
 
     monkeypatch.setattr(listening, "load_recogniser", refuse)
