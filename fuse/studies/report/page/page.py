@@ -42,7 +42,7 @@ from fuse.studies.report.page.evidence import (
 )
 from fuse.studies.report.page.media import Shown
 from fuse.studies.report.page.subjects import Subject
-from fuse.studies.report.page.tables import SHORT, robustness_columns, table_html
+from fuse.studies.report.page.tables import SHORT, robustness_columns, rule_columns, table_html
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE, STYLE, SCRIPT, SORTING = "report.html.j2", "report.css", "report.js", "sortable.js"
@@ -132,12 +132,13 @@ def write_page(path: Path, subjects: Sequence[Subject], grounds: Mapping[str, Gr
 
 
 def _robustness_tables(subjects: Sequence[Subject]) -> dict[str, Markup]:
-    """What fits a page, all columns, and means over conditions, by id; those that there are."""
+    """What fits a page, all columns, means over conditions, and rules, by id; those that there are."""
     rows, groups = [row for one in subjects for row in one.table], [row for one in subjects for row in one.groups]
     columns = {
         "robustness-table": robustness_columns(rows, SHORT),
         "robustness-columns": robustness_columns(rows),
         "robustness-groups": robustness_columns(groups),
+        "robustness-rules": rule_columns([row for one in subjects for row in one.rules]),
     }
     return {table_id: table_html(shown, table_id) for table_id, shown in columns.items() if shown}
 

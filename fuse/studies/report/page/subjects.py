@@ -17,7 +17,7 @@ from cache.corpus.labels import label_difference
 from fuse.runs.folder import CONFIG, METRICS, PREDICTIONS, run_folders
 from fuse.scores.predictions import Predictions, concatenate, read_predictions
 
-TABLE, GROUPS = "robustness_table.csv", "robustness_groups.csv"
+TABLE, GROUPS, RULES = "robustness_table.csv", "robustness_groups.csv", "robustness_rules.csv"
 # Float32 sums differ in their last bits from machine to machine; another training differs far more.
 SAME = 1e-3
 
@@ -34,7 +34,7 @@ class Subject:
             modalities that was tried.
         modalities: all that it was given, as the predictions name them ("audio+video").
         table: its rows of the robustness table, by column, as text; empty where none was made. `groups`: the means over
-            conditions that stand beside it.
+            conditions that stand beside it; `rules`: what the run owes its modalities, and whether it keeps it.
         notes: what the reader must know of where this comes from.
     """
 
@@ -47,6 +47,7 @@ class Subject:
     modalities: str
     table: tuple[Mapping[str, str], ...]
     groups: tuple[Mapping[str, str], ...]
+    rules: tuple[Mapping[str, str], ...]
     notes: tuple[str, ...]
 
     @property
@@ -114,6 +115,7 @@ def _read(name: str, folder: Path, robustness: Sequence[str] | None) -> Subject:
         modalities=modalities,
         table=tuple(tried.table),
         groups=tuple(tried.groups),
+        rules=tuple(tried.rules),
         notes=tuple(tried.notes),
     )
 
@@ -125,6 +127,7 @@ class _Tried:
     predictions: list[Predictions] = field(default_factory=list)
     table: list[dict[str, str]] = field(default_factory=list)
     groups: list[dict[str, str]] = field(default_factory=list)
+    rules: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -144,6 +147,7 @@ def _robustness(run: Path, own: Predictions, given: Sequence[str] | None) -> _Tr
         rows = [row for row in _rows(folder / TABLE) if row.get("run") == name]
         tried.table += [row for row in rows if (row.get("condition"), row.get("modalities")) not in seen]
         tried.groups += [row for row in _rows(folder / GROUPS) if row.get("run") == name]
+        tried.rules += [row for row in _rows(folder / RULES) if row.get("run") == name]
         tried.notes.append(f"under conditions, from {folder}")
         seen |= set(pairs)
     tried.predictions = [part for part in tried.predictions if len(part)]

@@ -80,6 +80,22 @@ def robustness_columns(rows: Sequence[Mapping[str, str]], wanted: Sequence[str] 
     ]
 
 
+def rule_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows of robustness_rules.csv: the rule in words, whether it holds, and where it comes off worst."""
+    return [
+        {
+            "run": row["run"],
+            "holds": "pass" if row["passed"] == "True" else "fail",
+            "rule": row["rule"],
+            "conditions": f"{row['held']} of {row['conditions']}",
+            "worst under": row["condition"],
+            "UAR %": _text("uar", row["uar"]),
+            "against %": _text("uar", row["against"]),
+        }
+        for row in rows
+    ]
+
+
 def _with_intervals(row: Mapping[str, str]) -> dict[str, str]:
     """The row with two bounds in one column, where the lower one stood."""
     found: dict[str, str] = {}

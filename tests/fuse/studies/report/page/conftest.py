@@ -99,6 +99,9 @@ def write_robustness(folder: Path, run: Path, predictions: Predictions) -> None:
     ]
     header = ("run", "modalities", "condition", "uar", "drop")
     (folder / "robustness_table.csv").write_text(csv_text(header, rows))
+    rule = (run.name, f"a rule {HOSTILE}", False, 2, 5, CONDITIONS[-1], 0.25, 0.5)
+    names = ("run", "rule", "passed", "held", "conditions", "condition", "uar", "against")
+    (folder / "robustness_rules.csv").write_text(csv_text(names, [rule, ("another", *rule[1:])]))
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,7 @@ def test_it_is_drawn_without_a_complaint_and_without_a_request(
     seen.page.close()
 
 
+@pytest.mark.slow
 def test_tables_are_sorted_by_key_and_filtered(browser: Any, path: Path) -> None:
     seen = Seen(browser, path, 1440, "light")
     heads = [head.inner_text() for head in seen.page.query_selector_all("#robustness-table thead th")]
@@ -158,6 +159,7 @@ def test_tables_are_sorted_by_key_and_filtered(browser: Any, path: Path) -> None
     seen.page.close()
 
 
+@pytest.mark.slow
 def test_fields_switch_the_charts_that_they_are_for(browser: Any, path: Path) -> None:
     seen = Seen(browser, path, 1440, "light")
     before = {name: seen.drawn(name) for name in ("confusion", "reliability", "speakers", "ece")}
@@ -179,6 +181,7 @@ def test_fields_switch_the_charts_that_they_are_for(browser: Any, path: Path) ->
     seen.page.close()
 
 
+@pytest.mark.slow
 def test_a_clip_is_picked_by_keyboard(browser: Any, path: Path) -> None:
     seen = Seen(browser, path, 390, "light")
     shown = ".clip:not([hidden])"
