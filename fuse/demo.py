@@ -47,7 +47,7 @@ def run(config: DemoConfig) -> int:
         write_corpus(Path(config.root), seed=config.seed, repetitions=config.repetitions)
     write_random_encoders(load_config(RandomEncodersConfig, SETTINGS / "encoders.yaml"))
     stages: list[tuple[str, Callable[[], int]]] = [
-        ("2/7 features: stage one on 2 ranks, clean and five conditions", _features),
+        ("2/7 features: stage one on 2 ranks, clean and eight conditions", _features),
         ("3/7 fusion: stage two, three modalities and each of audio and video alone", _fusion),
         ("4/7 fine-tuning: encoders and head together, DDP on 2 ranks", _finetune),
         ("5/7 robustness table", _robustness),

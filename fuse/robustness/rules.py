@@ -57,7 +57,7 @@ def _of_run(table: RobustnessTable, one: Evaluated) -> Iterator[Verdict]:
     run, own = one.name, _by_subset(table.rows, one.name)
     full = full_subset(table.rows, run)
     if "+" in full:
-        yield from _not_below_the_rest(run, full, own)
+        yield from _not_below_the_rest(table.rows, run, full, own)
         best = f"{_said(full)} is not more than a point below the best single modality"
         yield from _verdict(run, best, _against_the_best(table.rows, full, own), MARGIN)
     reference = _by_subset(table.rows, table.reference).get(full, {})
@@ -73,8 +73,11 @@ def _of_run(table: RobustnessTable, one: Evaluated) -> Iterator[Verdict]:
         yield from _verdict(run, "text alone is at chance on clean speech", [case], margin)
 
 
-def _not_below_the_rest(run: str, full: str, own: BySubset) -> Iterator[Verdict]:
-    """What is damaged or missing must not drag down what is whole: a rule for each set of modalities that is struck."""
+def _not_below_the_rest(rows: Sequence[Row], run: str, full: str, own: BySubset) -> Iterator[Verdict]:
+    """What is damaged or missing must not drag down what is whole: a rule for each set of modalities that is struck.
+
+    What is whole alone: this run with the others withheld, or a run that was trained on nothing else, the better one.
+    """
     names = full.split("+")
     found: dict[tuple[str, ...], list[_Case]] = {}
     for condition, row in own[full].items():
@@ -82,8 +85,9 @@ def _not_below_the_rest(run: str, full: str, own: BySubset) -> Iterator[Verdict]
             continue
         struck = [name for name in names if row.family == f"{MISSING}-{name}" or condition in own.get(name, {})]
         rest = "+".join(name for name in names if name not in struck)
-        if struck and CLEAN in own.get(rest, {}):
-            found.setdefault(tuple(struck), []).append(_Case(condition, row.uar, own[rest][CLEAN].uar))
+        whole = [one[CLEAN].uar for one in (own.get(rest, {}), *_trained_on(rows, [rest])) if CLEAN in one]
+        if struck and whole:
+            found.setdefault(tuple(struck), []).append(_Case(condition, row.uar, max(whole)))
     for struck_names, cases in found.items():
         rest = _said("+".join(name for name in names if name not in struck_names))
         words = f"{_said(full)} is not below {rest} alone when {' and '.join(struck_names)} is damaged or missing"
@@ -93,16 +97,19 @@ def _not_below_the_rest(run: str, full: str, own: BySubset) -> Iterator[Verdict]
 def _against_the_best(rows: Sequence[Row], full: str, own: BySubset) -> list[_Case]:
     """Each condition's best modality: of this run with the others withheld, or of a run that has no other."""
     alone = [own[name] for name in full.split("+") if name in own]
-    for run in dict.fromkeys(row.run for row in rows):
-        only = full_subset(rows, run)
-        if only in full.split("+"):
-            alone.append(_by_subset(rows, run)[only])
+    alone += _trained_on(rows, full.split("+"))
     sections = (CLEAN, *CORRUPTED, BOTH)
     return [
         _Case(condition, row.uar, max(one.get(condition, one[CLEAN]).uar for one in alone))
         for condition, row in own[full].items()
         if alone and row.section in sections
     ]
+
+
+def _trained_on(rows: Sequence[Row], subsets: Sequence[str]) -> list[Mapping[str, Row]]:
+    """The rows by condition of each run that has one of these subsets and no more."""
+    full = {run: full_subset(rows, run) for run in dict.fromkeys(row.run for row in rows)}
+    return [_by_subset(rows, run)[subset] for run, subset in full.items() if subset in subsets]
 
 
 def _verdict(run: str, rule: str, cases: Sequence[_Case], margin: float) -> Iterator[Verdict]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fuse.robustness.rows import Group, RobustnessTable, Row
+from fuse.scores.intervals import MINIMUM_SPEAKERS
 
 # What says nothing: a score that there is not, and one that is that of clean clips.
 NONE, UNCHANGED = "", "="
@@ -45,7 +46,10 @@ def _drop(row: Row) -> str:
 
 
 def _p(row: Row) -> str:
-    return NONE if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+    # Few speakers have few patterns of signs: of two, p is at least 0.5 whatever the scores are.
+    if row.p_holm is None or row.speakers < MINIMUM_SPEAKERS:
+        return NONE
+    return "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
 
 
 def _worst(row: Row) -> str:

@@ -83,6 +83,13 @@ def subset_sheets(table: RobustnessTable) -> list[Sheet]:
     return sheets
 
 
+def _cell(column: str, row: Row | None, section: str) -> str:
+    """A run that has no row for a condition of the sound or the picture is one that it does not change."""
+    if row is None:
+        return UNCHANGED if column == "uar" and section in (SOUND, PICTURE) else NONE
+    return COLUMNS[column].row(row)
+
+
 def _has(table: RobustnessTable, name: str, run: str) -> bool:
     """Comparisons with a run stand beside the others only; the rate of the transcripts is that of all runs."""
     if name == "wer":
@@ -124,7 +131,7 @@ def _lines(
             conditions = [row.condition for row in inside if row.family == family]
             for condition in conditions:
                 found = ((column, rows.get((run, condition))) for column, run in places)
-                yield Line("row", (condition, *(COLUMNS[name].row(row) if row else NONE for name, row in found)))
+                yield Line("row", (condition, *(_cell(column, row, section) for column, row in found)))
             if len(conditions) > 1 and section != STABILITY:
                 yield mean(section, family, f"mean of {family}")
         if len(families) > 1 and section != STABILITY:

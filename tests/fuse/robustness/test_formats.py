@@ -103,10 +103,22 @@ def test_columns_can_be_chosen_and_are_those_of_the_configuration() -> None:
     assert main_sheet(table, ["wer", "clips"]).header == ("condition", "plain: clips", "ours: clips")
 
 
+def test_a_run_that_a_condition_does_not_change_says_so() -> None:
+    face = Evaluated("face", answered({("face", "clean"): 0.7, ("face", "drop-frames-30"): 0.6}))
+    table = table_of([*table_named("ours")[1], face], "ours", "ours")
+    text = markdown(table, [], "", ["uar"])
+    assert cells(text, "condition") == ["condition", "ours (audio+face): UAR %", "face (face): UAR %"]
+    assert cells(text, "noise-white-0db") == ["noise-white-0db", "60.0", "="]
+    assert cells(text, "missing-50") == ["missing-50", "60.0", ""]
+    rule = "audio + face is not below face alone when audio is damaged or missing"
+    assert {one.rule: one.against for one in verdicts(table, table_named("ours")[1])}[rule] == pytest.approx(0.7)
+
+
 def test_few_speakers_are_listed() -> None:
     text = markdown(table_named("ours", speakers=2)[0], [], "")
     assert cells(text, "noise-white-0db")[2] == "1: 60.0, 2: 60.0"
     assert "Under 8 test speakers an interval would mislead" in text
+    assert "p" not in main_sheet(table_named("plain", "ours", speakers=2)[0], ["uar", "p"]).header[-1].split()
 
 
 def check_structure(text: str) -> None:
