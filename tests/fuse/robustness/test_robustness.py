@@ -193,3 +193,30 @@ def test_a_modality_imported_for_a_condition_has_rows_of_its_own(tmp_path: Path)
         rows = {(row["modalities"], row["condition"]) for row in csv.DictReader(file)}
     assert ("face", "drop-frames-30") in rows
     assert ("audio", "drop-frames-30") not in rows
+
+
+def test_all_that_is_missing_is_named_or_left_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first condition without features stopped the table, then the next one: a command each."""
+    lacking = ["noise-white-5db", "noise-white-0db+drop-frames-30"]
+    settings = {"runs": [str(trained / "holdout")], "conditions": [*CONDITIONS[:1], *lacking]}
+    told = r"no cached audio and video features for noise-white-5db, drop-frames-30 in .*; run: make features SET=.*"
+    with pytest.raises(ValueError, match=rf"{told}conditions=\[noise-white-5db,drop-frames-30\].*available=true"):
+        table(trained, tmp_path, **settings)
+    rows = table(trained, tmp_path, available=True, modalities=["audio"], **settings)
+    assert [row["condition"] for row in rows] == ["clean", CONDITIONS[0]]
+    assert "left out, not cached: noise-white-5db, drop-frames-30; to have them: make " in capsys.readouterr().out
+
+
+def test_a_reference_is_a_run_of_the_table(trained: Path, tmp_path: Path) -> None:
+    runs = [str(trained / "luna5"), str(trained / "holdout")]
+    with pytest.raises(ValueError, match="baseline: outputs/x is no run of this table; it has luna5, holdout"):
+        table(trained, tmp_path, runs=runs, baseline="outputs/x")
+    rows = table(trained, tmp_path, runs=runs, conditions=[], modalities=["audio"], reference="holdout")
+    # Other speakers: there is nothing to pair.
+    assert [(row["run"], row["corruption_error"] != "", row["p"]) for row in rows] == [
+        ("luna5", True, ""),
+        ("holdout", True, ""),
+    ]
+    assert "baseline: holdout" in (tmp_path / "config.yaml").read_text()
