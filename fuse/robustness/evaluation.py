@@ -130,9 +130,16 @@ def evaluate(run: TrainedRun, config: RobustnessConfig, progress: Progress) -> E
         touched = subsets if condition == UNCHANGED else _touched(subsets, _reach(condition, table, config, changed))
         parts += _predicted(run, table, touched, progress)
     parts += _with_missing(run, clean, config, max(subsets, key=len), progress)
-    caption = run_in_words(run.name, run.config.head, run.config.modalities, f"trained on {run.config.condition}")
+    caption = run_in_words(run.name, run.config.head, run.config.modalities, _trained_on(run.config))
     note, same_words = caveats(run.config, clean), _same_words(corpus)
     return Evaluated(run.name, concatenate(parts), note, caption, wer, same_words)
+
+
+def _trained_on(config: FusionConfig) -> str:
+    """What a run was trained on, in words: "trained on clean and 2 more conditions"."""
+    drawn = {str(joint) for name in config.modalities for joint in getattr(config.augment, name, ())}
+    more = len(drawn - {str(config.condition)})
+    return f"trained on {config.condition}" + (f" and {more} more condition{'s' * (more > 1)}" if more else "")
 
 
 def _same_words(corpus: Corpus) -> bool:

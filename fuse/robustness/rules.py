@@ -61,7 +61,9 @@ def _of_run(table: RobustnessTable, one: Evaluated) -> Iterator[Verdict]:
         best = f"{_said(full)} is not more than a point below the best single modality"
         yield from _verdict(run, best, _against_the_best(table.rows, full, own), MARGIN)
     reference = _by_subset(table.rows, table.reference).get(full, {})
-    if run != table.reference and CLEAN in reference:
+    # A run of other modalities is no other way to fuse the same ones.
+    compared = run != table.reference and CLEAN in reference and full == full_subset(table.rows, table.reference)
+    if compared:
         words = f"{run} is not more than half a point below {table.reference} on clean clips"
         yield from _verdict(run, words, [_Case(CLEAN, own[full][CLEAN].uar, reference[CLEAN].uar)], CLEAN_MARGIN)
     if one.same_words and TEXT in own:

@@ -59,7 +59,12 @@ def main_sheet(table: RobustnessTable, columns: Sequence[str] = ()) -> Sheet:
     full = {run: full_subset(table.rows, run) for run in table.runs}
     rows = {(row.run, row.condition): row for row in table.rows if row.modalities == full[row.run]}
     groups = {(one.run, one.section, one.family): one for one in table.groups if one.modalities == full[one.run]}
-    places = [(name, run) for name in chosen(table, columns) for run in table.runs if _has(table, name, run)]
+    places = [
+        (name, run)
+        for name in chosen(table, columns)
+        for run in table.runs
+        if _has(table, name, run) and _says_something(name, run, rows, groups)
+    ]
     header = tuple(_title(name, run, table, full) for name, run in places)
     lines = tuple(_lines(rows, groups, places))
     return Sheet(", ".join(dict.fromkeys(full.values())), ("condition", *header), lines)
@@ -96,6 +101,17 @@ def _has(table: RobustnessTable, name: str, run: str) -> bool:
         return run == table.runs[0]
     compared = table.reference if name in ("difference", "p") else table.baseline
     return not COLUMNS[name].of_others or run != compared
+
+
+def _says_something(
+    name: str,
+    run: str,
+    rows: Mapping[tuple[str, str], Row],
+    groups: Mapping[tuple[str, str, str], Group],
+) -> bool:
+    """Whether a run has a column at all: none of p where it has no subset in common with the reference."""
+    of_rows = (COLUMNS[name].row(row) for (of, _), row in rows.items() if of == run)
+    return any(of_rows) or any(COLUMNS[name].group(one) for (of, *_), one in groups.items() if of == run)
 
 
 def _title(name: str, run: str, table: RobustnessTable, full: Mapping[str, str]) -> str:

@@ -58,7 +58,7 @@ def answers(out: Path) -> pd.DataFrame:
 
 def by_row(answers: pd.DataFrame, scored: object) -> pd.Series:
     """A number for each row of the table: the mean over its seeds."""
-    seeds = answers.groupby([*KEY, "seed"]).apply(scored, include_groups=False)  # type: ignore[call-overload]
+    seeds = answers.groupby([*KEY, "seed"]).apply(scored, include_groups=False)
     return pd.Series(seeds).groupby(KEY).mean()
 
 
