@@ -21,6 +21,10 @@ def test_demo_learns_from_each_modality_alone_and_is_not_trivial(tmp_path: Path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "small and untrained" in done.stdout
     assert "Noise does not reach the text" in done.stdout
+    # The last thing that is done: once it stood before the report, and its lines were out of sight.
+    last = done.stdout.partition("7/7 a prediction")[2]
+    assert "make predict CLIP=" in last
+    assert "contributions: " in last
     for name in ("audio-alone", "video-alone"):
         metrics = json.loads((tmp_path / "outputs/demo" / name / "metrics.json").read_text())
         assert 0.25 <= metrics["test"]["uar"] <= 0.85, name
