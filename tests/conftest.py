@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,33 @@ def pytest_configure() -> None:
     # A time limit per example says how busy the machine is; pytest-timeout finds what hangs.
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
+
+
+@contextmanager
+def _undrawn() -> Iterator[None]:
+    """Runs get small grey pictures: drawing takes nine tenths of a small run, and tests/fuse/runs looks at it."""
+    from PIL import Image
+
+    def grey(_: object, path: Path, *__: object, **___: object) -> None:
+        Image.new("L", (8, 8), 128).save(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("confusion_matrix_figure", "training_curves_figure"):
+            patch.setattr(f"fuse.runs.folder.{name}", grey)
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    with _undrawn():
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_undrawn() -> Iterator[None]:
+    """For the runs of a module's own fixtures too."""
+    with _undrawn():
+        yield
 
 
 @pytest.fixture

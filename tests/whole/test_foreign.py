@@ -49,7 +49,7 @@ class Line:
 
 def write_corpus(root: Path) -> list[Line]:
     """Clips and their table in `root`: 84 short ones, two long ones and three stretches."""
-    lines = []
+    lines = list[Line]()
     for speaker in SPEAKERS:
         for number, (label, sentence) in enumerate((la, se) for la in LABELS for se in SENTENCES):
             name = f"{speaker}/{label} {number + 1:02d}.mp4"

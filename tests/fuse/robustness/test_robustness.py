@@ -20,6 +20,7 @@ from fuse.scores.predictions import read_predictions
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 
+pytestmark = pytest.mark.usefixtures("all_undrawn")
 CONDITIONS = ["noise-white-0db", "occlude-block-50", "noise-white-0db+occlude-block-50"]
 
 

@@ -24,9 +24,11 @@ from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.tables import corpus_of
 from fuse.scores.predictions import read_predictions
 from fuse.sweep.__main__ import run as sweep
+from fuse.sweep.rank import work
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 
+pytestmark = pytest.mark.usefixtures("all_undrawn")
 # B has speakers and clips of the same names as A, and other words for labels.
 SPEAKERS = tuple(range(1, 11))
 IN_B = {"angry": "Wut", "happy": "Freude"}
@@ -142,9 +144,12 @@ def test_what_the_source_has_and_the_target_lacks_is_told(folder: Path, tmp_path
     assert f"features_dir={tmp_path / 'B'}" in left_out
 
 
-def test_a_target_is_enough_and_a_sweep_takes_one(folder: Path, tmp_path: Path) -> None:
+def test_a_target_is_enough_and_a_sweep_takes_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = {key: value for key, value in settings(folder).items() if key not in ("protocol", "output_dir")}
     told = {"run": run, "grid": {"optim.shrinkage": [0.2, 0.5]}, "output_dir": str(tmp_path)}
+    monkeypatch.setattr("fuse.sweep.__main__._launch", lambda out, *_: work(out, 0, 1))
     assert sweep(check(SweepConfig, told, "test")) == 0
     assert load_config(FusionConfig, tmp_path / "best.yaml").protocol == "cross-corpus"
     assert read_predictions(tmp_path / "runs/1/predictions.csv").select(split="test").speaker[0].startswith("B:")

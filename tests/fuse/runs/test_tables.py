@@ -20,9 +20,11 @@ from fuse.scores.predictions import read_predictions
 from fuse.studies.enrolment.__main__ import run as enrolment
 from fuse.studies.report.__main__ import run as report
 from fuse.sweep.__main__ import run as sweep
+from fuse.sweep.rank import work
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 
+pytestmark = pytest.mark.usefixtures("all_undrawn")
 # What the metadata says, and what is meant.
 WRITTEN = {"angry": "Anger", "happy": "happiness", "calm": "boredom"}
 MAPPING = {"anger": "angry", "happiness": "happy", "boredom": None}
@@ -86,8 +88,11 @@ def test_other_names_than_the_run_has_are_refused(folder: Path, tmp_path: Path) 
         robustness(check(RobustnessConfig, {**settings, "labels": {"angre": "angry"}}, "test"))
 
 
-def test_a_sweep_and_a_notebook_take_names_as_well(folder: Path, tmp_path: Path) -> None:
+def test_a_sweep_and_a_notebook_take_names_as_well(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = {"run": shared(folder), "grid": {"optim.shrinkage": [0.2, 0.5]}, "output_dir": str(tmp_path)}
+    monkeypatch.setattr("fuse.sweep.__main__._launch", lambda out, *_: work(out, 0, 1))
     assert sweep(check(SweepConfig, told, "test")) == 0
     assert load_config(FusionConfig, tmp_path / "best.yaml").labels == MAPPING
     assert read_predictions(tmp_path / "runs/0/predictions.csv").label_names == SEVEN

@@ -22,6 +22,7 @@ from fuse.sweep.ledger import ROWS
 from fuse.sweep.plan import PLAN, read_plan
 from tests.tiny.features import tiny_clips, write_tiny_features
 
+pytestmark = pytest.mark.usefixtures("all_undrawn")
 # An odd hidden width: heads of 13 units round otherwise in stacks of 3 than of 8.
 RUNS = 40  # 2 sets of modalities x 2 learning rates x 5 folds x 2 seeds; 20 of one shape
 

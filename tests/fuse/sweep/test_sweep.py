@@ -35,6 +35,7 @@ from tests.tiny.features import tiny_clips, write_tiny_features
 from tests.tiny.places import ROOT
 from tests.tiny.stage_one import after_ctrl_c
 
+pytestmark = pytest.mark.usefixtures("all_undrawn")
 SHIPPED = ROOT / "configs/sweeps"
 GRID: dict[str, Any] = {"modalities": [["audio"], ["audio", "video"]], "optim.lr": [1e-3, 1e-2]}
 
@@ -142,9 +143,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_killed_half_way_it_continues_with_the_same_rows(
-    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Launcher and ranks are killed outright once some rows are there."""
+    """Launcher and two ranks are killed outright once some rows are there; one rank goes on."""
     # Long enough to be killed between the first and the last row.
     grid = {**GRID, "optim.lr": [1e-3, 3e-3, 1e-2], "hidden": [16, 32, 48, 64]}
     calm, wild = (replace(config(features, tmp_path / name, grid=grid, compare="modalities")) for name in ("a", "b"))
@@ -163,10 +164,9 @@ def test_killed_half_way_it_continues_with_the_same_rows(
     assert rows < 240
     with partial.open("ab") as file:
         file.write(b"239,audio")  # a row that was cut off
-    again = command(wild, tmp_path, 2)
-    output = again.communicate()[0].decode()
-    assert again.returncode == 0
-    assert f"{rows} are done, {240 - rows} to go" in output
+    capsys.readouterr()
+    assert run_here(wild, monkeypatch) == 0
+    assert f"{rows} are done, {240 - rows} to go" in capsys.readouterr().out
     assert partial.read_bytes() == (tmp_path / "a" / "sweep.csv").read_bytes()
     assert set(done.splitlines()) <= set(partial.read_bytes().splitlines())
     for name in ("sweep.md", "chosen/audio/predictions.csv", "chosen/audio+video/predictions.csv"):

@@ -27,6 +27,7 @@ from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
 from tests.tiny.figure_texts import texts
 
+pytestmark = pytest.mark.usefixtures("all_undrawn")
 COUNTS = [0, 2, 4]
 
 
