@@ -99,6 +99,7 @@ class FusionConfig:
         encoders: which encoder's features, by modality; needed where a store holds several.
         protocol: `auto` is the one that fits the corpus: its name is printed, and saved in place of `auto`.
         condition: what is trained, validated and tested on.
+        unimodal: the kind of each modality's own head, of the heads `late-calibrated` and `late-reliable`.
         layers: one choice for all modalities, or one by modality.
         standardise: `train`: by mean and SD of the training speakers; `speaker`: also, before that, by those of each
             speaker's own clips, which uses no label but sees the test speakers' clips; `none`.
@@ -123,6 +124,7 @@ class FusionConfig:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     condition: NamedCondition = UNCHANGED
     head: str = "mlp"
+    unimodal: str = "lda"
     hidden: Annotated[int, Field(ge=1)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     layers: Layers | dict[str, Layers] = "mean"

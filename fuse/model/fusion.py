@@ -17,7 +17,7 @@ from torch.nn.functional import dropout
 from cache.features.table import FeatureTable
 from configs.schema.fusion import FusionConfig
 from fuse.model.heads.base import Drop, Outputs, Rows, Shape
-from fuse.model.heads.catalogue import find_head
+from fuse.model.heads.catalogue import DEFAULT_UNIMODAL, find_head
 from fuse.model.heads.layer import Weights
 
 SMALLEST_SCALE = 1e-6
@@ -35,6 +35,7 @@ class ModelSettings:
         dropout: probability with which a hidden unit is dropped in training.
         mixed: modality to the number of layers that stand side by side in its rows and are mixed by learned weights.
         missing: what stands for an absent modality: the training `mean`, a row of raw `zero`s, or a `learned` row.
+        unimodal: of `late-calibrated` and `late-reliable`, the kind of each modality's own head.
     """
 
     head: str
@@ -44,6 +45,7 @@ class ModelSettings:
     dropout: float = 0.1
     mixed: Mapping[str, int] = field(default_factory=dict)
     missing: str = "mean"
+    unimodal: str = DEFAULT_UNIMODAL
 
     @classmethod
     def of(cls, config: FusionConfig, table: FeatureTable) -> ModelSettings:
@@ -56,13 +58,14 @@ class ModelSettings:
             dropout=config.dropout,
             mixed=dict(table.mixed),
             missing=config.missing,
+            unimodal=config.unimodal,
         )
 
     def __post_init__(self) -> None:
         """Refuse a head that there is not, a width that it cannot have, and a choice among less than two labels."""
         if self.classes < 2:
             raise ValueError(f"a head needs at least two labels to choose among, not {self.classes}; see the corpus")
-        find_head(self.head, self.hidden)
+        find_head(self.head, self.hidden, self.unimodal)
 
     @property
     def shape(self) -> Shape:
@@ -80,7 +83,7 @@ class ModelSettings:
 def draw_weights(settings: ModelSettings, seed: int) -> Weights:
     """The starting weights of one model; they depend on the seed alone, not on torch's global generator."""
     generator = torch.Generator().manual_seed(seed)
-    weights = find_head(settings.head, settings.hidden).draw(settings.shape, generator)
+    weights = find_head(settings.head, settings.hidden, settings.unimodal).draw(settings.shape, generator)
     # As in SUPERB (Yang et al. 2021, arXiv 2105.01051, section 2.3): a softmax over layers, equal at the start.
     weights |= {f"{name}_layers": torch.zeros(layers) for name, layers in settings.mixed.items()}
     if settings.missing == "learned":
@@ -101,7 +104,7 @@ def forward(settings: ModelSettings, weights: Weights, rows: Rows, zero_MD: Tens
         zero_MD: a raw row of zeros, standardised.
         drop: dropout, or the identity.
     """
-    head = find_head(settings.head, settings.hidden)
+    head = find_head(settings.head, settings.hidden, settings.unimodal)
     return head.forward(weights, settings.shape, prepared(settings, weights, rows, zero_MD), drop)
 
 

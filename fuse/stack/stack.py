@@ -21,11 +21,14 @@ from torch.nn.functional import one_hot
 
 from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel, ModelSettings, draw_weights, forward, prepared, standardise
+from fuse.model.heads.base import Penalty, Rows
 from fuse.model.heads.catalogue import find_head
 from fuse.model.heads.layer import StackWeights, Weights
+from fuse.model.heads.reliable import solve_each
 from fuse.stack.adamw import Pace, StackedAdamW
 from fuse.stack.batches import StackBatch, StackLoader
 from fuse.stack.job import Fitted, History, Job
+from fuse.stack.reliability import Finisher
 from fuse.stack.rows import CachedRows
 from fuse.stack.validation import HeldOut
 
@@ -56,12 +59,13 @@ def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], 
     # Heads with more batches first: those still at work are then always the first so many.
     order = sorted(range(len(jobs)), key=lambda number: company(jobs[number]))
     stack = Stack(settings, cached, [jobs[number] for number in order], schedule)
-    if find_head(settings.head, settings.hidden).solve:
+    if find_head(settings.head, settings.hidden, settings.unimodal).solve:
         stack.solve()
     else:
         for epoch in range(schedule.epochs):
             stack.train(epoch)
             stack.validate(epoch)
+        stack.finish(stack.best)
     fitted = dict(zip(order, stack.fitted(), strict=True))
     return [fitted[number] for number in range(len(jobs))]
 
@@ -77,6 +81,7 @@ class Stack:
     def __init__(self, settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> None:
         """At the starting weights of each job's seed."""
         self.settings, self.cached, self.jobs, self.schedule = settings, cached, jobs, schedule
+        self.kind = find_head(settings.head, settings.hidden, settings.unimodal)
         self.device = cached.rows_ND.device
         drawn = {seed: draw_weights(settings, seed) for seed in {job.seed for job in jobs}}
         self.weights = StackWeights.of([drawn[job.seed] for job in jobs], self.device)
@@ -126,23 +131,32 @@ class Stack:
 
     def solve(self) -> None:
         """Heads in closed form: one "epoch"; where variants may be drawn, each clip is drawn `epochs` times."""
-        kind = find_head(self.settings.head, self.settings.hidden)
-        assert kind.solve is not None
         for head, job in enumerate(self.jobs):
             draws = self.schedule.epochs if job.augment and self.cached.variants else 1
             one = [replace(job, mixup=0.0)]
             batches = StackLoader(self.cached, one, self.mean_MD[[head]], self.scale_MD[[head]], len(job.train))
             drawn = [batch for epoch in range(draws) for batch in batches.epoch(epoch)]
             own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
-            rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]).values_MBD[0] for batch in drawn]
-            labels = [batch.labels_MB[0] for batch in drawn]
-            solved = kind.solve(torch.cat(rows), torch.cat(labels), self.settings.classes, job.penalty, draws)
+            rows = [prepared(self.settings, own, batch.rows, self.zero_MD[[head]]) for batch in drawn]
+            labels_B = torch.cat([batch.labels_MB[0] for batch in drawn])
+            solved = self._solved(joined(rows), labels_B, job.penalty, draws)
             for name, value in solved.items():
                 self.weights[name].data[head] = value
             # As they lie on the device; a solver may have worked on the CPU.
             own = {name: weight[[head]].detach() for name, weight in self.weights.items()}
             self.histories[head].train_loss.append(self._training_loss(own, drawn, head))
+        self.finish(self.weights)
         self.validate(0)
+
+    def finish(self, weights: Weights) -> None:
+        """Fit, in place, what late fusion takes from validation clips once its heads are trained or solved."""
+        if self.kind.reliable is None:
+            return
+        for head, job in enumerate(self.jobs):
+            own = {name: weight[[head]].detach() for name, weight in weights.items()}
+            how = (self.mean_MD[head], self.scale_MD[head], self.zero_MD[head])
+            for name, value in Finisher(self.settings, self.cached, job, own, *how).fitted().items():
+                weights[name].data[head] = value
 
     def fitted(self) -> list[Fitted]:
         """The heads as they were at their best."""
@@ -152,6 +166,13 @@ class Stack:
         weights = {name: weight[head].cpu().clone() for name, weight in self.best.items()}
         settings = replace(self.settings, dropout=self.jobs[head].dropout)
         return Fitted(FusionModel(settings, weights, self.standardisers[head]).eval(), self.histories[head])
+
+    def _solved(self, rows: Rows, labels_B: Tensor, penalty: Penalty, draws: int) -> Weights:
+        """One head in closed form, or one for each modality."""
+        if self.kind.reliable is not None:
+            return solve_each(self.kind, self.settings.shape, rows, labels_B, penalty, draws)
+        assert self.kind.solve is not None
+        return self.kind.solve(rows.values_MBD[0], labels_B, self.settings.classes, penalty, draws)
 
     def _drop(self, values_MBx: Tensor) -> Tensor:
         """Dropout, each head with its own probability."""
@@ -176,6 +197,12 @@ class Stack:
             total += losses(outputs.taught_MBKC, batch, self.smoothing_M[[head]] * 0).sum().item()
             clips += batch.labels_MB.numel()
         return total / clips
+
+
+def joined(rows: Sequence[Rows]) -> Rows:
+    """Batches one after the other."""
+    absent = [one.absent_MBm for one in rows if one.absent_MBm is not None]
+    return Rows(torch.cat([one.values_MBD for one in rows], dim=1), torch.cat(absent, dim=1) if absent else None)
 
 
 def losses(taught_MBKC: Tensor, batch: StackBatch, smoothing_M: Tensor) -> Tensor:

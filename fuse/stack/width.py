@@ -81,7 +81,7 @@ def measure(
 
     Where a number is `wanted`, that width alone is timed, to tell how long the jobs will take.
     """
-    if find_head(settings.head, settings.hidden).solve:
+    if find_head(settings.head, settings.hidden, settings.unimodal).solve:
         return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
     known = _known(settings, jobs, wanted)
     width = known or NARROWEST
@@ -98,7 +98,7 @@ def measure(
 
 def _known(settings: ModelSettings, jobs: Sequence[Job], wanted: StackWidth) -> int | None:
     """The width where there is nothing to time: one in closed form, else as wanted, or all of a few; else None."""
-    if find_head(settings.head, settings.hidden).solve:
+    if find_head(settings.head, settings.hidden, settings.unimodal).solve:
         return 1
     if wanted != "auto":
         return min(wanted, len(jobs))

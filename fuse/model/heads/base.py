@@ -88,12 +88,14 @@ class Head:
         solve: of heads in closed form, without epochs: weights from rows_BD, labels_B, the number of classes, a
             penalty, and how many times each clip stands in the rows.
         divides: what `hidden` must divide by.
+        reliable: of late fusion whose votes are weighted by distance; None: nothing of it is fitted after training.
     """
 
     draw: Callable[[Shape, torch.Generator], Weights]
     forward: Callable[[Weights, Shape, Rows, Drop], Outputs]
     solve: Callable[[Tensor, Tensor, int, Penalty, int], Weights] | None = None
     divides: int = 1
+    reliable: bool | None = None
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:

@@ -25,7 +25,7 @@ def draw_late(shape: Shape, generator: torch.Generator) -> Weights:
 def late_average(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
     """Late fusion: each modality learns alone; the logits of those that a clip has are averaged."""
     own_MBKC, hidden = _unimodal(weights, shape, rows, drop)
-    return Outputs(_average(own_MBKC, rows.absent_MBm), own_MBKC, hidden)
+    return Outputs(average_given(own_MBKC, rows.absent_MBm), own_MBKC, hidden)
 
 
 def draw_late_learned(shape: Shape, generator: torch.Generator) -> Weights:
@@ -54,7 +54,8 @@ def _unimodal(weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> tuple[T
     return torch.stack(own, dim=2), torch.cat(hidden, dim=2)
 
 
-def _average(own_MBKC: Tensor, absent_MBm: Tensor | None) -> Tensor:
+def average_given(own_MBKC: Tensor, absent_MBm: Tensor | None) -> Tensor:
+    """The mean over the modalities that a clip has."""
     if absent_MBm is None:
         return own_MBKC.mean(2)
     # A clip without any modality still gets a decision: the mean of all heads on their stand-in rows.

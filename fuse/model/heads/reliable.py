@@ -1,0 +1,117 @@
+"""Late fusion by how sure each modality is: a head of any kind each, their votes divided by temperatures and added.
+
+Adding log-probabilities is right for modalities that err independently given the class (Kittler et al., "On Combining
+Classifiers", IEEE PAMI 20(3), 1998, the product rule), if each one's probabilities can be believed; hence temperatures
+(Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), fitted on validation clips under every condition
+that was trained on. `late-reliable` also divides a vote by how far the clip's row lies from the training rows: beyond
+the distance that nine in ten validation rows stay within, its weight falls as the inverse square of the distance, as
+the precision of a Gaussian whose spread grows with it. What is fitted after training: `fuse.stack.reliability`.
+
+Shape letters: M heads of the stack, B clips, D width, q directions, K modalities, C classes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fuse.model.heads.base import Drop, Head, Outputs, Penalty, Rows, Shape
+from fuse.model.heads.late import average_given
+from fuse.model.heads.layer import Weights
+
+# Of the weights that are fitted after training, on validation clips: no gradient reaches them.
+FITTED = "_fitted_"
+MOST_DIRECTIONS = 64
+# How sharply the weight bends at the limit: it is (1 + (distance / limit)^8)^(-1/4).
+BEND = 4
+
+
+def separate(unimodal: Head, reliable: bool) -> Head:
+    """A head of that kind for each modality; `reliable`: the votes are weighted by distance as well."""
+    return Head(
+        partial(_draw, unimodal, reliable),
+        partial(_forward, unimodal, reliable),
+        unimodal.solve,
+        unimodal.divides,
+        reliable=reliable,
+    )
+
+
+def solve_each(head: Head, shape: Shape, rows: Rows, labels_B: Tensor, penalty: Penalty, copies: int) -> Weights:
+    """Each modality's head by itself, from the clips that have it; `rows` are of one head.
+
+    Raises:
+        ValueError: no training clip has a modality.
+    """
+    assert head.solve is not None
+    weights: Weights = {}
+    for number, (name, columns) in enumerate(shape.columns.items()):
+        values_BD, own_B = rows.values_MBD[0, :, columns], labels_B
+        if rows.absent_MBm is not None:
+            given_B = ~rows.absent_MBm[0, :, number]
+            values_BD, own_B = values_BD[given_B], labels_B[given_B]
+        if not len(own_B):
+            raise ValueError(f"no training clip has {name}; leave it out of modalities")
+        solved = head.solve(values_BD, own_B, shape.classes, penalty, copies)
+        weights |= {f"{name}_{key}": value for key, value in solved.items()}
+    return weights
+
+
+def own_logits(unimodal: Head, weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> list[Outputs]:
+    """What each modality's head says by itself, as it is."""
+    outputs = []
+    for name, columns in shape.columns.items():
+        part = {key.removeprefix(f"{name}_"): one for key, one in weights.items() if key.startswith(f"{name}_")}
+        one = Shape({name: shape.widths[name]}, shape.hidden, shape.classes)
+        outputs.append(unimodal.forward(part, one, Rows(rows.values_MBD[:, :, columns]), drop))
+    return outputs
+
+
+def distance_share(weights: Weights, name: str, values_MBD: Tensor) -> Tensor:
+    """Squared distance of a modality's rows from its training rows, over the squared limit; (M, B)."""
+    mean_MD, directions_MqD, gain_Mq, rest_M = (
+        weights[f"{name}{FITTED}{part}"].detach() for part in ("mean", "directions", "gain", "rest")
+    )
+    centred_MBD = values_MBD - mean_MD[:, None]
+    along_MBq = torch.bmm(centred_MBD, directions_MqD.transpose(1, 2))
+    share_MB = centred_MBD.square().sum(2) * rest_M[:, None] + (along_MBq.square() * gain_Mq[:, None]).sum(2)
+    return share_MB.clamp_min(0)
+
+
+def reliability(share_MB: Tensor) -> Tensor:
+    """The weight of a vote, from 1 to 0: 1 near the training rows, (limit / distance)^2 far from them."""
+    # A row that is farther than float32 can say is not believed at all.
+    return (1 + share_MB.double() ** BEND).pow(-1 / BEND).to(share_MB.dtype)
+
+
+def _draw(unimodal: Head, reliable: bool, shape: Shape, generator: torch.Generator) -> Weights:
+    """The starting weights of each modality's head; temperature 1, and no row far from any other."""
+    weights: Weights = {}
+    for name, width in shape.widths.items():
+        drawn = unimodal.draw(Shape({name: width}, shape.hidden, shape.classes), generator)
+        weights |= {f"{name}_{key}": one for key, one in drawn.items()}
+        weights[f"{name}{FITTED}log_temperature"] = torch.zeros(())
+        if reliable:
+            directions = min(MOST_DIRECTIONS, width)
+            sizes = {"mean": (width,), "directions": (directions, width), "gain": (directions,), "rest": ()}
+            weights |= {f"{name}{FITTED}{part}": torch.zeros(size) for part, size in sizes.items()}
+    return weights
+
+
+def _forward(unimodal: Head, reliable: bool, weights: Weights, shape: Shape, rows: Rows, drop: Drop) -> Outputs:
+    """Logits over temperatures, weighted, and averaged over the modalities that a clip has, times how many it has."""
+    outputs = own_logits(unimodal, weights, shape, rows, drop)
+    votes = []
+    for (name, columns), one in zip(shape.columns.items(), outputs, strict=True):
+        # Of a stack, each head its own.
+        sharpness_MB = weights[f"{name}{FITTED}log_temperature"].detach().neg().exp()[:, None]
+        if reliable:
+            sharpness_MB = sharpness_MB * reliability(distance_share(weights, name, rows.values_MBD[:, :, columns]))
+        votes.append(one.logits_MBC * sharpness_MB[..., None])
+    votes_MBKC = torch.stack(votes, dim=2)
+    given = len(votes) if rows.absent_MBm is None else (~rows.absent_MBm).sum(2, keepdim=True).clamp_min(1)
+    joined_MBC = average_given(votes_MBKC, rows.absent_MBm) * given
+    own_MBKC = torch.stack([one.logits_MBC for one in outputs], dim=2)
+    return Outputs(joined_MBC, own_MBKC, torch.cat([one.fused_MBH for one in outputs], dim=2))
