@@ -12,14 +12,14 @@ from torch.nn.functional import cross_entropy
 
 from fuse.model.fusion import FusionModel, ModelSettings
 from fuse.model.heads.catalogue import UNIMODAL
-from fuse.model.heads.reliable import FITTED, reliability
+from fuse.model.heads.reliable import FITTED, distance_share, reliability
 from fuse.scores.metrics import uar
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, fit_stack
 
 WIDTHS = {"audio": 60, "face": 20}
-CLASSES, CLIPS = 4, 600
+CLASSES, CLIPS = 4, 3000
 TRAIN, VALIDATION, TEST = range(300), range(300, 450), range(450, CLIPS)
 JOB = Job(tuple(TRAIN), tuple(VALIDATION), augment=0.5, lr=3e-3)
 # UAR, in hundredths.
@@ -97,7 +97,7 @@ def test_temperatures_are_those_of_the_least_log_loss_for_heads_of_any_kind(unim
     own_NKC = torch.cat(
         [model.outputs(by_modality(one[list(VALIDATION)])).taught_MBKC[0] for one in conditions]
     ).detach()
-    found = float(model.weights[f"audio{FITTED}log_temperature"])
+    found = float(model.weights[f"audio{FITTED}log_temperature"].detach())
     best = min(np.linspace(-4, 4, 801), key=lambda t: float(cross_entropy(own_NKC[:, 0] * np.exp(-t), labels)))
     assert found == pytest.approx(best, abs=0.01)
 
@@ -137,11 +137,10 @@ def test_a_vote_weighs_less_the_farther_its_row_lies_and_nothing_jumps() -> None
 
 
 def test_nine_in_ten_validation_rows_lie_within_the_limit_and_others_do_not() -> None:
-    model, rows = trained("late-reliable", cached()), cached()
+    model = trained("late-reliable", cached())
     plain_ND, _ = signals()
     mean_D, scale_D = model.standardiser.side_by_side()
     weights = {name: value.detach()[None] for name, value in model.weights.items()}
-    from fuse.model.heads.reliable import distance_share
 
     def shares(rows_ND: Tensor, index: range) -> Tensor:
         standardised = ((rows_ND[list(index)] - mean_D) / scale_D)[:, :60]
@@ -151,7 +150,6 @@ def test_nine_in_ten_validation_rows_lie_within_the_limit_and_others_do_not() ->
     within = torch.cat([shares(one, VALIDATION) for one in known]) <= 1
     assert float(within.double().mean()) == pytest.approx(0.9, abs=0.01)
     assert bool((shares(damaged(plain_ND, 1, 30.0), TEST) > 1).all())
-    del rows
 
 
 def test_without_variants_and_with_mixed_layers_it_is_fitted_as_well() -> None:
@@ -163,9 +161,7 @@ def test_without_variants_and_with_mixed_layers_it_is_fitted_as_well() -> None:
 
 
 def test_a_kind_of_unimodal_head_that_there_is_not_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"unimodal: no such head of one modality: 'ldb' \(did you mean lda\?\); known"
-    ):
+    with pytest.raises(ValueError, match=r"unimodal: no such head .*'ldb' \(did you mean lda\?\); known"):
         ModelSettings("late-reliable", WIDTHS, CLASSES, unimodal="ldb")
     with pytest.raises(ValueError, match="late-reliable"):
         ModelSettings("late-calibrated", WIDTHS, CLASSES, unimodal="late-reliable")
