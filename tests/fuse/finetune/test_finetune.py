@@ -433,6 +433,16 @@ def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, hea
     assert learned <= changed
 
 
+def test_a_fusion_that_is_fitted_to_cached_features_is_refused(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its distances and temperatures would be those of features that fine-tuning changes."""
+    kept = plan_finetune(config_of(corpus)).start.checkpoint
+    fitted = FusionModel(replace(kept.settings, head="late-reliable"))
+    reliable = replace(kept, settings=fitted.settings, state=fitted.state_dict())
+    monkeypatch.setattr("fuse.finetune.start.read_stage_two", lambda _: reliable)
+    with pytest.raises(ValueError, match="late-reliable, whose weights .* start from a run with another head"):
+        plan_finetune(config_of(corpus))
+
+
 def test_the_loss_is_that_of_stage_two_for_every_head(corpus: Path) -> None:
     """The decision's own cross-entropy where it learns; in late fusion that of each modality's logits beside it."""
     plan = plan_finetune(config_of(corpus))
