@@ -439,7 +439,7 @@ def test_a_fusion_that_is_fitted_to_cached_features_is_refused(corpus: Path, mon
     fitted = FusionModel(replace(kept.settings, head="late-reliable"))
     reliable = replace(kept, settings=fitted.settings, state=fitted.state_dict())
     monkeypatch.setattr("fuse.finetune.start.read_stage_two", lambda _: reliable)
-    with pytest.raises(ValueError, match="late-reliable, whose weights .* start from a run with another head"):
+    with pytest.raises(ValueError, match=r"late-reliable, whose weights .* start from a run with another head"):
         plan_finetune(config_of(corpus))
 
 
