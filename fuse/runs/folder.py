@@ -223,9 +223,11 @@ def run_folders(folder: Path) -> list[Path]:
     """
     leaves = [path for path in folder.glob("fold-*/seed-*") if path.is_dir() and _numbers(folder, path)]
     leaves.sort(key=lambda path: _numbers(folder, path))
-    kept = folder / CONFIG
-    config = kept if kept.is_file() else beside("fusion*.yaml", "output_dir", str(folder))
-    command = make_command("train-fusion", [setting("output_dir", folder)], config)
+    # One fold and seed comes of training them all.
+    whole = folder.parents[1] if folder.match("fold-*/seed-*") else folder
+    kept = whole / CONFIG
+    config = kept if kept.is_file() else beside("fusion*.yaml", "output_dir", str(whole))
+    command = make_command("train-fusion", [setting("output_dir", whole)], config)
     remedy = f"train {'it' if leaves else 'one'} with: {command}"
     for leaf in leaves:
         if not is_complete(leaf):

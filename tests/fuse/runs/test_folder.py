@@ -231,6 +231,12 @@ def test_a_folder_that_is_no_run_says_how_to_train_one(tmp_path: Path) -> None:
         )
 
 
+def test_one_fold_and_seed_comes_of_training_the_run(tmp_path: Path) -> None:
+    """`make finetune-e2e` told to train a run into `fold-1/seed-0` of the folder that it had been given."""
+    with pytest.raises(ValueError, match=f'make train-fusion SET="output_dir={tmp_path}"$'):
+        run_folders(tmp_path / "fold-1/seed-0")
+
+
 def test_an_unfinished_run_among_several_is_named(tmp_path: Path) -> None:
     for seed in (0, 1):
         (tmp_path / "fold-0" / f"seed-{seed}").mkdir(parents=True)
