@@ -47,9 +47,9 @@ NAMES = {
 }
 # Bounds stand in one column, as a reader takes them in.
 LOWER, UPPER = {"low": "interval", "drop_low": "drop_interval"}, {"low": "high", "drop_low": "drop_high"}
-# What fits a page, of a table with two dozen columns.
+# What fits a page, of a table with two dozen columns; what a phone shows of it comes first.
 SHORT = (
-    *("run", "modalities", "condition", "uar", "interval", "drop", "ece", "worst_speaker_uar", "corruption_error"),
+    *("run", "uar", "modalities", "condition", "interval", "drop", "ece", "worst_speaker_uar", "corruption_error"),
     *("difference", "p_holm"),
 )
 

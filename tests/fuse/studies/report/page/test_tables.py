@@ -39,7 +39,7 @@ def test_shares_are_per_cents_and_bounds_stand_together() -> None:
         "p (Holm)": "0.020",
         "UAR by speaker": "9: 12.5",
     }
-    assert list(robustness_columns([ROW], SHORT)[0]) == ["run", "modalities", "condition", "UAR %", "95 %", "p (Holm)"]
+    assert list(robustness_columns([ROW], SHORT)[0]) == ["run", "UAR %", "modalities", "condition", "95 %", "p (Holm)"]
 
 
 def test_rules_say_whether_they_hold_and_where_they_come_off_worst(written: Written) -> None:
