@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from cache.files.atomic import write_atomic
-from cache.files.csv import csv_of
+from cache.files.csv import csv_of, csv_text
 from configs.command.entry import main
 from configs.loader import dump_config
 from configs.schema.studies import RobustnessConfig
@@ -23,8 +24,8 @@ from fuse.robustness.formats.latex import latex
 from fuse.robustness.formats.markdown import markdown
 from fuse.robustness.missing import MISSING
 from fuse.robustness.numbers import Evaluated, table_of
-from fuse.robustness.rows import RobustnessTable
-from fuse.robustness.rules import verdicts
+from fuse.robustness.rows import Group, RobustnessTable
+from fuse.robustness.rules import Verdict, verdicts
 from fuse.runs.folder import CONFIG
 from fuse.runs.style import footer
 from fuse.scores.predictions import write_predictions
@@ -41,9 +42,8 @@ def run(config: RobustnessConfig) -> int:
     for one in evaluated:
         write_predictions(one.predictions, predictions_path(out, one.name, table.runs))
     write_atomic(out / "robustness_table.csv", csv_of(table.rows))
-    write_atomic(out / "robustness_groups.csv", csv_of(table.groups))
-    if rules:
-        write_atomic(out / "robustness_rules.csv", csv_of(rules))
+    write_atomic(out / "robustness_groups.csv", _csv(Group, table.groups))
+    write_atomic(out / "robustness_rules.csv", _csv(Verdict, rules))
     write_atomic(out / "robustness_table.md", text)
     write_atomic(out / "robustness_table.tex", latex(table, note, config.columns))
     _draw(table, evaluated, note, config, out)
@@ -52,6 +52,11 @@ def run(config: RobustnessConfig) -> int:
         print(line)
     print(f"table, figures and predictions: {out}")
     return 0
+
+
+def _csv(kind: type[Group] | type[Verdict], rows: Sequence[Group] | Sequence[Verdict]) -> str:
+    """Of no rows a header alone: clean clips have no groups, and the file of an earlier table must not stay."""
+    return csv_text([field.name for field in fields(kind)], map(astuple, rows))
 
 
 def _draw(

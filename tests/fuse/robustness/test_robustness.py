@@ -16,6 +16,8 @@ from configs.loader import check
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.__main__ import run
+from fuse.robustness.evaluation import read_evaluated
+from fuse.robustness.numbers import table_of
 from fuse.scores.predictions import read_predictions
 from fuse.train import run as train
 from tests.tiny.features import tiny_clips, write_tiny_features
@@ -221,3 +223,10 @@ def test_a_reference_is_a_run_of_the_table(trained: Path, tmp_path: Path) -> Non
         ("holdout", True, ""),
     ]
     assert "baseline: holdout" in (tmp_path / "config.yaml").read_text()
+    # Clean clips alone have no groups, which once ended in a traceback.
+    assert (tmp_path / "robustness_groups.csv").read_text().startswith("run,modalities,section,family,")
+    config, evaluated = read_evaluated(tmp_path)
+    again = table_of(evaluated, config.reference or "", config.baseline or "").rows
+    assert [(row.run, row.uar, row.corruption_error) for row in again] == [
+        (row["run"], float(row["uar"]), float(row["corruption_error"])) for row in rows
+    ]
