@@ -87,9 +87,7 @@ def _with_own_temperature(one: Predictions, conditions: Sequence[str]) -> Predic
     chosen = [one.select(split="validation", condition=name) for name in conditions]
     for name, part in zip(conditions, chosen, strict=True):
         if not len(part):
-            raise ValueError(
-                f"no validation predictions under {name}; predict it, or fit on others alone"
-            )
+            raise ValueError(f"no validation predictions under {name}; predict it, or fit on others alone")
     validation, test = concatenate(chosen), one.select(split="test")
     temperature = fitted_temperature(validation.probabilities_NC, validation.label)
     return replace(test, probabilities_NC=tempered(test.probabilities_NC, temperature))
