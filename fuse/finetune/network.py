@@ -129,7 +129,7 @@ class EndToEndModel(nn.Module):
         """
         rows, broken_B = {}, torch.zeros_like(next(iter(present.values())))
         for name in self.encoders:
-            row_BD, present_B = self._row(name, inputs[name]), present[name]
+            row_BD, present_B = self.row(name, inputs[name]), present[name]
             broken_B = broken_B | (present_B & ~torch.isfinite(row_BD).all(dim=1))
             # `where` gives stand-ins a gradient of exactly zero, and every rank a gradient for every weight.
             rows[name] = torch.where(present_B[:, None], row_BD, torch.nan)
@@ -138,9 +138,10 @@ class EndToEndModel(nn.Module):
         logits_BC = outputs.logits_MBC[0].masked_fill(broken_B[:, None], torch.nan)
         return Answers(logits_BC, outputs.taught_MBKC[0].masked_fill(broken_B[:, None, None], torch.nan))
 
-    def _row(self, name: str, inputs: Inputs | Groups) -> Tensor:
+    def row(self, name: str, inputs: Inputs | Groups) -> Tensor:
+        """What one encoder makes of clips, as the head takes it: (B, D)."""
         if isinstance(inputs, Groups):
-            return torch.cat([self._row(name, part) for part in inputs.parts])[inputs.order_B]
+            return torch.cat([self.row(name, part) for part in inputs.parts])[inputs.order_B]
         layers, first = self.layers[name], min(self.layers[name])
         device = next(iter(inputs.values())).device.type
         with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):

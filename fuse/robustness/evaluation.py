@@ -17,8 +17,9 @@ from configs.schema.studies import RobustnessConfig
 from fuse.robustness.conditions import settled
 from fuse.robustness.missing import scenarios
 from fuse.robustness.numbers import Evaluated
+from fuse.robustness.tuned import TunedEncoders
 from fuse.runs.caveats import caveats, run_in_words
-from fuse.runs.checkpoint import Checkpoint, read_stage_two
+from fuse.runs.checkpoint import Checkpoint, read_checkpoint
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
 from fuse.runs.predict import predictions_of
 from fuse.runs.tables import corpus_of, print_notes, table_under, tested, trained_config, word_error_rate
@@ -29,12 +30,21 @@ Subset = tuple[str, ...]
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run folder: its name in the table, its leaves (folds and seeds), their checkpoints and configuration."""
+    """A run folder: its name in the table, its leaves (folds and seeds), their checkpoints and configuration.
+
+    `tuned`: the encoders of a fine-tuned run, which make its rows; None: they are those in the stores.
+    """
 
     name: str
     leaves: tuple[Path, ...]
     checkpoints: tuple[Checkpoint, ...]
     config: FusionConfig
+    tuned: TunedEncoders | None = None
+
+    def table(self, corpus: Corpus, condition: JointCondition) -> FeatureTable:
+        """The clips under a condition."""
+        cached = table_under(self.config, corpus, condition)
+        return cached if self.tuned is None else self.tuned.table(cached, condition)
 
 
 def evaluate_all(config: RobustnessConfig) -> tuple[RobustnessConfig, list[Evaluated], list[str]]:
@@ -89,13 +99,17 @@ def read_runs(config: RobustnessConfig) -> list[TrainedRun]:
     """The runs that are to be tested.
 
     Raises:
-        ValueError: a folder holds none, or not one of stage two.
+        ValueError: a folder holds none.
     """
     folders = [Path(folder) for folder in config.runs]
     found = []
     for name, folder in zip(run_names(folders), folders, strict=True):
         leaves = tuple(run_folders(folder))
-        checkpoints = tuple(read_stage_two(leaf / CHECKPOINT) for leaf in leaves)
+        checkpoints = tuple(read_checkpoint(leaf / CHECKPOINT) for leaf in leaves)
+        if checkpoints[0].fine_tuned:
+            tuned = TunedEncoders.of(leaves[0], checkpoints[0], config.corpus, config.features_dir)
+            found.append(TrainedRun(name, leaves, checkpoints, tuned.config, tuned))
+            continue
         trained = trained_config(leaves[0], checkpoints[0], config.corpus, config.features_dir, config.labels)
         found.append(TrainedRun(name, leaves, checkpoints, trained))
     return found
@@ -118,12 +132,12 @@ def evaluate(run: TrainedRun, config: RobustnessConfig, progress: Progress) -> E
     corpus = tested(run.config, corpus_of(run.config))
     print_notes(corpus)
     subsets = _subsets(config, run.name, run.config.modalities)
-    clean = table_under(run.config, corpus, UNCHANGED)
+    clean = run.table(corpus, UNCHANGED)
     parts: list[Predictions] = []
     wer: dict[str, float] = {}
     changed: dict[str, frozenset[str]] = {}
     for condition in config.all_conditions:
-        table = clean if condition == UNCHANGED else table_under(run.config, corpus, condition)
+        table = clean if condition == UNCHANGED else run.table(corpus, condition)
         changed[condition.name] = table.changed
         if (rate := word_error_rate(run.config, corpus.clips, condition)) is not None:
             wer[condition.name] = rate

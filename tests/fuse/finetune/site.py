@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from cache.conditions import UNCHANGED
+from cache.conditions import UNCHANGED, parse_joint
 from cache.corpus.clips import Clip, write_metadata
 from cache.features.units import unit_count, unit_rows
 from cache.media import SAMPLE_RATE_HZ, Media, Source
@@ -31,6 +31,7 @@ from fuse.finetune.batches import Batch
 from fuse.finetune.training.loop import Watch
 from fuse.finetune.training.stepper import World
 
+NOISE = "noise-white-0db"
 SPEAKERS = ("1", "2", "21", "23")
 SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door", "")
 CPU = torch.device("cpu")
@@ -85,7 +86,7 @@ def _stage_one(root: Path, clips: int) -> None:
         features_dir=str(root / "features"),
         encoders=encoders_of(root),
         asr=Asr(model=None),
-        conditions=(UNCHANGED,),
+        conditions=(UNCHANGED, parse_joint(NOISE)),
         media=MediaSettings(size=32),
     )
     plan = make_plan(config)

@@ -726,7 +726,7 @@ def test_bfloat16_stays_close_to_float32(corpus: Path) -> None:
     for precision in ("float32", "bfloat16"):
         plan = plan_finetune(config_of(corpus, precision=precision))
         model, loaders = load(plan, CPU)
-        rows = [model._row(name, loaders.collator.stand_in().inputs[name]) for name in model.encoders]
+        rows = [model.row(name, loaders.collator.stand_in().inputs[name]) for name in model.encoders]
         assert all(row.dtype == torch.float32 for row in rows)
         logits.append(torch.cat(rows, 1))
     assert not torch.equal(*logits)
