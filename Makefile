@@ -80,10 +80,10 @@ sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=
 	$(PY) -m fuse.sweep --config $(or $(CONFIG),configs/sweeps/modalities.yaml) $(SET)
 
 report: | $(READY) ## one HTML file about runs, to click through: RUN="outputs/fusion outputs/other"
-	$(PY) -m fuse.studies.report --config $(or $(CONFIG),configs/ravdess/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
+	$(PY) -m fuse.studies.report --config $(or $(CONFIG),configs/ravdess/studies/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
 
 enrolment: | $(READY) ## how many clips of a speaker adaptation needs: for a run with standardise=speaker
-	$(PY) -m fuse.studies.enrolment --config $(or $(CONFIG),configs/ravdess/enrolment.yaml) $(SET)
+	$(PY) -m fuse.studies.enrolment --config $(or $(CONFIG),configs/ravdess/studies/enrolment.yaml) $(SET)
 
 robustness-table: | $(READY) ## what noise, occlusion and missing modalities cost
 	$(PY) -m fuse.robustness --config $(or $(CONFIG),configs/ravdess/robustness.yaml) $(SET)

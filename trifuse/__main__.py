@@ -37,8 +37,10 @@ COMMANDS = {
     "train-fusion": Command("fuse.train", "ravdess/fusion.yaml", "stage two: fusion heads on cached features"),
     "finetune-e2e": Command("fuse.finetune", "ravdess/finetune.yaml", "encoders and head together"),
     "sweep": Command("fuse.sweep", "sweeps/modalities.yaml", "every configuration of a grid"),
-    "report": Command("fuse.studies.report", "ravdess/report.yaml", "one HTML file about runs: RUN=outputs/fusion"),
-    "enrolment": Command("fuse.studies.enrolment", "ravdess/enrolment.yaml", "how many clips adaptation needs"),
+    "report": Command(
+        "fuse.studies.report", "ravdess/studies/report.yaml", "one HTML file about runs: RUN=outputs/fusion"
+    ),
+    "enrolment": Command("fuse.studies.enrolment", "ravdess/studies/enrolment.yaml", "how many clips adaptation needs"),
     "robustness-table": Command("fuse.robustness", "ravdess/robustness.yaml", "what noise and occlusion cost"),
     "predict": Command("fuse.predict", "predict.yaml", "what a run says of clips: CLIP=x.mp4 RUN=outputs/fusion"),
     "app": Command("fuse.predict.app", "predict.yaml", "a page to try a run on clips: RUN=outputs/fusion"),

@@ -74,9 +74,10 @@ def again_run(*settings: str) -> str:
 
 
 def beside(pattern: str, key: str, value: str) -> Path | None:
-    """A configuration file of such a name beside that of the running command which says this of a key."""
+    """A configuration file of such a name beside that of the running command, or above it, which says this of a key."""
     running = _running.get()
-    files = sorted(running.config.parent.glob(pattern)) if running else []
+    folders = (running.config.parent, running.config.parent.parent) if running else ()
+    files = [file for folder in folders for file in sorted(folder.glob(pattern))]
     return next((file for file in files if f"{key}: {value}" in file.read_text(encoding="utf-8").splitlines()), None)
 
 

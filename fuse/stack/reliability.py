@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -108,6 +107,9 @@ class Finisher:
         logits_BC, labels_B = torch.cat(logits), torch.cat(labels)
         if not len(labels_B):
             return torch.zeros(())
+
+        # Only then: every command would wait for scipy.
+        from scipy.optimize import minimize_scalar
 
         def log_loss(log_temperature: float) -> float:
             return float(cross_entropy(logits_BC * torch.tensor(-log_temperature).double().exp(), labels_B))

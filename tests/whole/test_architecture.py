@@ -111,6 +111,7 @@ PARSED_IN = (
     "fuse/predict/app/trial.py",
     "fuse/predict/features.py",
     "fuse/robustness/conditions.py",
+    "fuse/robustness/figures/joint.py",
     "fuse/robustness/rows.py",
     "fuse/studies/report/page/subjects.py",
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from fuse.robustness.formats.sheets import Sheet, main_sheet
 from fuse.robustness.rows import RobustnessTable
 from fuse.scores.metrics import uar_in_words
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What fits a page; more lines are broken over several.
 LONGEST = 50
@@ -45,6 +47,9 @@ def latex(table: RobustnessTable, note: str, columns: Sequence[str] = ()) -> str
 
 def _frame(sheet: Sheet) -> pd.DataFrame:
     """The sheet's cells; two columns may have one name, so they are given by number."""
+    # Only then: every command that reads a table would wait for it.
+    import pandas as pd
+
     width = len(sheet.header)
     lines = [[*line.cells, *([""] * (width - len(line.cells)))] for line in sheet.lines]
     return pd.DataFrame(lines, columns=pd.Index(sheet.header))

@@ -161,7 +161,7 @@ def test_caveats_stand_on_every_figure(tmp_path: Path, drawn: list[Figure]) -> N
 
 
 def test_mistakes_are_one_line(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shipped = ROOT / "configs/ravdess/report.yaml"
+    shipped = ROOT / "configs/ravdess/studies/report.yaml"
     arguments = ["--config", str(shipped), f"run={trained / 'none'}"]
     assert main(ReportConfig, run, "", arguments) == 2
     assert "train one with: make train-fusion" in capsys.readouterr().err
