@@ -148,13 +148,14 @@ class Batched:
 
         network, settings = self.network, self.whisper.settings
         states = BaseModelOutput(network.get_encoder()(features_BMN).last_hidden_state)
-        chosen = self.whisper.listener()
         prompt, positions = prompt_BL.shape[1], network.config.max_target_positions
+        rules, chosen = self.whisper.rules(prompt, self.device)
         tokens_BL = network.generate(
             encoder_outputs=states,
             decoder_input_ids=prompt_BL,
-            logits_processor=[chosen],
-            return_timestamps=True,
+            logits_processor=rules,
+            # The rules have those of times; transformers' own would come before them.
+            return_timestamps=False,
             # One window: what follows it is decided here.
             force_unique_generate_call=True,
             max_new_tokens=min(positions // 2, positions - prompt),

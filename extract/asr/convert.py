@@ -48,6 +48,8 @@ def write_folder(file: Path, folder: Path) -> None:
     weights = torch.load(file, map_location="cpu", weights_only=True)["model_state_dict"]
     formats = {tensor.dtype for tensor in weights.values()}
     expected = {name: tensor.clone() for name, tensor in whisper.network.state_dict().items()}
+    for name, tokens in whisper.suppressed.items():
+        setattr(whisper.settings, name, list(tokens))
     with quiet():
         whisper.network.to(formats.pop() if len(formats) == 1 else torch.float32).save_pretrained(folder)
         whisper.tokenizer.save_pretrained(folder)

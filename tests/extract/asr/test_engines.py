@@ -273,6 +273,8 @@ def test_a_converted_folder_hears_what_the_file_does(
     assert f"asr.model={tmp_path}/folder" in capsys.readouterr().out
     folder = load_whisper(tmp_path / "folder")
     assert engine(folder).hear(sounds) == engine(whisper).hear(sounds)
+    assert folder.suppressed == {name: list(tokens) for name, tokens in whisper.suppressed.items()}
+    assert len(folder.suppressed["suppress_tokens"]) > 80
     assert convert.main([str(file), str(tmp_path / "folder")]) == 2
     assert "is not empty; give another folder" in capsys.readouterr().err
 
