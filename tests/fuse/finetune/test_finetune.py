@@ -192,7 +192,7 @@ def test_ctrl_c_keeps_what_was_trained_and_says_one_line_and_nothing_of_torchrun
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", CONTINUED)
 def test_before_the_first_step_it_predicts_what_stage_two_does(corpus: Path, tmp_path: Path, head: str) -> None:
     """Sound was cut or repeated always: the score "before" was of other clips than stage two's."""
     run = FusionConfig(
