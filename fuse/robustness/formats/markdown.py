@@ -59,7 +59,8 @@ def _legend(table: RobustnessTable, note: str, columns: Sequence[str]) -> Iterat
         yield " ".join(legends).format(reference=table.reference, baseline=table.baseline)
     yield from _means(table)
     if any(row.speakers < MINIMUM_SPEAKERS for row in table.rows):
-        yield f"Under {MINIMUM_SPEAKERS} test speakers an interval would mislead, so each speaker's UAR is listed."
+        where = "listed" if "interval" in chosen(table, columns) else "in the CSV"
+        yield f"Under {MINIMUM_SPEAKERS} test speakers an interval would mislead; each speaker's UAR is {where}."
     yield "Modalities that are not listed were withheld at test time (the run's stand-in takes their place)."
     if note:
         yield f"**{note}**"

@@ -27,7 +27,7 @@ HEADINGS = {
     PICTURE: "picture",
     BOTH: "sound and picture",
     MISSING: "missing at random, per cent of clips",
-    STABILITY: "changes that nobody minds",
+    STABILITY: "changes that nobody minds (per cent of answers that change)",
     CORRUPTIONS: "sound and picture conditions",
 }
 
@@ -89,10 +89,14 @@ def subset_sheets(table: RobustnessTable) -> list[Sheet]:
 
 
 def _cell(column: str, row: Row | None, section: str) -> str:
-    """A run that has no row for a condition of the sound or the picture is one that it does not change."""
+    """A run that has no row for a condition of the sound or the picture is one that it does not change.
+
+    Of changes that nobody minds the answers that change are what counts: they stand behind UAR, whatever the columns.
+    """
     if row is None:
         return UNCHANGED if column == "uar" and section in (SOUND, PICTURE) else NONE
-    return COLUMNS[column].row(row)
+    changed = f" ({percent(row.changed)})" if column == "uar" and section == STABILITY else ""
+    return COLUMNS[column].row(row) + changed
 
 
 def _has(table: RobustnessTable, name: str, run: str) -> bool:

@@ -93,6 +93,13 @@ def test_subsets_have_a_table_of_their_own() -> None:
     assert cells(text, "drop-frames-30") == ["drop-frames-30", "=", "60.0"]
 
 
+def test_answers_that_change_stand_beside_what_nobody_minds() -> None:
+    shares = {(BOTH, "clean"): 0.9, (BOTH, "gain-track-minus1db"): 0.8}
+    text = markdown(table_of([Evaluated("ours", answered(shares))]), [], "", ["uar"])
+    assert cells(text, "gain-track-minus1db")[1] == "80.0 (10.0)"
+    assert cells(text, "clean")[1] == "90.0"
+
+
 def test_columns_can_be_chosen_and_are_those_of_the_configuration() -> None:
     assert set(COLUMNS) == set(get_args(RobustnessColumn))
     table, _ = table_named("plain", "ours")
@@ -117,7 +124,9 @@ def test_a_run_that_a_condition_does_not_change_says_so() -> None:
 def test_few_speakers_are_listed() -> None:
     text = markdown(table_named("ours", speakers=2)[0], [], "")
     assert cells(text, "noise-white-0db")[2] == "1: 60.0, 2: 60.0"
-    assert "Under 8 test speakers an interval would mislead" in text
+    assert "Under 8 test speakers an interval would mislead; each speaker's UAR is listed." in text
+    # Side by side there is no room for them, and the line still said that they were there.
+    assert "each speaker's UAR is in the CSV." in markdown(table_named("plain", "ours", speakers=2)[0], [], "")
     assert "p" not in main_sheet(table_named("plain", "ours", speakers=2)[0], ["uar", "p"]).header[-1].split()
 
 
