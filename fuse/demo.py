@@ -58,7 +58,7 @@ def run(config: DemoConfig) -> int:
         ("3/7 fusion: stage two, two ways to join three modalities, and audio and video alone", _fusion),
         ("4/7 fine-tuning: encoders and head together, DDP on 2 ranks", _finetune),
         ("5/7 robustness table", _robustness),
-        ("6/7 report: one page about the fusion and the fine-tune", _report),
+        ("6/7 report: one page about both fusions and the fine-tune", _report),
         ("7/7 a prediction", lambda: _prediction(Path(config.root))),
     ]
     for title, stage in stages:
