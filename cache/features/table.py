@@ -314,9 +314,10 @@ def _encoder_of(store: FeatureStore, modality: str, wanted: str | None) -> str:
         )
     if not known:
         named = f"encoders.{modality}=<hub name or folder>"
-        raise ValueError(
-            f"no cached {modality} features in {store.path}; run: {features_command(store.path.parent, (), [named])}"
-        )
+        there = [name for name in MODALITIES if store.encoders(name)]
+        without = f", or do without them: modalities=[{','.join(there)}]" if there else ""
+        command = features_command(store.path.parent, (), [named])
+        raise ValueError(f"no cached {modality} features in {store.path}; run: {command}{without}")
     choose = f"has no {wanted}" if wanted else "has several encoders"
     remedy = f"set encoders.{modality} to one of {', '.join(known)}"
     named = f"encoders.{modality}=<hub name or folder of {wanted}>"

@@ -301,6 +301,14 @@ def test_layers_side_by_side_are_as_wide_as_their_sum(features: Path) -> None:
     assert np.array_equal(joined, np.concatenate(single, axis=1))
 
 
+def test_a_modality_that_stage_one_did_without_may_be_left_out(tmp_path: Path) -> None:
+    """After `encoders.text=null` only the features that nobody wanted were named."""
+    write_tiny_features(tmp_path, tiny_clips((1, 2, 21, 23), per_class=1), widths={"audio": 4, "video": 3})
+    told = r"no cached text features in .*; run: make features .*encoders.text=.*, or .*: modalities=\[audio,video\]$"
+    with pytest.raises(ValueError, match=told):
+        run(config(tmp_path, tmp_path / "out"))
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_mixup_and_label_smoothing_train_too(features: Path, tmp_path: Path) -> None:
     run(config(features, tmp_path, optim={"lr": 3e-3, "epochs": 5, "mixup": 0.4, "label_smoothing": 0.1}))
