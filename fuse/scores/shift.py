@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from fuse.scores.calibration import brier_score, expected_calibration_error
 from fuse.scores.predictions import Predictions, concatenate
@@ -49,6 +48,9 @@ def fitted_temperature(probabilities_NC: NDArray[np.float64], label_N: NDArray[n
     Raises:
         ValueError: there are no clips.
     """
+    # Here, for every command imports the scores and few fit one.
+    from scipy.optimize import minimize_scalar
+
     if not len(label_N):
         raise ValueError("no clips to fit a temperature on: the selection of predictions is empty")
 
