@@ -140,3 +140,48 @@ def logistic_regression_uar(features_dir: Path, corpus: Corpus) -> float:
         model.fit(table.features["audio"][train], table.labels[train])
         predicted[test] = model.predict(table.features["audio"][test])
     return float(balanced_accuracy_score(table.labels, predicted))
+
+
+@needs_audio
+@needs_whisper
+@pytest.mark.slow
+def test_a_reliable_fusion_is_not_dragged_below_the_face_by_babble_that_it_never_met(tmp_path: Path) -> None:
+    """Every third clip, heard clean, in white noise, which training draws, and in babble, which it does not."""
+    corpus = corpus_of("audio", tmp_path, slice(0, None, 3))
+    paths = [f"corpus={tmp_path / 'metadata.csv'}", f"features_dir={tmp_path / 'features'}"]
+    noises = ("noise-white-0db", "noise-babble-0db")
+    command(
+        "extract",
+        "ravdess/features-whisper.yaml",
+        *paths,
+        f"corpus_root={corpus.root}",
+        f"encoders.audio={SHARED / 'models/whisper-tiny.en-encoder'}",
+        "encoders.text=null",
+        "asr.model=null",
+        "whisper.window=clip",
+        f"conditions=[{','.join(noises)}]",
+    )
+    imported = [sys.executable, "-m", "cache", "import", str(SHARED / "ravdess/action_units.csv")]
+    where = ["--modality", "face", "--features-dir", str(tmp_path / "features")]
+    subprocess.run([*imported, *where], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    for name, head in (("reliable", "late-reliable"), ("plain", "lda")):
+        out = f"output_dir={tmp_path / name}"
+        command("fuse.train", "ravdess/fusion-reliable.yaml", *paths, f"head={head}", f"augment.audio={noises[0]}", out)
+    command(
+        "fuse.robustness",
+        "ravdess/robustness-whisper.yaml",
+        f"runs=[{tmp_path / 'reliable'},{tmp_path / 'plain'}]",
+        f"conditions=[{','.join(noises)}]",
+        "modalities=[[audio,face],[audio],[face]]",
+        f"output_dir={tmp_path / 'table'}",
+    )
+    with (tmp_path / "table" / "robustness_table.csv").open() as file:
+        rows = {(row["run"], row["modalities"], row["condition"]): row["uar"] for row in csv.DictReader(file)}
+    uar = {key: float(value) for key, value in rows.items() if value}
+    assert uar["reliable", "audio+face", "clean"] >= uar["plain", "audio+face", "clean"] - 0.005
+    # What the face scores does not depend on the sound, and the table may say so by leaving it out.
+    face = uar["reliable", "face", "clean"]
+    for noise in noises:
+        assert uar["reliable", "audio+face", noise] >= max(uar["reliable", "audio", noise], face) - 0.01
+    # Where the plain head fails.
+    assert uar["plain", "audio+face", noises[1]] < face - 0.05
