@@ -55,7 +55,6 @@ def fitted_temperature(probabilities_NC: NDArray[np.float64], label_N: NDArray[n
         raise ValueError("no clips to fit a temperature on: the selection of predictions is empty")
 
     # Only then: every command would wait for scipy.
-    from scipy.optimize import minimize_scalar
 
     def log_loss(log_temperature: float) -> float:
         cooled_NC = tempered(probabilities_NC, float(np.exp(log_temperature)))

@@ -146,10 +146,10 @@ def logistic_regression_uar(features_dir: Path, corpus: Corpus) -> float:
 @needs_whisper
 @pytest.mark.slow
 def test_a_reliable_fusion_is_not_dragged_below_the_face_by_babble_that_it_never_met(tmp_path: Path) -> None:
-    """Every third clip, heard clean, in white noise, which training draws, and in babble, which it does not."""
-    corpus = corpus_of("audio", tmp_path, slice(0, None, 3))
+    """Heard as training draws them, and in babble, which it does not. All clips: of a fifth it learns too little."""
+    corpus = corpus_of("audio", tmp_path)
     paths = [f"corpus={tmp_path / 'metadata.csv'}", f"features_dir={tmp_path / 'features'}"]
-    noises = ("noise-white-0db", "noise-babble-0db")
+    noises = ("noise-white-10db", "noise-white-0db", "reverb-room-600ms", "noise-babble-0db")
     command(
         "extract",
         "ravdess/features-whisper.yaml",
@@ -166,7 +166,7 @@ def test_a_reliable_fusion_is_not_dragged_below_the_face_by_babble_that_it_never
     subprocess.run([*imported, *where], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     for name, head in (("reliable", "late-reliable"), ("plain", "lda")):
         out = f"output_dir={tmp_path / name}"
-        command("fuse.train", "ravdess/fusion-reliable.yaml", *paths, f"head={head}", f"augment.audio={noises[0]}", out)
+        command("fuse.train", "ravdess/fusion-reliable.yaml", *paths, f"head={head}", out)
     command(
         "fuse.robustness",
         "ravdess/robustness-whisper.yaml",
@@ -184,4 +184,4 @@ def test_a_reliable_fusion_is_not_dragged_below_the_face_by_babble_that_it_never
     for noise in noises:
         assert uar["reliable", "audio+face", noise] >= max(uar["reliable", "audio", noise], face) - 0.01
     # Where the plain head fails.
-    assert uar["plain", "audio+face", noises[1]] < face - 0.05
+    assert uar["plain", "audio+face", noises[-1]] < face - 0.05
