@@ -102,10 +102,15 @@ def _against_the_best(rows: Sequence[Row], full: str, own: BySubset) -> list[_Ca
     alone += _trained_on(rows, full.split("+"))
     sections = (CLEAN, *CORRUPTED, BOTH)
     return [
-        _Case(condition, row.uar, max(one.get(condition, one[CLEAN]).uar for one in alone))
+        _Case(condition, row.uar, max(_under(one, condition).uar for one in alone))
         for condition, row in own[full].items()
         if alone and row.section in sections
     ]
+
+
+def _under(one: Mapping[str, Row], condition: str) -> Row:
+    """A modality's row under that part of a joint condition that touches it; clean where none does."""
+    return next((one[part] for part in (condition, *condition.split("+")) if part in one), one[CLEAN])
 
 
 def _trained_on(rows: Sequence[Row], subsets: Sequence[str]) -> list[Mapping[str, Row]]:

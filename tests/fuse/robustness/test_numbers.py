@@ -160,6 +160,15 @@ def test_fusion_owes_the_best_modality_of_each_condition() -> None:
     assert told[rule].against == pytest.approx(1.0)
 
 
+def test_under_a_joint_condition_a_modality_is_held_to_the_part_that_touches_it() -> None:
+    """Its row has that part's name; without one of the whole name it counted as clean, and fusion failed against it."""
+    joint = "noise-white-0db+drop-frames-30"
+    apart = {**OURS, (BOTH, joint): 0.5, (BOTH, "noise-white-0db"): 0.7, ("face", "drop-frames-30"): 0.4}
+    apart = {key: share for key, share in apart.items() if key not in (("audio", joint), ("face", joint))}
+    found = judged(apart)["audio + face is not more than a point below the best single modality"]
+    assert found.passed, found
+
+
 def test_text_is_at_chance_where_words_tell_nothing() -> None:
     rule = "text alone is at chance on clean speech"
     shares = {("audio+text", "clean"): 0.9, ("audio", "clean"): 0.9, ("text", "clean"): 0.2}
