@@ -21,9 +21,10 @@ def even_indices(available: int, wanted: int) -> list[int]:
 def resize_and_crop(frames_THWC: Frames, size: int, cut: Cut = PLAIN) -> Frames:
     """Resize the short side with antialiasing, then cut out the centre square of `size` pixels.
 
-    Equals the image processors on PIL to within one grey level of rounding: VideoMAE's with `bilinear`,
-    CLIP's with `bicubic` (but where a picture is more than twice as high as wide, Pillow filters columns
-    first). decord's own resize does not filter and differs by up to 177 of 255.
+    Equals the image processors on PIL to within rounding: VideoMAE's with `bilinear`, CLIP's with `bicubic` (but
+    where a picture is more than twice as high as wide, Pillow filters columns first). Both round after rows and after
+    columns: one grey level apart, or two in one value of ten thousand, where weights such as those of 5 to 4 make
+    ties. decord's own resize does not filter and differs by up to 177 of 255.
     """
     height, width = frames_THWC.shape[1:3]
     short = cut.short_side or size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -26,6 +26,8 @@ def rough(width: int, height: int, count: int = 2) -> npt.NDArray[np.uint8]:
 
 @given(st.sampled_from(list(FILTERS)), st.integers(40, 300), st.integers(40, 300))
 @settings(max_examples=30, deadline=None)
+@example("bilinear", 70, 70)
+@example("bilinear", 280, 70)
 def test_pixels_are_pillows_to_within_rounding(resample: str, width: int, height: int) -> None:
     # Higher than twice the width, Pillow filters columns first: where bicubic overshoots, the order matters.
     assume(resample == "bilinear" or height <= 2 * width)
@@ -37,7 +39,11 @@ def test_pixels_are_pillows_to_within_rounding(resample: str, width: int, height
     for frame_HWC, shown_HWC in zip(frames_THWC, small_THWC, strict=True):
         whole = Image.fromarray(frame_HWC).resize(scaled, FILTERS[resample])
         expected = np.asarray(whole.crop((left, top, left + size, top + size))).astype(int)
-        assert np.abs(shown_HWC - expected).max() <= (1 if resample == "bilinear" else 2)
+        apart_HWC = np.abs(shown_HWC - expected)
+        # Two passes, each rounded: where 5 pixels become 4, ties go either way in both.
+        assert apart_HWC.max() <= 2
+        assert (apart_HWC > 1).mean() < 0.001
+        assert apart_HWC.mean() < 0.1
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (243, 321), (100, 100), (224, 300)])
