@@ -43,7 +43,7 @@ def test_pixels_are_pillows_to_within_rounding(resample: str, width: int, height
         # Two passes, each rounded: where 5 pixels become 4, ties go either way in both.
         assert apart_HWC.max() <= 2
         assert (apart_HWC > 1).mean() < 0.001
-        assert apart_HWC.mean() < 0.1
+        assert apart_HWC.mean() < 0.4
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (243, 321), (100, 100), (224, 300)])
