@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as DecodeTimeoutError
 from concurrent.futures import wait
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -116,18 +117,17 @@ def decode_all(
     cut: Cut = PLAIN,
     reader: str = "auto",
     stretches: Sequence[Stretch | None] | None = None,
+    pool: ProcessPool | None = None,
 ) -> Iterator[tuple[Media | Failure, Source]]:
     """Decode clips in order, `workers` at a time; yields each clip with the file it came from.
 
     Clips that are stretches of one file and follow each other are read together.
 
-    `check` is called at least once a second while waiting and ends the work by raising.
+    `check` is called at least once a second while waiting and ends the work by raising. `pool`: of `decoders`, for a
+    caller that comes again and keeps it (to start one and end it takes longer than to decode a clip); it stays open.
     """
-    # Each pool's workers are forked from a server that has imported these once; nothing runs there.
-    context = _Workers()
-    wanted = [*(["decord"] if reader == "decord" else []), *(["cv2"] if cut.face else [])]
-    context.set_forkserver_preload(["torch", "torchaudio.functional", "av", *wanted])
-    with ProcessPool(max_workers=workers, context=context) as pool:
+    kept = pool is not None
+    with nullcontext(pool) if pool is not None else decoders(workers, cut, reader) as pool:
         groups = list(_groups(paths, stretches or [None] * len(paths), 1 if cut.face else STRETCHES_AT_ONCE))
         tasks = [(path, several, frames, size, cut, reader) for path, several in groups]
         futures = [pool.schedule(_decode_source, task, timeout=timeout_seconds) for task in tasks]
@@ -138,8 +138,20 @@ def decode_all(
                     check()
                 yield from _outcomes(path, several, future, timeout_seconds)
         except BaseException:
-            pool.stop()
+            if not kept:
+                pool.stop()
+            for future in futures:
+                future.cancel()
             raise
+
+
+def decoders(workers: int, cut: Cut, reader: str) -> ProcessPool:
+    """Processes that decode."""
+    # Each pool's workers are forked from a server that has imported these once; nothing runs there.
+    context = _Workers()
+    wanted = [*(["decord"] if reader == "decord" else []), *(["cv2"] if cut.face else [])]
+    context.set_forkserver_preload(["torch", "torchaudio.functional", "av", *wanted])
+    return ProcessPool(max_workers=workers, context=context)
 
 
 def _groups(

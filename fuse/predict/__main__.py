@@ -41,7 +41,8 @@ def run(config: PredictConfig) -> int:
         device=config.device,
     )
     if not (config.json or config.csv):
-        print(f"loaded {config.run} in {time.monotonic() - start:.1f} s, most of it for {', '.join(model.modalities)}")
+        parts = (f"{name} {seconds:.1f}" for name, seconds in model.encoder.loading_seconds.items())
+        print(f"loaded {config.run} in {time.monotonic() - start:.1f} s ({', '.join(parts)})")
     statements = [one.statement if config.statement is None else config.statement for one in wanted]
     stretches = [one.stretch for one in wanted]
     predictions = model.predictions([one.path for one in wanted], statements, config.speaker, stretches)

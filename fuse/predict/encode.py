@@ -5,6 +5,7 @@ Shape letters: L layers, D width.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class EncodedClip:
 
 
 class ClipEncoder:
-    """The encoders of a run and its recogniser, loaded once."""
+    """The encoders of a run and its recogniser, loaded once; `loading_seconds`: what each of them took."""
 
     def __init__(self, config: FeaturesConfig, checkpoint: Checkpoint, run: Path, device: torch.device) -> None:
         """Load them.
@@ -66,11 +67,17 @@ class ClipEncoder:
         """
         self.config, self.checkpoint = config, checkpoint
         self.modalities = tuple(name for name in checkpoint.modalities if name in MODALITIES)
-        self.encoders = {name: self._load(name, run, device) for name in self.modalities}
-        asr = config.asr
-        self.recogniser = (
-            load_recogniser(asr, device, one_by_one=True) if asr.model and "text" in self.encoders else None
-        )
+        self.encoders: dict[str, NetworkEncoder] = {}
+        self.loading_seconds: dict[str, float] = {}
+        for name in self.modalities:
+            start = time.monotonic()
+            self.encoders[name] = self._load(name, run, device)
+            self.loading_seconds[name] = time.monotonic() - start
+        asr, start = config.asr, time.monotonic()
+        self.recogniser = None
+        if asr.model and "text" in self.encoders:
+            self.recogniser = load_recogniser(asr, device, one_by_one=True)
+            self.loading_seconds["recogniser"] = time.monotonic() - start
 
     @property
     def frames(self) -> int:

@@ -5,6 +5,7 @@ Shape letters: C classes, D width.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from configs.schema.fusion import FusionConfig
 from extract.asr.transcript import Transcript
-from extract.media.decode import decode_all
+from extract.media.decode import decode_all, decoders
 from fuse.model.fusion import FusionModel, standardise
 from fuse.predict.contributions import Subset, shapley_values, subsets
 from fuse.predict.encode import ClipEncoder, EncodedClip, Row, with_encoders
@@ -31,6 +32,7 @@ from fuse.stack.rows import torch_device
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pebble import ProcessPool
 
 FEATURES_CONFIG = "config.yaml"
 
@@ -78,6 +80,7 @@ class TrainedModel:
     def __init__(self, members: Sequence[Checkpoint], encoder: ClipEncoder) -> None:
         """`members`: the run's checkpoints, of one label set and one kind of features."""
         self.encoder = encoder
+        self._pool: ProcessPool | None = None
         self._members = [_Member(one, one.head()) for one in members]
 
     @property
@@ -138,10 +141,19 @@ class TrainedModel:
             cut=self.encoder.cut,
             reader=media.reader,
             stretches=stretches,
+            pool=self._decoders(),
         )
         parts = stretches or [None] * len(paths)
         for path, part, said, (one, _) in zip(paths, parts, statements or [""] * len(paths), decoded, strict=True):
             yield self.predict_media(f"{path}{part or ''}", one, said, speaker)
+
+    def _decoders(self) -> ProcessPool:
+        """Started with the first clip and kept: to start and end them takes longer than all of a clip's decoding."""
+        if self._pool is None or not self._pool.active:
+            media = self.encoder.config.media
+            self._pool = decoders(media.decode_workers, self.encoder.cut, media.reader)
+            weakref.finalize(self, self._pool.stop)
+        return self._pool
 
     def predict_media(
         self, clip: str, media: Media | Failure, statement: str = "", speaker: str | None = None

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from configs.loader import dump_config
 from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
 from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.predict import ModelPlaces, PredictConfig
+from extract.media.decode import decoders
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.unit import load_tools, process_unit
 from fuse import train
@@ -98,6 +100,24 @@ def test_test_clips_get_the_probabilities_of_predictions_csv(site: Site) -> None
     columns = [f"p_{label}" for label in read_checkpoint(site.run / "best_model.pth").label_names]
     np.testing.assert_allclose(frame[columns].to_numpy(), known.probabilities_NC, atol=1e-5)
     assert not frame["failure"].any()
+
+
+def test_a_warm_model_starts_its_decoders_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each prediction started processes of its own, which took 0.3 s, seven times as long as to decode the clip."""
+    started = []
+
+    def counted(*given: Any) -> Any:
+        started.append(given)
+        return decoders(*given)
+
+    monkeypatch.setattr("fuse.predict.model.decoders", counted)
+    model, clip = fuse.load(site.run), site.clip(read_predictions(site.run / "predictions.csv").clip_id[0])
+    first, second = model.predict([clip]), model.predict([clip])
+    assert first.equals(second)
+    # A caller who does not want the rest leaves it there, and may come again.
+    next(model.predictions([clip, clip]))
+    assert model.predict([clip]).equals(first)
+    assert len(started) == 1
 
 
 def test_long_clips_get_the_probabilities_of_predictions_csv_too(site: Site, tmp_path: Path) -> None:
