@@ -71,13 +71,15 @@ def own_logits(unimodal: Head, weights: Weights, shape: Shape, rows: Rows, drop:
 
 def distance_share(weights: Weights, name: str, values_MBD: Tensor) -> Tensor:
     """Squared distance of a modality's rows from its training rows, over the squared limit; (M, B)."""
+    # In float64: where features hardly vary in some direction, the two sums below are large and nearly cancel, and in
+    # float32 a clip's weight would depend on which clips it is computed with.
     mean_MD, directions_MqD, gain_Mq, rest_M = (
-        weights[f"{name}{FITTED}{part}"].detach() for part in ("mean", "directions", "gain", "rest")
+        weights[f"{name}{FITTED}{part}"].detach().double() for part in ("mean", "directions", "gain", "rest")
     )
-    centred_MBD = values_MBD - mean_MD[:, None]
+    centred_MBD = values_MBD.double() - mean_MD[:, None]
     along_MBq = torch.bmm(centred_MBD, directions_MqD.transpose(1, 2))
     share_MB = centred_MBD.square().sum(2) * rest_M[:, None] + (along_MBq.square() * gain_Mq[:, None]).sum(2)
-    return share_MB.clamp_min(0)
+    return share_MB.clamp_min(0).to(values_MBD.dtype)
 
 
 def reliability(share_MB: Tensor) -> Tensor:
