@@ -96,7 +96,8 @@ def run(config: EnrolmentConfig) -> int:
                     parts += list(_draws(head, table, prior, count, strength, config.draws, "test"))
                     progress.add(1)
     note = "; ".join(text for text in (caveats(trained, own), PRIORS[config.prior]) if text)
-    caption = run_in_words(config.run, trained.head, trained.modalities, f"first of {len(trained.seeds)} seeds")
+    seeds = f"first of {len(trained.seeds)} seeds" if len(trained.seeds) > 1 else "one seed"
+    caption = run_in_words(config.run, trained.head, trained.modalities, seeds)
     _write(config, concatenate(parts), counts, strengths, note, caption)
     return 0
 
