@@ -138,10 +138,12 @@ def decode_all(
                     check()
                 yield from _outcomes(path, several, future, timeout_seconds)
         except BaseException:
-            if not kept:
+            if kept:
+                # It goes on, without what nobody waits for.
+                for future in futures:
+                    future.cancel()
+            else:
                 pool.stop()
-            for future in futures:
-                future.cancel()
             raise
 
 

@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from configs.command.again import again
 from configs.command.entry import main
 from configs.schema.predict import PredictConfig
 from fuse.predict.clips import find_clips
-from fuse.predict.model import Prediction, TrainedModel, load
+from fuse.predict.model import Prediction, TrainedModel, load_configured
 from fuse.scores.metrics import accuracy, uar
 
 LIKELIEST = 3
@@ -33,13 +32,7 @@ def run(config: PredictConfig) -> int:
     torch.set_num_threads(config.threads)
     wanted = find_clips(config.clip, config.clip_root, config.labels)
     start = time.monotonic()
-    model = load(
-        config.run,
-        features_dir=config.features_dir,
-        encoders=asdict(config.encoders),
-        asr_model=config.asr_model,
-        device=config.device,
-    )
+    model = load_configured(config)
     if not (config.json or config.csv):
         parts = (f"{name} {seconds:.1f}" for name, seconds in model.encoder.loading_seconds.items())
         print(f"loaded {config.run} in {time.monotonic() - start:.1f} s ({', '.join(parts)})")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ import numpy.typing as npt
 import torch
 
 from cache.corpus.stretch import Stretch
-from cache.media import Failure, Media
+from cache.media import Failure, Media, Source
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from configs.schema.fusion import FusionConfig
+from configs.schema.predict import AppConfig, PredictConfig
 from extract.asr.transcript import Transcript
 from extract.media.decode import decode_all, decoders
 from fuse.model.fusion import FusionModel, standardise
@@ -130,8 +131,17 @@ class TrainedModel:
         if statements is not None and len(statements) != len(paths):
             raise ValueError(f"{len(statements)} statements for {len(paths)} clips; give each clip one, or none at all")
         self.refuse_speaker(speaker)
+        decoded = self.decoded(paths, stretches)
+        parts = stretches or [None] * len(paths)
+        for path, part, said, (one, _) in zip(paths, parts, statements or [""] * len(paths), decoded, strict=True):
+            yield self.predict_media(f"{path}{part or ''}", one, said, speaker)
+
+    def decoded(
+        self, paths: Sequence[Path], stretches: Sequence[Stretch | None] | None = None
+    ) -> Iterator[tuple[Media | Failure, Source]]:
+        """Files, or stretches of them, decoded as the run's features were made, one after the other."""
         media = self.encoder.config.media
-        decoded = decode_all(
+        return decode_all(
             paths,
             frames=self.encoder.frames,
             size=media.size,
@@ -143,9 +153,6 @@ class TrainedModel:
             stretches=stretches,
             pool=self._decoders(),
         )
-        parts = stretches or [None] * len(paths)
-        for path, part, said, (one, _) in zip(paths, parts, statements or [""] * len(paths), decoded, strict=True):
-            yield self.predict_media(f"{path}{part or ''}", one, said, speaker)
 
     def _decoders(self) -> ProcessPool:
         """Started with the first clip and kept: to start and end them takes longer than all of a clip's decoding."""
@@ -263,6 +270,17 @@ def load(
     folder = Path(features_dir) if features_dir is not None else _features_dir(leaves[0])
     config = with_encoders(_features_config(folder, leaves[0]), encoders or {}, asr_model)
     return TrainedModel(members, ClipEncoder(config, members[0], Path(run), torch_device(device)))
+
+
+def load_configured(config: PredictConfig | AppConfig) -> TrainedModel:
+    """`load` as a configuration says."""
+    return load(
+        config.run,
+        features_dir=config.features_dir,
+        encoders=asdict(config.encoders),
+        asr_model=config.asr_model,
+        device=config.device,
+    )
 
 
 def _features_dir(leaf: Path) -> Path:

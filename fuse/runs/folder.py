@@ -92,7 +92,6 @@ def write_run(
     if not len(predictions.select(split="test")):
         raise ValueError(f"{folder}: a run needs predictions of its test speakers, and there are none")
     metrics = _metrics(predictions, extra or {}, note)
-    test = predictions.select(split="test")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
     write_atomic(folder / CONFIG, config_yaml)
@@ -102,15 +101,23 @@ def write_run(
         (folder / CHECKPOINT).unlink(missing_ok=True)
     else:
         write_checkpoint(checkpoint, folder / CHECKPOINT)
+    _write_shown(folder, predictions, history, note, caption)
+    if tensorboard:
+        write_events(folder, history, metrics)
+    write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    return metrics
+
+
+def _write_shown(
+    folder: Path, predictions: Predictions, history: Sequence[RunHistory], note: str, caption: str
+) -> None:
+    """Figures and report."""
+    test = predictions.select(split="test")
     below = footer(caption, note)
     confusion_matrix_figure(test, folder / CONFUSION_MATRIX, below)
     training_curves_figure(history, folder / TRAINING_CURVES, below, classes=len(predictions.label_names))
     said = [line for line in (numbered_labels(predictions.label_names), note) if line]
     write_atomic(folder / REPORT, classification_text(test) + "".join(f"\n{line}\n" for line in said))
-    if tensorboard:
-        write_events(folder, history, metrics)
-    write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    return metrics
 
 
 def write_events(folder: Path, history: Sequence[RunHistory], metrics: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from configs.command.entry import main
 from configs.schema.predict import AppConfig
 from fuse.predict.app.page import build, quiet_gradio, serve
 from fuse.predict.app.trial import Trial
-from fuse.predict.model import load
+from fuse.predict.model import load_configured
 
 
 def run(config: AppConfig) -> int:
@@ -36,13 +35,7 @@ def load_trial(config: AppConfig, uploads: Path) -> Trial:
     Raises:
         ValueError: as `fuse.load`; or the run is adapted to speakers, and `speaker` names none that it knows.
     """
-    model = load(
-        config.run,
-        features_dir=config.features_dir,
-        encoders=asdict(config.encoders),
-        asr_model=config.asr_model,
-        device=config.device,
-    )
+    model = load_configured(config)
     model.refuse_speaker(config.speaker)
     return Trial(model, config, uploads, _examples(config))
 

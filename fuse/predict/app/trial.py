@@ -16,7 +16,6 @@ from cache.corpus.stretch import Stretch
 from cache.media import SAMPLE_RATE_HZ, Failure, Media
 from configs.schema.predict import AppConfig
 from extract.corrupt.apply import corrupt
-from extract.media.decode import decode_all
 from fuse.predict.encode import EncodedClip
 from fuse.predict.model import Prediction, TrainedModel
 from fuse.predict.windows import Window, windows
@@ -112,18 +111,7 @@ class Trial:
         if path.stat().st_size > self.config.max_megabytes * MEGABYTE:
             raise ValueError(f"the file is larger than {self.config.max_megabytes:g} MB")
         self._refuse_long(_seconds(path) if stretch is None else 0.0)
-        settings, encoder = self.model.encoder.config.media, self.model.encoder
-        ((media, _),) = decode_all(
-            [path],
-            frames=encoder.frames,
-            size=settings.size,
-            workers=1,
-            timeout_seconds=settings.timeout_seconds,
-            check=lambda: None,
-            cut=encoder.cut,
-            reader=settings.reader,
-            stretches=[stretch],
-        )
+        ((media, _),) = self.model.decoded([path], [stretch])
         if isinstance(media, Failure):
             raise ValueError(f"the file could not be read: {media.reason}")
         # What the file says of itself need not be true.

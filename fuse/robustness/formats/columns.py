@@ -56,7 +56,7 @@ def _worst(row: Row) -> str:
     return NONE if row.worst_speaker_uar is None else f"{percent(row.worst_speaker_uar)} ({row.worst_speaker})"
 
 
-def _hundredths(value: float | None) -> str:
+def _three_digits(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
@@ -109,8 +109,8 @@ COLUMNS = {
         lambda row: percent(row.female_minus_male),
         legend="Female - male: points between the mean UAR of women and of men.",
     ),
-    "ece": Column("ECE", lambda row: _hundredths(row.ece), lambda group: _hundredths(group.ece)),
-    "brier": Column("Brier", lambda row: _hundredths(row.brier), legend="Brier score: 0 to 2, lower is better."),
+    "ece": Column("ECE", lambda row: _three_digits(row.ece), lambda group: _three_digits(group.ece)),
+    "brier": Column("Brier", lambda row: _three_digits(row.brier), legend="Brier score: 0 to 2, lower is better."),
     "changed": Column(
         "changed %",
         lambda row: percent(row.changed),
