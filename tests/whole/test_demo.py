@@ -33,7 +33,7 @@ def test_demo_learns_from_each_modality_alone_and_is_not_trivial(tmp_path: Path)
         rows = {(row["run"], row["modalities"], row["condition"]): float(row["uar"]) for row in csv.DictReader(file)}
     voice = json.loads((tmp_path / "outputs/demo/audio-alone/metrics.json").read_text())["test"]["uar"]
     # Pictures that are occluded took the plain fusion from 0.64 to 0.16, far below the voice alone.
-    # The aim is 0.05 below the voice; with a quarter occluded it is missed by less than one answer of 96 (docs/results.md).
+    # The aim, 0.05 below the voice, is missed by less than one answer of 96 with a quarter occluded: docs/results.md.
     answer = 1 / 96
     for condition in ("occlude-block-25", "occlude-block-50"):
         assert rows["reliable", "audio+video+text", condition] > voice - 0.05 - answer
