@@ -16,9 +16,9 @@ from extract.media.decode import decode
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import compute
 from extract.run.unit import Observer, Tools, load_tools
+from tests.benchmarks.baselines.true_encoders import write_true_encoders
+from tests.benchmarks.baselines.usual_loop import usual_loop
 from tests.benchmarks.stopwatch import interleaved
-from tests.benchmarks.true_encoders import write_true_encoders
-from tests.benchmarks.usual_loop import usual_loop
 from tests.tiny.corpus import pictures, tone, write_mp4
 
 CLIPS, SECONDS, FPS = 4, 3.7, 30

@@ -28,7 +28,7 @@ from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, fit_stack
 from fuse.stack.width import fit_jobs, measure, width_of
-from tests.benchmarks.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
+from tests.benchmarks.baselines.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
 from tests.benchmarks.stopwatch import Times, interleaved
 from tests.tiny.features import tiny_clips, write_tiny_features
 

@@ -18,8 +18,8 @@ from cache.features.table import load_table
 from cache.features.units import unit_count, unit_rows
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import find_model
+from tests.benchmarks.baselines.true_encoders import write_true_encoders
 from tests.benchmarks.stopwatch import interleaved
-from tests.benchmarks.true_encoders import write_true_encoders
 from tests.tiny.corpus import tone
 
 CLIPS, LAYERS, WIDTH, LAYER = 1440, 13, 768, 7
