@@ -1,4 +1,4 @@
-"""One writer per features folder: a lock that the system releases when its owner is gone, however it ended.
+"""One writer per folder: a lock that the system releases when its owner is gone, however it ended.
 
 Some network file systems have no locks (NFS without its lock daemon, Lustre mounted without `flock`). There a file
 `.lock.owner`, made by exclusive creation, stands in, which is a weaker guarantee: it outlives an owner that was
@@ -25,8 +25,10 @@ NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 @contextmanager
-def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[int]:
+def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS, key: str = "features_dir") -> Iterator[int]:
     """Hold the folder's lock; yields its file descriptor, for child processes that should hold it too.
+
+    `key`: the setting that names the folder, for who is refused.
 
     Raises:
         ValueError: somebody else still holds it after `patience_seconds`; names the owner.
@@ -37,7 +39,7 @@ def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator
     stands_in = False
     try:
         try:
-            _wait(lambda: _lock(descriptor, folder), patience_seconds)
+            _wait(lambda: _lock(descriptor, folder, key), patience_seconds)
         except OSError as error:
             if error.errno not in NO_LOCKS_HERE:
                 raise
@@ -46,7 +48,7 @@ def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator
                 f"{owner_file.name} stands in: remove it if a killed run leaves it behind",
                 file=sys.stderr,
             )
-            _wait(lambda: _create(owner_file, folder), patience_seconds)
+            _wait(lambda: _create(owner_file, folder, key), patience_seconds)
             stands_in = True
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -66,15 +68,15 @@ def _wait(attempt: Callable[[], str], patience_seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _lock(descriptor: int, folder: Path) -> str:
+def _lock(descriptor: int, folder: Path, key: str) -> str:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _taken(f"process {os.pread(descriptor, 32, 0).decode() or 'unknown'}", folder)
+        return _taken(f"process {os.pread(descriptor, 32, 0).decode() or 'unknown'}", folder, key)
     return ""
 
 
-def _create(owner_file: Path, folder: Path) -> str:
+def _create(owner_file: Path, folder: Path, key: str) -> str:
     """Make the file that stands in for a lock; a dead owner's is removed first."""
     me = f"{socket.gethostname()} {os.getpid()}"
     try:
@@ -85,7 +87,7 @@ def _create(owner_file: Path, folder: Path) -> str:
         if host == socket.gethostname() and process.isdecimal() and not _is_alive(int(process)):
             _remove(owner_file, owner)
         whose = f"process {process} on {host}" if process else "owner unknown"
-        return f"{_taken(whose, folder)}; if it is gone, remove {owner_file}"
+        return f"{_taken(whose, folder, key)}; if it is gone, remove {owner_file}"
     os.write(descriptor, me.encode())
     os.close(descriptor)
     return ""
@@ -104,8 +106,8 @@ def _remove(owner_file: Path, owner: str) -> None:
         aside.rename(owner_file)
 
 
-def _taken(whose: str, folder: Path) -> str:
-    return f"another run ({whose}) is writing to {folder}; wait for it, or set another features_dir"
+def _taken(whose: str, folder: Path, key: str) -> str:
+    return f"another run ({whose}) is writing to {folder}; wait for it, or set another {key}"
 
 
 def _read(owner_file: Path) -> str:

@@ -39,7 +39,7 @@ def run(config: SweepConfig) -> int:
     if config.dry_run:
         _print_plan(runs, set(), plan_sweep(config, runs, corpus, ranks), ranks)
         return 0
-    with locked(out) as lock:
+    with locked(out, key="output_dir") as lock:
         done = _resume(out, config, factors)
         if not (out / PLAN).is_file():
             write_plan(plan_sweep(config, runs, corpus, ranks), out / PLAN)

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import AutoModel
 from cache.conditions import UNCHANGED, parse_condition, parse_joint
 from cache.features.store import FeatureStore
 from cache.features.units import unit_size
+from cache.files.lock import locked
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
@@ -63,6 +65,7 @@ from tests.tiny.stage_one import after_ctrl_c
 # Those fitted to cached features are refused.
 CONTINUED = [name for name in HEADS if name not in WEIGHTED]
 FILES = {
+    ".lock",
     "best_model.pth",
     "classification_report.txt",
     "config.yaml",
@@ -629,6 +632,18 @@ def test_keys_that_contradict_the_run_are_refused(corpus: Path) -> None:
     assert (config.modalities, config.layers, config.seeds) == (("audio", "video", "text"), "mean", (5,))
     with pytest.raises(ValueError, match="a fine-tune has one seed, got 2"):
         config_of(corpus, seeds=(0, 1))
+
+
+def test_a_second_fine_tune_in_the_same_folder_is_refused_in_one_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both wrote what they would go on with into one folder, and removed each other's."""
+    monkeypatch.setattr("fuse.finetune.launch.locked", partial(locked, patience_seconds=0))
+    monkeypatch.setattr("fuse.finetune.launch._launch", lambda *_: pytest.fail("its ranks were started"))
+    out = tmp_path / "run"
+    with locked(out), pytest.raises(ValueError, match=r"another run \(process \d+\) is .* set another output_dir$"):
+        finetune.run(config_of(corpus, output_dir=str(out)))
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_labels_go_by_the_names_of_the_run(corpus: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from configs.command.stop import Stopped, StopRequest
 from configs.loader import dump_config
 from configs.schema.finetune import FinetuneOptim, Lora
 from configs.schema.fusion import Augment
-from fuse.finetune import __main__ as finetune
+from fuse.finetune.launch import settings_of
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.plan import plan_finetune
 from fuse.finetune.training.loop import Training, Watch
@@ -168,7 +168,7 @@ def test_other_settings_are_refused_with_the_difference(corpus: Path, tmp_path: 
     resume = tmp_path / "run" / STAGING / RESUME
 
     def start(ranks: int, anew: bool = False, **changed: Any) -> None:
-        begin(resume, finetune.settings_of(plan_finetune(replace(config, **changed)), ranks), anew)
+        begin(resume, settings_of(plan_finetune(replace(config, **changed)), ranks), anew)
 
     start(2)
     start(2, seeds=(3,))  # nothing was trained yet
