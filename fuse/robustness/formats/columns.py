@@ -145,3 +145,9 @@ def chosen(table: RobustnessTable, columns: Sequence[str]) -> list[str]:
         for name, (of_row, of_group) in cells.items()
         if any(map(of_row, table.rows)) or any(map(of_group, table.groups))
     ]
+
+
+def legends(table: RobustnessTable, columns: Sequence[str]) -> str:
+    """What a reader must know of the columns of a table; "" where their titles say it."""
+    said = (COLUMNS[name].legend for name in chosen(table, columns))
+    return " ".join(filter(None, said)).format(reference=table.reference, baseline=table.baseline)

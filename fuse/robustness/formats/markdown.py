@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fuse.robustness.formats.columns import COLUMNS, UNCHANGED, chosen
+from fuse.robustness.formats.columns import UNCHANGED, chosen, legends
 from fuse.robustness.formats.sheets import Line, Sheet, main_sheet, subset_sheets
 from fuse.robustness.rows import RobustnessTable
 from fuse.robustness.rules import Verdict
@@ -54,9 +54,8 @@ def _legend(table: RobustnessTable, note: str, columns: Sequence[str]) -> Iterat
     clips = sorted({row.clips for row in table.rows})
     counted = f"{clips[0]} clips" if len(clips) == 1 else f"{clips[0]} to {clips[-1]} clips"
     yield f"{uar_in_words(table.classes)} {counted}, {max(row.speakers for row in table.rows)} speakers."
-    legends = [COLUMNS[name].legend for name in chosen(table, columns) if COLUMNS[name].legend]
-    if legends:
-        yield " ".join(legends).format(reference=table.reference, baseline=table.baseline)
+    if said := legends(table, columns):
+        yield said
     yield from _means(table)
     if any(row.speakers < MINIMUM_SPEAKERS for row in table.rows):
         where = "listed" if "interval" in chosen(table, columns) else "in the CSV"

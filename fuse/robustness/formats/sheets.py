@@ -42,11 +42,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table as text: what it is of, its header, and its lines."""
+    """One table as text: what it is of, its header, and its lines.
+
+    `tiers`: the header in two, what a column is and of which run ("" where there is one run, or a column is of all).
+    """
 
     title: str
     header: tuple[str, ...]
     lines: tuple[Line, ...]
+    tiers: tuple[tuple[str, str], ...] = ()
 
 
 def main_sheet(table: RobustnessTable, columns: Sequence[str] = ()) -> Sheet:
@@ -65,9 +69,10 @@ def main_sheet(table: RobustnessTable, columns: Sequence[str] = ()) -> Sheet:
         for run in table.runs
         if _has(table, name, run) and _says_something(name, run, rows, groups)
     ]
-    header = tuple(_title(name, run, table, full) for name, run in places)
+    tiers = tuple(_title(name, run, table) for name, run in places)
+    header = (f"{_named(run, full)}: {title}" if run else title for title, run in tiers)
     lines = tuple(_lines(rows, groups, places))
-    return Sheet(", ".join(dict.fromkeys(full.values())), ("condition", *header), lines)
+    return Sheet(", ".join(dict.fromkeys(full.values())), ("condition", *header), lines, tiers)
 
 
 def subset_sheets(table: RobustnessTable) -> list[Sheet]:
@@ -118,14 +123,13 @@ def _says_something(
     return any(of_rows) or any(COLUMNS[name].group(one) for (of, *_), one in groups.items() if of == run)
 
 
-def _title(name: str, run: str, table: RobustnessTable, full: Mapping[str, str]) -> str:
-    title = COLUMNS[name].title
-    if name == "interval" and not _enough(table):
-        title = "UAR by speaker"
-    if len(table.runs) == 1 or name == "wer":
-        return title
-    own = f" ({full[run]})" if len(set(full.values())) > 1 else ""
-    return f"{run}{own}: {title}"
+def _title(name: str, run: str, table: RobustnessTable) -> tuple[str, str]:
+    title = "UAR by speaker" if name == "interval" and not _enough(table) else COLUMNS[name].title
+    return title, "" if len(table.runs) == 1 or name == "wer" else run
+
+
+def _named(run: str, full: Mapping[str, str]) -> str:
+    return f"{run} ({full[run]})" if len(set(full.values())) > 1 else run
 
 
 def _enough(table: RobustnessTable) -> bool:

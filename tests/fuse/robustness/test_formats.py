@@ -142,9 +142,14 @@ def check_structure(text: str) -> None:
     ]
     assert len(lines) > 5
     for line in lines:
-        assert len(re.findall(r"(?<!\\)&", line)) == columns - 1, line
-    plain = re.sub(r"\\[a-zA-Z]+(\{[^{}]*\})?|\\.", "", "\n".join(lines))
-    assert not re.search(r"[%#_$~^{}]", plain), plain
+        spanned = sum(int(span) - 1 for span in re.findall(r"\\multicolumn\{(\d+)\}", line))
+        assert len(re.findall(r"(?<!\\)&", line)) + spanned == columns - 1, line
+    # "<" by itself prints as an exclamation mark upside down.
+    assert not re.search(r"(?<!\$)[<>](?!\$)|\|", "\n".join(lines))
+    signs = re.sub(r"\$(<|>|-)\$", "", "\n".join(lines))
+    plain = re.sub(r"\\[a-zA-Z]+(\[\w\])?|\\.|[{}]", "", signs)
+    assert not re.search(r"[%#_$~^]", plain), plain
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     for name in ("table", "tabular", "longtable"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}")
 
@@ -152,30 +157,60 @@ def check_structure(text: str) -> None:
 def test_latex_has_booktabs_rules_and_escapes_every_name() -> None:
     text = latex(table_named("plain", ODD)[0], "100 % random_weights")
     check_structure(text)
-    assert r"\caption{audio+face: UAR by condition." in text
+    assert (
+        r"\caption{audio+face. UAR: mean recall over the emotions; chance is 25 \%. CE: errors (1 - UAR) over" in text
+    )
+    assert r"& \multicolumn{2}{c}{UAR \%} & CE \% &" in text
     assert r"100 \% random\_weights." in text
     assert r"noise-white-0db & 60.0 & 80.0 & 50.0 & 0.021 \\" in text
     assert r"50\%\_of \#1 \& \{x\}" in text
 
 
 def test_a_table_longer_than_a_page_is_broken_over_several() -> None:
-    many = {(BOTH, "clean"): 0.9} | {(BOTH, f"noise-white-{level}db"): 0.8 for level in range(55)}
+    many = {(BOTH, "clean"): 0.9} | {(BOTH, f"noise-white-{level}db"): 0.8 for level in range(45)}
     text = latex(table_of([Evaluated("ours", answered(many, speakers=2))]), "")
     check_structure(text)
     assert r"\begin{longtable}" in text
     assert text.startswith(r"% \usepackage{booktabs,longtable}")
 
 
+def test_latex_of_runs_of_other_modalities_says_in_its_caption_which_has_which() -> None:
+    face = Evaluated("face", answered({("face", "clean"): 0.7, ("face", "drop-frames-30"): 0.6}))
+    text = latex(table_of([*table_named("ours")[1], face], "ours", "ours"), "", ["uar"])
+    assert r"\caption{ours: audio+face; face: face. UAR" in text
+    assert r"condition & ours & face \\" in text
+
+
+def test_small_p_negative_drops_and_ranges_are_set_as_such() -> None:
+    shares = {(BOTH, "clean"): 0.6, (BOTH, "noise-white-10db"): 0.9, (BOTH, "noise-white-0db"): 0.5}
+    text = latex(table_of([Evaluated("ours", answered(shares))]), "", ["interval", "drop"])
+    check_structure(text)
+    assert re.search(r"noise-white-10db & [\d.]+--[\d.]+ & \$-\$30\.0 \(\$-\$[\d.]+ to ", text), text
+    better = dict.fromkeys(shares, 0.95)
+    both = [Evaluated("ours", answered(shares, 16)), Evaluated("better", answered(better, 16))]
+    assert r"$<$0.001" in latex(table_of(both, "ours", "ours"), "", ["uar", "p"])
+
+
 @pytest.mark.skipif(
     not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="no pdflatex and no tectonic here"
 )
-def test_latex_compiles(tmp_path: Path) -> None:
-    text = latex(table_named("plain", ODD)[0], "100 % random_weights")
-    document = "\n".join([r"\documentclass{article}", r"\usepackage{booktabs,longtable}", r"\begin{document}"])
+@pytest.mark.parametrize(("names", "longer"), [(("ours",), True), (("plain", ODD), False)])
+def test_latex_compiles_and_fits_a_page(names: tuple[str, ...], longer: bool, tmp_path: Path) -> None:
+    levels = {(BOTH, f"noise-pink-{level}db"): 0.8 for level in range(45 if longer else 5)}
+    runs = [
+        Evaluated(name, answered({(BOTH, "clean"): 0.9, (BOTH, "noise-white-0db"): 0.6} | levels)) for name in names
+    ]
+    text = latex(table_of(runs, names[0], names[0]), "100 % random_weights")
+    packages = r"\usepackage{booktabs,longtable}\usepackage[margin=1in]{geometry}"
+    document = "\n".join([r"\documentclass{article}", packages, r"\begin{document}"])
     (tmp_path / "paper.tex").write_text(f"{document}\n{text}\n\\end{{document}}\n")
     compiler = ["pdflatex", "-halt-on-error"] if shutil.which("pdflatex") else ["tectonic"]
-    done = subprocess.run([*compiler, "paper.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
+    # A longtable knows how wide it is from the second time on.
+    for _ in range(2):
+        done = subprocess.run([*compiler, "paper.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "too large" not in done.stdout
 
 
 def test_curves_go_from_clean_to_the_worst_level(tmp_path: Path, drawn: list[Figure]) -> None:
