@@ -106,6 +106,8 @@ class FinetuneConfig:
         augment: conditions applied on the fly; with `probability`, a clip's signal is under one of them; null: none.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
         spec_augment: hides spans of the sound in training; null: none.
+        speeds: in training, each clip's sound is played at one of these speeds, 1 as it is; the pitch goes with it, as
+            of a tape. Whoever is sped up sounds smaller: with few speakers, as if there were more. Empty: as it is.
         precision: of the encoders; `auto` is bfloat16 where the GPU has it, float16 on older GPUs, float32 on CPUs.
         checkpoint_minutes: what an interrupted training needs to go on is written so often, and after every epoch.
         hang_seconds: how long ranks wait for one another before the job ends: one of them hangs then.
@@ -136,6 +138,7 @@ class FinetuneConfig:
     augment: Augmentation = field(default_factory=Augment)
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     spec_augment: SpecAugment | None = None
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = ()
     audio_seconds: Annotated[float, Field(gt=0, le=600)] | None = 3.0
     optim: FinetuneOptim = field(default_factory=FinetuneOptim)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -84,6 +84,7 @@ def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
         samples=plan.samples,
         augment=plan.config.augment if part == "train" else None,
         modality_dropout=plan.config.modality_dropout,
+        speeds=plan.config.speeds,
         seed=plan.seed,
     )
 

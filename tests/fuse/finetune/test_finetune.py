@@ -30,7 +30,7 @@ from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
 from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
-from configs.schema.finetune import FinetuneOptim
+from configs.schema.finetune import FinetuneOptim, SpecAugment
 from configs.schema.fusion import Augment, FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.corrupt.apply import corrupt
@@ -40,7 +40,7 @@ from extract.run.provenance import array_spec
 from fuse import train
 from fuse.finetune import __main__ as finetune
 from fuse.finetune.batches import Collator, Loaders
-from fuse.finetune.clips import ClipItem, MediaClips, drawn_conditions, of_length
+from fuse.finetune.clips import ClipItem, MediaClips, at_speed, drawn_conditions, of_length
 from fuse.finetune.load import clips_of, load, refuse_length
 from fuse.finetune.media import OpenMedia
 from fuse.finetune.network import EndToEndModel, encoder_dtype, freeze_unused, loss_of
@@ -552,6 +552,29 @@ def test_what_is_drawn_follows_from_seed_epoch_and_clip_alone(corpus: Path) -> N
     assert first[0]["audio"].shape == (3200,)
     for seed, epoch in ((0, 1), (1, 0)):
         assert not np.array_equal(clips(seed, epoch)[0]["audio"], first[0]["audio"])
+
+
+def test_sound_is_played_at_one_of_the_speeds_and_what_else_is_drawn_stays(corpus: Path) -> None:
+    """A tone at 1.25 times the speed is four fifths as long and 1.25 times as high."""
+    plan = plan_finetune(config_of(corpus, audio_seconds=None, spec_augment=SpecAugment(), speeds=(0.8, 1.0, 1.25)))
+    assert clips_of(plan, "train").speeds == (0.8, 1.0, 1.25)
+    played, plain = clips_of(plan, "train"), clips_of(replace(plan, config=replace(plan.config, speeds=())), "train")
+    lengths = set()
+    for epoch in range(12):
+        played.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        assert played[0].mask_seed == plain[0].mask_seed
+        lengths.add(len(played[0].by_modality["audio"]) / len(plain[0].by_modality["audio"]))
+    assert sorted(lengths) == pytest.approx([0.8, 1.0, 1.25])
+    assert played[1].by_modality["audio"] is None
+    tested = clips_of(plan, "test")[0].by_modality["audio"]
+    np.testing.assert_array_equal(tested, media_of(6).waveform_T)
+
+    time = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    tone = np.sin(2 * np.pi * 200 * time).astype(np.float32)
+    higher = at_speed(tone, 1.25)
+    assert len(higher) == len(tone) * 4 // 5
+    np.testing.assert_allclose(higher[500:-500], np.sin(2 * np.pi * 250 * time)[500 : len(higher) - 500], atol=2e-3)
 
 
 def test_augmentation_is_stage_ones_corruption_on_half_the_clips_and_spares_silence() -> None:
