@@ -17,7 +17,7 @@ from torch.nn.functional import dropout
 from cache.features.table import FeatureTable
 from configs.schema.fusion import FusionConfig
 from fuse.model.heads.base import Drop, Outputs, Rows, Shape
-from fuse.model.heads.catalogue import DEFAULT_UNIMODAL, find_head
+from fuse.model.heads.catalogue import DEFAULT_UNIMODAL, WEIGHTED, find_head
 from fuse.model.heads.layer import Weights
 
 SMALLEST_SCALE = 1e-6
@@ -49,7 +49,12 @@ class ModelSettings:
 
     @classmethod
     def of(cls, config: FusionConfig, table: FeatureTable) -> ModelSettings:
-        """What the heads of a configuration are shaped by, on the features of a table."""
+        """What the heads of a configuration are shaped by, on the features of a table.
+
+        Raises:
+            ValueError: the head is solved, and something is to be learned beside it.
+        """
+        _refuse_to_learn_beside(config, table)
         return cls(
             head=config.head,
             widths={name: values.shape[1] for name, values in table.features.items()},
@@ -78,6 +83,21 @@ class ModelSettings:
     def raw(self) -> Shape:
         """What the standardiser sees."""
         return Shape(self.widths, self.hidden, self.classes)
+
+
+def _refuse_to_learn_beside(config: FusionConfig, table: FeatureTable) -> None:
+    """Without gradients all layers keep equal shares, and the row that stands for what is missing stays the mean."""
+    if find_head(config.head, config.hidden, config.unimodal).solve is None:
+        return
+    solved = f"{config.head} (unimodal={config.unimodal})" if config.head in WEIGHTED else config.head
+    trained = "unimodal=mlp" if config.head in WEIGHTED else "head=mlp"
+    why = f"is learned by gradient descent, and {solved} is solved without any"
+    if table.mixed:
+        raise ValueError(
+            f"layers=mix {why}; choose mean, layers side by side such as 2+3+4, or a head that is trained: {trained}"
+        )
+    if config.missing == "learned":
+        raise ValueError(f"missing=learned {why}; choose mean or zero, or a head that is trained: {trained}")
 
 
 def draw_weights(settings: ModelSettings, seed: int) -> Weights:

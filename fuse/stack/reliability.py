@@ -8,7 +8,7 @@ Shape letters: B clips, D width, q directions, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from fuse.model.fusion import ModelSettings, prepared, standardise
 from fuse.model.heads.base import NEVER, Head, Rows
 from fuse.model.heads.catalogue import HEADS, find_head
 from fuse.model.heads.layer import Weights
-from fuse.model.heads.reliable import FITTED, MOST_DIRECTIONS, distance_share, own_logits
+from fuse.model.heads.reliable import FITTED, MOST_DIRECTIONS, distance_share, known_classes, own_logits
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
 
@@ -61,7 +61,10 @@ class Finisher:
         found: Weights = {}
         for name in self.settings.widths:
             train, validation = (self._parts(rows, name) for rows in (self.job.train, self.job.validation))
-            found[f"{name}{FITTED}log_temperature"] = self._log_temperature(name, validation)
+            if head.solve is None:
+                found |= self._forgotten(name, train)
+            knowing = replace(self, weights=self.weights | {key: value[None] for key, value in found.items()})
+            found[f"{name}{FITTED}log_temperature"] = knowing._log_temperature(name, validation)
             if head.reliable:
                 found |= self._described(name, train, validation)
         return found
@@ -91,6 +94,16 @@ class Finisher:
         given = {name: given_1Bm[0, :, place] for place, name in enumerate(self.settings.widths)}
         return _Part(seen, self.cached.labels_N[index_1B[0]], share, given)
 
+    def _forgotten(self, name: str, train: Sequence[_Part]) -> Weights:
+        """The last layer of a head that was trained, of classes that it has met no clip of as if it was solved."""
+        seen = torch.cat([part.labels_B[part.given[name]] for part in train])
+        met_C = torch.bincount(seen, minlength=self.settings.classes) > 0
+        weight_CH, bias_C = (self.weights[f"{name}_out_{part}"][0] for part in ("weight", "bias"))
+        return {
+            f"{name}_out_weight": weight_CH.masked_fill(~met_C[:, None], 0.0),
+            f"{name}_out_bias": bias_C.masked_fill(~met_C, NEVER),
+        }
+
     def _log_temperature(self, name: str, validation: Sequence[_Part]) -> Tensor:
         """By log loss; 0 where nothing can be learned. Each clip counts the same, once under each condition."""
         unimodal: Head = HEADS[self.settings.unimodal]
@@ -101,7 +114,7 @@ class Finisher:
             logits_BC = outputs[place].logits_MBC[0].double().cpu()
             labels_B, given_B = part.labels_B.cpu(), part.given[name].cpu()
             # Of a class that training lacks nothing can be learned about the others.
-            known_B = logits_BC.gather(1, labels_B[:, None])[:, 0] > NEVER / 2
+            known_B = known_classes(self.weights, name)[0].cpu()[labels_B]
             logits.append(logits_BC[given_B & known_B])
             labels.append(labels_B[given_B & known_B])
         logits_BC, labels_B = torch.cat(logits), torch.cat(labels)

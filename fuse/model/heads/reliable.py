@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fuse.model.heads.base import Drop, Head, Outputs, Penalty, Rows, Shape
+from fuse.model.heads.base import NEVER, Drop, Head, Outputs, Penalty, Rows, Shape
 from fuse.model.heads.late import average_given
 from fuse.model.heads.layer import Weights
 
@@ -69,6 +69,24 @@ def own_logits(unimodal: Head, weights: Weights, shape: Shape, rows: Rows, drop:
     return outputs
 
 
+def known_classes(weights: Weights, name: str) -> Tensor:
+    """Which classes a modality's head has learned of, (M, C): one that its training clips lack has the bias NEVER."""
+    # A head that diverged knows them all, or its NaN would be covered up.
+    return ~(weights[f"{name}_out_bias"] <= NEVER / 2)
+
+
+def without_vetoes(votes_MBKC: Tensor, known_M1KC: Tensor) -> Tensor:
+    """Votes in which a modality neither favours nor rules out a class that it knows nothing of.
+
+    How likely its row is under such a class is unknown; the mean likelihood over the classes that it does know stands
+    for it. By that modality alone the class then keeps its prior probability, 1 / C, whatever the row: the others
+    decide. The mean of log-probabilities would not do: it is the lower, the surer the modality is of some class it
+    knows, and so rules the class out again where a row only looks like another's.
+    """
+    others_MBK1 = votes_MBKC.masked_fill(~known_M1KC, -torch.inf).logsumexp(3, keepdim=True)
+    return torch.where(known_M1KC, votes_MBKC, others_MBK1 - known_M1KC.sum(3, keepdim=True).log())
+
+
 def distance_share(weights: Weights, name: str, values_MBD: Tensor) -> Tensor:
     """Squared distance of a modality's rows from its training rows, over the squared limit; (M, B)."""
     # In float64: where features hardly vary in some direction, the two sums below are large and nearly cancel, and in
@@ -112,8 +130,11 @@ def _forward(unimodal: Head, reliable: bool, weights: Weights, shape: Shape, row
         if reliable:
             sharpness_MB = sharpness_MB * reliability(distance_share(weights, name, rows.values_MBD[:, :, columns]))
         votes.append(one.logits_MBC * sharpness_MB[..., None])
-    votes_MBKC = torch.stack(votes, dim=2)
-    given = len(votes) if rows.absent_MBm is None else (~rows.absent_MBm).sum(2, keepdim=True).clamp_min(1)
-    joined_MBC = average_given(votes_MBKC, rows.absent_MBm) * given
     own_MBKC = torch.stack([one.logits_MBC for one in outputs], dim=2)
-    return Outputs(joined_MBC, own_MBKC, torch.cat([one.fused_MBH for one in outputs], dim=2))
+    known_M1KC = torch.stack([known_classes(weights, name) for name in shape.widths], dim=1)[:, None]
+    votes_MBKC = without_vetoes(torch.stack(votes, dim=2), known_M1KC)
+    given = len(votes) if rows.absent_MBm is None else (~rows.absent_MBm).sum(2, keepdim=True).clamp_min(1)
+    # What nobody has learned of is never predicted, however little weight those have who say so.
+    joined_MBC = (average_given(votes_MBKC, rows.absent_MBm) * given).masked_fill(~known_M1KC.any(2), NEVER)
+    fused_MBH = torch.cat([one.fused_MBH for one in outputs], dim=2)
+    return Outputs(joined_MBC, without_vetoes(own_MBKC, known_M1KC), fused_MBH)

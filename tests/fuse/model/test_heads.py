@@ -12,9 +12,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from cache.features.table import FeatureTable
+from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel, ModelSettings, Standardiser, draw_weights, forward
 from fuse.model.heads.base import Outputs, Penalty, Rows
-from fuse.model.heads.catalogue import HEADS
+from fuse.model.heads.catalogue import HEADS, WEIGHTED
 from fuse.model.heads.discriminant import solve_discriminant
 from fuse.model.heads.layer import StackWeights, Weights, draw_linear, linear
 from fuse.model.heads.logistic import solve_logistic
@@ -192,6 +194,21 @@ def test_layers_are_mixed_by_a_softmax_that_starts_equal() -> None:
     torch.testing.assert_close(model({"audio": given}), plain({"audio": given.reshape(4, 3, 2).mean(1)}))
     model.weights["audio_layers"].data = torch.tensor([0.0, 1000.0, 0.0])
     torch.testing.assert_close(model({"audio": given}), plain({"audio": given[:, 2:4]}))
+
+
+@pytest.mark.parametrize("head", ["lda", "logistic", "late-calibrated", "late-reliable"])
+def test_nothing_is_learned_beside_a_head_that_is_solved(head: str) -> None:
+    """A mix of layers was their mean, and a learned row the mean row, without a word."""
+    features, present = {"audio": np.zeros((4, 6), np.float32)}, {"audio": np.ones(4, np.bool_)}
+    plain = FeatureTable((), features, present, (), False, "clean", label_names=("a", "b"))
+    mixed, config = replace(plain, mixed={"audio": 3}), FusionConfig("x.csv", head=head)
+    with pytest.raises(ValueError, match=r"layers=mix is learned by .* solved without any; choose mean, .*=mlp$"):
+        ModelSettings.of(config, mixed)
+    with pytest.raises(ValueError, match=r"missing=learned is learned by .*; choose mean or zero, or .*=mlp$"):
+        ModelSettings.of(replace(config, missing="learned"), plain)
+    assert ModelSettings.of(config, plain).head == head
+    trained = replace(config, head="mlp") if head not in WEIGHTED else replace(config, unimodal="mlp")
+    assert ModelSettings.of(replace(trained, missing="learned"), mixed).mixed == {"audio": 3}
 
 
 @pytest.mark.parametrize("missing", ["mean", "zero", "learned"])

@@ -125,6 +125,51 @@ def test_an_absent_modality_does_not_vote(head: str) -> None:
     assert torch.isfinite(model({name: torch.full_like(one, torch.nan) for name, one in given.items()})).all()
 
 
+def lacking(lacks: dict[str, int], unimodal: str, head: str = "late-calibrated") -> FusionModel:
+    """Trained where no clip of one class has that modality."""
+    rows_ND, labels_N = signals()
+    absent_Nm = torch.stack([labels_N == lacks.get(name, -1) for name in WIDTHS], dim=1)
+    return trained(head, CachedRows(WIDTHS, rows_ND, absent_Nm, labels_N, {}), unimodal)
+
+
+@pytest.mark.parametrize("head", ["late-calibrated", "late-reliable"])
+@pytest.mark.parametrize("unimodal", ["lda", "logistic", "mlp"])
+def test_a_modality_has_no_say_in_a_class_that_it_knows_nothing_of(head: str, unimodal: str) -> None:
+    """It vetoed the class: clips that the face recognised were taken for another emotion, every single one."""
+    model = lacking({"audio": 3}, unimodal, head)
+    rows_ND, labels_N = signals()
+    of_3_ND = rows_ND[[clip for clip in TEST if labels_N[clip] == 3]]
+    given = by_modality(of_3_ND)
+    joined_NC = model(given).softmax(1)
+    assert float((joined_NC.argmax(1) == 3).double().mean()) > 1 / CLASSES
+    # By the voice alone the class keeps its prior probability, however sure the voice is of one that it knows.
+    voice_NC = model({**given, "face": torch.full_like(given["face"], torch.nan)}).softmax(1)
+    torch.testing.assert_close(voice_NC[:, 3], torch.full_like(voice_NC[:, 3], 1 / CLASSES))
+    assert not bool((voice_NC.argmax(1) == 3).any())
+    # The loss of training clips without a voice was a billion.
+    assert float(model.outputs(given).taught_MBKC.abs().max()) < 1000
+
+
+@pytest.mark.parametrize("unimodal", ["lda", "mlp"])
+def test_a_class_that_no_modality_knows_is_never_predicted_far_from_training_either(unimodal: str) -> None:
+    """With a weight of 0 the logit of such a class was that of all others."""
+    model = lacking({"audio": 3, "face": 3}, unimodal, "late-reliable")
+    for scale in (1.0, 1e6, 1e25):
+        assert float(model(by_modality(signals()[0][:200] * scale)).softmax(1)[:, 3].max()) == 0
+
+
+def test_temperatures_are_fitted_to_the_classes_that_a_modality_knows() -> None:
+    """Validation clips of a class that the voice never met taught a trained head that it is worth little."""
+    rows_ND, labels_N = signals()
+    absent_Nm = torch.zeros(CLIPS, 2, dtype=torch.bool)
+    absent_Nm[list(TRAIN), 0] = labels_N[list(TRAIN)] == 3
+    model = trained("late-calibrated", CachedRows(WIDTHS, rows_ND, absent_Nm, labels_N, {}), "mlp")
+    known = [clip for clip in VALIDATION if labels_N[clip] != 3]
+    own_NC = model.outputs(by_modality(rows_ND[known])).taught_MBKC[0, :, 0, :3].detach()
+    best = min(np.linspace(-4, 4, 801), key=lambda t: float(cross_entropy(own_NC * np.exp(-t), labels_N[known])))
+    assert float(model.weights[f"audio{FITTED}log_temperature"].detach()) == pytest.approx(best, abs=0.01)
+
+
 def test_a_vote_weighs_less_the_farther_its_row_lies_and_nothing_jumps() -> None:
     share = torch.linspace(0, 50, 5001)
     weight = reliability(share)
