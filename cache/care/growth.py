@@ -137,13 +137,14 @@ class _Regrown:
     def write(self, path: Path) -> None:
         """Make the store anew at `path`, with all that is known."""
         new = FeatureStore.create(path, [clip.clip_id for clip in self.corpus.clips])
+        places = _places(self.store.clip_ids)
         for array, spec in self.arrays.items():
             new.require(spec)
             read = lru_cache(UNITS_REMEMBERED)(lambda unit, array=array: self.store.read_unit(array, unit))
             # Measured on the corpus's first clips, which may be other ones now.
             is_measured = (self.store.path / array / DEVIATION_FILE).exists()
             for unit in range(unit_count(len(new.clip_ids))):
-                rows = _gathered(new.unit_clips(unit), spec, _places(self.store.clip_ids), read)
+                rows = _gathered(new.unit_clips(unit), spec, places, read)
                 if rows.decided.all() and not (is_measured and unit == 0):
                     new.write_unit(spec, unit, rows)
                 elif rows.decided.any():
@@ -208,21 +209,32 @@ class _OldMedia:
     """The decoded clips of a corpus that has grown, by clip id. A part that is damaged has none."""
 
     def __init__(self, store: MediaStore, clip_ids: Sequence[str]) -> None:
-        self._store, self._places, self._stack = store, _places(clip_ids), ExitStack()
-        self._units: dict[int, MediaUnit] = {}
+        self._store, self._places = store, _places(clip_ids)
+        units = sorted({unit for unit, _ in self._places.values()})
+        self._whole = {unit for unit in units if not damaged_part(store.part(unit)) and store.is_current(unit)}
+        # A corpus of thousands of units would run out of open files.
+        self._open: dict[int, tuple[ExitStack, MediaUnit]] = {}
 
     def __enter__(self) -> _OldMedia:
-        for unit in sorted({unit for unit, _ in self._places.values()}):
-            if not damaged_part(self._store.part(unit)) and self._store.is_current(unit):
-                self._units[unit] = self._stack.enter_context(self._store.open_unit(unit))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        for stack, _unit in self._open.values():
+            stack.close()
 
     def has(self, clip_id: str) -> bool:
-        return clip_id in self._places and self._places[clip_id][0] in self._units
+        return clip_id in self._places and self._places[clip_id][0] in self._whole
 
     def clip(self, clip_id: str) -> tuple[Media | Failure, Source]:
         unit, row = self._places[clip_id]
-        return self._units[unit].clip(row), self._units[unit].sources[row]
+        media = self._unit(unit)
+        return media.clip(row), media.sources[row]
+
+    def _unit(self, unit: int) -> MediaUnit:
+        if unit not in self._open:
+            if len(self._open) == UNITS_REMEMBERED:
+                stack, _ = self._open.pop(next(iter(self._open)))
+                stack.close()
+            stack = ExitStack()
+            self._open[unit] = stack, stack.enter_context(self._store.open_unit(unit))
+        return self._open[unit][1]

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from sys import intern
 
 from cache.corpus.labels import label_set, normal_label, unprintable
-from cache.corpus.paths import meant_path
+from cache.corpus.paths import MeantPaths
 from cache.corpus.sheet import read_rows
 from cache.corpus.stretch import Stretch, parse_stretch
 from cache.files.atomic import write_atomic
@@ -19,11 +20,13 @@ from cache.files.csv import csv_text
 
 REQUIRED = ("clip_id", "path", "label", "speaker")
 STRETCH = ("start", "end")
+# Of a million clips, most have these in common: one text in memory serves them all.
+SHARED = ("speaker", "statement", "intensity", "repetition", "sex", "split")
 # Who speaks in a clip of which nobody knows it.
 UNKNOWN_SPEAKER = "unknown"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One labelled utterance. `path` is relative to the corpus root; "" means not known.
 
@@ -48,6 +51,9 @@ class Clip:
     def stretch(self) -> Stretch | None:
         """The part of the file that is the clip; None: the whole of it."""
         return parse_stretch(self.start, self.end)
+
+
+COLUMNS = tuple(field.name for field in fields(Clip))
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,11 @@ def read_corpus(
         )
     if not root.is_dir():
         raise ValueError(f"corpus_root {root} is not a folder")
-    rows = read_rows(metadata, REQUIRED)
-    clips = tuple(_clip(metadata, line, row, root, follow_links) for line, row in rows)
+    paths, label_at, clips = MeantPaths(root, follow_links), dict[int, str](), list[Clip]()
+    for line, row in read_rows(metadata, REQUIRED):
+        clips.append(_clip(metadata, line, row, paths))
+        label_at[line] = clips[-1].label
     _refuse_duplicates(metadata, clips)
-    label_at = {line: clip.label for (line, _), clip in zip(rows, clips, strict=True)}
     found = label_set(metadata, [clip.clip_id for clip in clips], label_at, mapping or {})
     labelled = ((clip, found.meant[clip.label]) for clip in clips)
     kept = tuple(clip if clip.label == label else replace(clip, label=label) for clip, label in labelled if label)
@@ -115,7 +122,7 @@ def metadata_text(clips: Sequence[Clip], further: Sequence[Mapping[str, str]] = 
     `further`: of each clip, columns that it does not know; the same ones for all clips. (): there are none.
     """
     # Two columns more only where somebody needs them.
-    known = [field.name for field in fields(Clip) if field.name not in STRETCH or any(clip.stretch for clip in clips)]
+    known = [name for name in COLUMNS if name not in STRETCH or any(clip.stretch for clip in clips)]
     more = tuple(further[0]) if further else ()
     cells = [tuple(columns[name] for name in more) for columns in further] or [()] * len(clips)
     rows = ((*(getattr(clip, name) for name in known), *others) for clip, others in zip(clips, cells, strict=True))
@@ -127,9 +134,10 @@ def write_metadata(clips: Iterable[Clip], path: Path) -> None:
     write_atomic(path, metadata_text(tuple(clips)))
 
 
-def _clip(metadata: Path, line: int, row: dict[str, str], root: Path, follow_links: bool) -> Clip:
+def _clip(metadata: Path, line: int, row: dict[str, str], paths: MeantPaths) -> Clip:
     where = f"{metadata} line {line}"
-    values = {field.name: (row.get(field.name) or "").strip() for field in fields(Clip)}
+    values = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    values |= {name: intern(values[name]) for name in SHARED}
     empty = [name for name in REQUIRED if not values[name]]
     if empty:
         raise ValueError(f"{where}: {', '.join(empty)} is empty")
@@ -137,19 +145,19 @@ def _clip(metadata: Path, line: int, row: dict[str, str], root: Path, follow_lin
     if strange := unprintable(label):
         raise ValueError(f"{where}: label {label!r} holds the character {strange}; take it out")
     # Hashes are compared as text, and some tools write them in capitals.
-    known = {"label": label, "speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
+    known = {"label": intern(label), "speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
     try:
         parse_stretch(values["start"], values["end"])
-        return Clip(**{**values, **known, "path": meant_path(root, values["path"], follow_links)})
+        return Clip(**{**values, **known, "path": paths.find(values["path"])})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
 def _refuse_duplicates(metadata: Path, clips: Sequence[Clip]) -> None:
-    seen: set[tuple[str, str]] = set()
+    seen: dict[str, set[str]] = {"clip_id": set(), "path": set()}
     for clip in clips:
         stretch = clip.stretch
-        for name, value in (("clip_id", clip.clip_id), ("path", f"{clip.path}{stretch or ''}")):
-            if (name, value) in seen:
+        for name, value in (("clip_id", clip.clip_id), ("path", f"{clip.path}{stretch}" if stretch else clip.path)):
+            if value in seen[name]:
                 raise ValueError(f"{metadata}: {name} {value!r} appears twice; each clip may be listed once")
-            seen.add((name, value))
+            seen[name].add(value)

@@ -8,42 +8,71 @@ the other spellings of the same characters are tried. What no spelling finds sta
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+FOLDERS_REMEMBERED = 1024
 
 
 def meant_path(root: Path, written: str, follow_links: bool = False) -> str:
-    """The path below `root` that `written` means, as the file system spells it; `written` where nothing fits.
-
-    Args:
-        root: the corpus root.
-        written: the path as the manifest has it.
-        follow_links: links may lead out of the root.
+    """The path below `root` that `written` means; see `MeantPaths`, which is for many of them.
 
     Raises:
-        ValueError: it is absolute, leaves the root, or leads out of it by a link; without a place or a file's name.
+        ValueError: as there.
     """
-    for spelling in dict.fromkeys((written, written.replace("\\", "/"))):
-        if os.path.lexists(root / _inside(root, spelling, follow_links)):
-            return spelling
-    if PureWindowsPath(written).is_absolute():
-        raise ValueError(_outside(written))
-    return _inside(root, _respelt(root, written.replace("\\", "/")), follow_links)
+    return MeantPaths(root, follow_links).find(written)
 
 
-def _inside(root: Path, path: str, follow_links: bool) -> str:
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts:
-        raise ValueError(_outside(path))
-    # A link that leaves the root would let a manifest read any file of the machine.
-    real_root = os.path.realpath(root)
-    if not follow_links and os.path.commonpath([real_root, os.path.realpath(root / path)]) != real_root:
-        raise ValueError(
-            f"path {path!r} leads out of the corpus root {root}; copy the file into it, or set follow_links=true"
-        )
-    return path
+class MeantPaths:
+    """Finds many paths below one root. What it learns of folders it keeps, so it is for one reading of a manifest."""
+
+    def __init__(self, root: Path, follow_links: bool = False) -> None:
+        """`root`: the corpus root; `follow_links`: links may lead out of it."""
+        self._root, self._below, self._follow_links = root, f"{root}/", follow_links
+        self._real_root = os.path.realpath(root)
+        # A million clips lie in a few folders, or in folders that follow one another.
+        self._leaves = lru_cache(FOLDERS_REMEMBERED)(self._leads_out)
+
+    def find(self, written: str) -> str:
+        """The path that `written` means, as the file system spells it; `written` where nothing fits.
+
+        Raises:
+            ValueError: it is absolute, leaves the root, or leads out of it by a link; without a place or a file's name.
+        """
+        for spelling in dict.fromkeys((written, written.replace("\\", "/"))):
+            if self._is_there(spelling):
+                return spelling
+        if PureWindowsPath(written).is_absolute():
+            raise ValueError(_outside(written))
+        path = _respelt(self._root, written.replace("\\", "/"))
+        self._is_there(path)
+        return path
+
+    def _is_there(self, path: str) -> bool:
+        """Whether there is such a file, or a link of that name; refuses one that is not inside the root."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(_outside(path))
+        try:
+            mode = os.lstat(self._below + path).st_mode
+        except (OSError, ValueError):
+            mode = None
+        if self._follow_links:
+            return mode is not None
+        # A link that leaves the root would let a manifest read any file of the machine.
+        is_link = mode is not None and stat.S_ISLNK(mode)
+        if self._leads_out(path) if is_link else self._leaves(posixpath.dirname(path)):
+            raise ValueError(
+                f"path {path!r} leads out of the corpus root {self._root}; copy the file into it, "
+                "or set follow_links=true"
+            )
+        return mode is not None
+
+    def _leads_out(self, path: str) -> bool:
+        return os.path.commonpath([self._real_root, os.path.realpath(self._below + path)]) != self._real_root
 
 
 def _outside(path: str) -> str:

@@ -9,8 +9,7 @@ unquoted comma would move all cells after it into columns that are not theirs.
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 DELIMITERS = (",", ";", "\t")
@@ -19,21 +18,25 @@ UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 Row = tuple[int, dict[str, str]]
 
 
-def read_rows(metadata: Path, required: Sequence[str]) -> list[Row]:
-    """Line numbers and cells by column of every line that is not empty.
+def read_rows(metadata: Path, required: Sequence[str]) -> Iterator[Row]:
+    """Line numbers and cells by column of every line that is not empty, one after another as they are read.
 
     Raises:
         ValueError: one line naming the file, the line where it is known, what was found and what to do.
     """
-    text = _text(metadata)
-    delimiter = _delimiter(text, required)
+    delimiter = _delimiter(_header(metadata), required)
+    is_empty = True
     try:
-        rows = list(_rows(metadata, text, delimiter, required))
+        with metadata.open(encoding="utf-8-sig", newline="") as file:
+            for row in _rows(metadata, _without_nul(metadata, file), delimiter, required):
+                is_empty = False
+                yield row
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {_foreign(metadata.read_bytes())}") from error
     except csv.Error as error:
         raise ValueError(f"{metadata} is not a CSV file in UTF-8: {error}") from error
-    if not rows:
+    if is_empty:
         raise ValueError(f"{metadata} lists no clips")
-    return rows
 
 
 def columns_of(metadata: Path) -> list[str]:
@@ -42,7 +45,7 @@ def columns_of(metadata: Path) -> list[str]:
     Raises:
         ValueError: one line: it is not text in UTF-8.
     """
-    header = (_text(metadata).splitlines() or [""])[0]
+    header = _header(metadata)
     cells = max((header.split(delimiter) for delimiter in DELIMITERS), key=len)
     return [column_name(cell) for cell in cells]
 
@@ -52,21 +55,33 @@ def column_name(cell: str) -> str:
     return cell.strip().strip('"').strip().casefold().replace(" ", "_").replace("-", "_")
 
 
-def _text(metadata: Path) -> str:
-    content = metadata.read_bytes()
-    if content.startswith(UTF_16_MARKS):
+def _header(metadata: Path) -> str:
+    """The first line, of a file that is text in UTF-8 as far as that."""
+    with metadata.open("rb") as file:
+        line = file.readline()
+    if line.startswith(UTF_16_MARKS):
         raise ValueError(f"{metadata} is not a CSV file in UTF-8: it is UTF-16; save it again as CSV in UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        return (line.decode("utf-8-sig").splitlines() or [""])[0]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {_foreign(content, error.start)}") from error
-    if "\0" in text:
-        raise ValueError(f"{metadata} is not a CSV file in UTF-8: it contains a NUL byte")
-    return text
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: {_foreign(line)}") from error
 
 
-def _foreign(content: bytes, position: int) -> str:
+def _without_nul(metadata: Path, lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if "\0" in line:
+            raise ValueError(f"{metadata} is not a CSV file in UTF-8: it contains a NUL byte")
+        yield line
+
+
+def _foreign(content: bytes) -> str:
     """Where the first byte stands that is not UTF-8, and what it would be in the commonest other encoding."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        position = error.start
+    else:
+        return "it was changed while it was read; try again"
     line = content.count(b"\n", 0, position) + 1
     byte = content[position : position + 1]
     meant = byte.decode("cp1252", errors="ignore")
@@ -74,17 +89,16 @@ def _foreign(content: bytes, position: int) -> str:
     return f"line {line} holds byte 0x{byte.hex()}{guess}; save the file again as CSV in UTF-8"
 
 
-def _delimiter(text: str, required: Sequence[str]) -> str:
+def _delimiter(header: str, required: Sequence[str]) -> str:
     """What stands between cells: the first under which the header has every required name, else a comma."""
-    header = text.splitlines()[0] if text else ""
     for delimiter in DELIMITERS:
         if set(required) <= {column_name(cell) for cell in header.split(delimiter)}:
             return delimiter
     return ","
 
 
-def _rows(metadata: Path, text: str, delimiter: str, required: Sequence[str]) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _rows(metadata: Path, lines: Iterable[str], delimiter: str, required: Sequence[str]) -> Iterator[Row]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = [column_name(cell) for cell in next(reader, [])]
     _check_header(metadata, header, required)
     for cells in reader:

@@ -141,7 +141,8 @@ def forget_kept(folder: Path, unit: int) -> None:
 
 def needless_kept(folder: Path) -> Iterator[Path]:
     """What is kept of units that are complete: their writer was killed before it could delete it."""
-    for file in sorted(folder.rglob(KEPT_PATTERN)):
+    # Beside the arrays' own folders: those of chunks, of which there are many, hold none.
+    for file in sorted(folder.glob(f"*/*/{KEPT_PATTERN}")):
         number = int(file.name.removeprefix(".unit-").removesuffix(".kept"))
         # A pending unit has no states: zarr leaves out what is all zero.
         if (file.parent / f"state/c/{number}").exists():

@@ -7,6 +7,7 @@ for the arrays; docs/store.md says more.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,15 @@ from cache.files.remedy import features_command
 class FeatureStore:
     """One condition's features. Many processes may write, each its own units."""
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
+    def __init__(self, path: Path, group: zarr.Group, clip_ids: tuple[str, ...]) -> None:
         """Use `create` or `open_store`."""
-        self.path = path
-        self.group = group
-        self.clip_ids = read_clip_ids(group)
+        self.path, self.group, self.clip_ids = path, group, clip_ids
 
     @classmethod
     def create(cls, path: Path, clip_ids: Sequence[str]) -> FeatureStore:
         """Open the store, making it first if need be; refuse one that was made for other clips."""
-        return cls(path, make_store(path, clip_ids))
+        # Of equal ids one copy: a million of them in each of many stores would fill the memory.
+        return cls(path, make_store(path, clip_ids), tuple(clip_ids))
 
     def require(self, spec: ArraySpec) -> None:
         """Make the arrays of `spec`, or check that those there were made the same way.
@@ -68,9 +68,10 @@ class FeatureStore:
 
     def states(self, path: str) -> npt.NDArray[np.uint8]:
         """State of every clip in the array `<modality>/<encoder>`."""
-        return np.concatenate([self._unit_states(path, unit) for unit in range(unit_count(len(self.clip_ids)))])
+        return np.concatenate([self.unit_states(path, unit) for unit in range(unit_count(len(self.clip_ids)))])
 
-    def _unit_states(self, path: str, unit: int) -> npt.NDArray[np.uint8]:
+    def unit_states(self, path: str, unit: int) -> npt.NDArray[np.uint8]:
+        """State of every clip of a unit."""
         chunk = plain_chunk(self.path / path / f"state/c/{unit}", np.uint8, (unit_size(len(self.clip_ids)),), 0)
         if chunk is None:
             raise self._damage(path, "state", unit)
@@ -82,7 +83,7 @@ class FeatureStore:
 
     def unit_is_pending(self, path: str, unit: int) -> bool:
         """Whether any clip of the unit still waits."""
-        return bool((self._unit_states(path, unit) == State.PENDING).any())
+        return bool((self.unit_states(path, unit) == State.PENDING).any())
 
     def write_unit(self, spec: ArraySpec, unit: int, rows: UnitRows) -> None:
         """Write one whole unit: data, forced to the disk, then its state."""
@@ -134,7 +135,7 @@ class FeatureStore:
         shape = clips, _, width = self.shape(path)
         hidden = np.empty((clips, width), np.float32)
         for unit in range(unit_count(clips)):
-            rows, states = unit_rows(clips, unit), self._unit_states(path, unit)
+            rows, states = unit_rows(clips, unit), self.unit_states(path, unit)
             if (states == State.PENDING).all():
                 hidden[rows.start : rows.stop] = np.nan
                 continue
@@ -153,7 +154,7 @@ class FeatureStore:
             return self.kept_rows(spec, unit)
         span = unit_rows(len(self.clip_ids), unit)
         rows = UnitRows.empty(len(span), spec)
-        rows.state = self._unit_states(path, unit)
+        rows.state = self.unit_states(path, unit)
         expected, shape = self._checksums(path, unit, rows.state, spec.layers), self.shape(path)
         for layer in range(spec.layers):
             rows.hidden_BLD[:, layer] = self._layer(path, unit, layer, expected, shape)
@@ -197,13 +198,13 @@ class FeatureStore:
             raise self._damage(path, name, unit)
         return [str(value) for value in values] if values.dtype.kind in "OTU" else list(values)
 
-    def column(self, path: str, name: str) -> list[Any]:
-        """A per-clip column such as `transcript` or `wer`."""
+    def column(self, path: str, name: str, rows: range | None = None) -> list[Any]:
+        """A per-clip column such as `transcript` or `wer`, of all clips or of `rows`, which follow one another."""
         if name == "state":
             return list(self.states(path))
         array = array_of(self.group, f"{path}/{name}")
         try:
-            values = array[:]
+            values = array[slice(rows.start, rows.stop) if rows else slice(None)]
         # A chunk is cut off, or its codecs find damage.
         except ValueError as error:
             raise self._damage(path, name, self._first_unreadable(array)) from error
@@ -258,8 +259,8 @@ def open_store(path: Path) -> FeatureStore:
         ValueError: there is none, or its clip ids are damaged.
     """
     try:
-        store = FeatureStore(path, open_group(path, "r"))
-        corpus = store.group.attrs["corpus_sha256"]
+        group = open_group(path, "r")
+        corpus, store = group.attrs["corpus_sha256"], FeatureStore(path, group, read_clip_ids(group))
     except (FileNotFoundError, KeyError) as error:
         command = features_command(path.parent, [path.stem])
         raise ValueError(f"no feature store {path}; run: {command}") from error
@@ -270,7 +271,11 @@ def open_store(path: Path) -> FeatureStore:
 
 def remove_leftovers(path: Path) -> None:
     """Delete temporary files of writers that were killed. Only while no writer is alive."""
-    for leftover in [*path.rglob("*.partial"), *path.rglob(".*.part*"), *needless_kept(path)]:
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name.endswith(".partial") or (name.startswith(".") and ".part" in name):
+                Path(folder, name).unlink(missing_ok=True)
+    for leftover in needless_kept(path):
         leftover.unlink(missing_ok=True)
 
 

@@ -10,6 +10,8 @@ LARGEST_UNIT = 180
 # Small corpora are cut into about sixteen units, so that a few ranks finish at about the same time.
 USUAL_UNITS = 16
 SMALLEST_UNIT = 8
+# To open a column takes longer than to read a chunk of it; a million rows of text at once fill the memory.
+UNITS_PER_BLOCK = 32
 
 
 def unit_size(rows: int) -> int:
@@ -31,3 +33,9 @@ def unit_count(rows: int) -> int:
 def owned_units(rows: int, rank: int, world_size: int) -> range:
     """The units a rank works on: by unit number alone."""
     return range(rank, unit_count(rows), world_size)
+
+
+def block_rows(rows: int, unit: int) -> range:
+    """The rows of a unit and of its neighbours, which are read together where a column is gone through in order."""
+    first = unit - unit % UNITS_PER_BLOCK
+    return range(unit_rows(rows, first).start, min(rows, (first + UNITS_PER_BLOCK) * unit_size(rows)))

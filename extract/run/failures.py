@@ -90,6 +90,8 @@ def _clips_where(plan: Plan, holds: Callable[[MediaUnit, int], bool]) -> int:
 def _failed(plan: Plan) -> Iterator[FailedClip]:
     for array in plan.arrays:
         store, path = plan.stores[array.condition.name], array.spec.path
-        reasons = store.reasons(path)
-        for row in np.flatnonzero(store.states(path) == State.FAILED):
+        failed = np.flatnonzero(store.states(path) == State.FAILED)
+        # Most arrays have none, and a million reasons take seconds to read.
+        reasons = store.reasons(path) if failed.size else []
+        for row in failed:
             yield FailedClip(plan.corpus.clips[row].clip_id, array.condition.name, array.spec.modality, reasons[row])

@@ -107,7 +107,7 @@ class Plan:
     @cached_property
     def stores(self) -> dict[str, FeatureStore]:
         """The feature store of each condition, opened or made."""
-        ids = [clip.clip_id for clip in self.corpus.clips]
+        ids = tuple(clip.clip_id for clip in self.corpus.clips)
         names = dict.fromkeys(array.condition.name for array in self.arrays)
         return {name: FeatureStore.create(self.features_dir / f"{name}.zarr", ids) for name in names}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from cache.corpus.clips import Clip
 from cache.corpus.paths import missing_files
 from cache.corpus.stretch import Stretch, part_hash
 from cache.features.rows import State, UnitRows
-from cache.features.units import unit_rows, unit_size
+from cache.features.units import UNITS_PER_BLOCK, block_rows, unit_rows, unit_size
 from cache.media import Source
 from extract.encoders.models import Model, bytes_that_fit
 from extract.run.plan import Plan, PlannedArray
@@ -27,11 +28,10 @@ def check_sources(plan: Plan) -> int:
     Cheap for unchanged files: size, times and inode are compared, and only what differs is hashed.
     With `retry_failed`, units with failed clips are computed again as well; always those of before there were windows.
     """
-    reset, cut_short = 0, _cut_short(plan)
+    reset, cut_short, recorded = 0, _cut_short(plan), Recorded(plan)
     for unit in plan.units:
-        rows = unit_rows(len(plan.corpus.clips), unit)
-        retried = plan.config.retry_failed and _has_failures(plan, unit, rows)
-        if retried or unit in cut_short or _changed(plan, unit, rows):
+        retried = plan.config.retry_failed and _has_failures(plan, unit)
+        if retried or unit in cut_short or _changed(plan, unit, recorded):
             # States first: a crash in between leaves pending units, never features of a file that is gone.
             for array in plan.arrays:
                 plan.stores[array.condition.name].reset_unit(array.spec.path, unit)
@@ -60,7 +60,26 @@ def look_for_files(plan: Plan) -> str:
     return line
 
 
-def _changed(plan: Plan, unit: int, rows: range) -> bool:
+class Recorded:
+    """The hashes of media files that arrays were computed from, for whoever goes through the units in order."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Of all arrays of a plan."""
+        self._plan = plan
+        self._column = lru_cache(len(plan.arrays))(self._read)
+
+    def of(self, array: PlannedArray, unit: int) -> list[str]:
+        """Those of a unit's clips."""
+        clips = len(self._plan.corpus.clips)
+        rows, block = unit_rows(clips, unit), block_rows(clips, unit)
+        column = self._column(array.condition.name, array.spec.path, block)
+        return column[rows.start - block.start : rows.stop - block.start]
+
+    def _read(self, condition: str, path: str, block: range) -> list[str]:
+        return self._plan.stores[condition].column(path, "source", block)
+
+
+def _changed(plan: Plan, unit: int, recorded: Recorded) -> bool:
     clips = plan.clips(unit)
     if plan.media.has_unit(unit):
         return _media_changed(plan, unit, clips)
@@ -68,14 +87,9 @@ def _changed(plan: Plan, unit: int, rows: range) -> bool:
     finished = [
         array for array in plan.arrays if not plan.stores[array.condition.name].unit_is_pending(array.spec.path, unit)
     ]
-    recorded = [_recorded_hashes(plan, array, rows) for array in finished]
+    then = [recorded.of(array, unit) for array in finished]
     now = [Source.of(plan.corpus.source(clip), stretch=clip.stretch).sha256 for clip in clips] if finished else []
-    return any(new and old != new for hashes in recorded for old, new in zip(hashes, now, strict=True))
-
-
-def _recorded_hashes(plan: Plan, array: PlannedArray, rows: range) -> list[str]:
-    hashes: list[str] = plan.stores[array.condition.name].column(array.spec.path, "source")[rows.start : rows.stop]
-    return hashes
+    return any(new and old != new for hashes in then for old, new in zip(hashes, now, strict=True))
 
 
 def _media_changed(plan: Plan, unit: int, clips: Sequence[Clip]) -> bool:
@@ -103,27 +117,31 @@ def source_now(known: Source, path: Path, stretch: Stretch | None) -> Source:
 
 def _cut_short(plan: Plan) -> set[int]:
     """Units with sound that failed for its length, or a text that was cut, as it was before there were windows."""
-    found = set[int]()
+    found, clips = set[int](), len(plan.corpus.clips)
     for array in plan.arrays:
         if array.spec.modality in CUT_SHORT:
-            known = _known(plan, array)
-            rows = CUT_SHORT[array.spec.modality](plan.models[array.spec.modality], known)
-            found |= {row // unit_size(len(known.state)) for row in rows}
+            for first in plan.units[::UNITS_PER_BLOCK]:
+                block = block_rows(clips, first)
+                known = _known(plan, array, block)
+                rows = CUT_SHORT[array.spec.modality](plan.models[array.spec.modality], known)
+                found |= {(block.start + row) // unit_size(clips) for row in rows}
     return found
 
 
-def _known(plan: Plan, array: PlannedArray) -> UnitRows:
-    """All rows of an array, without features, and with what is kept of units that are not complete."""
-    store, path = plan.stores[array.condition.name], array.spec.path
-    rows = UnitRows.empty(len(plan.corpus.clips), replace(array.spec, layers=0))
-    rows.state, rows.reason = store.states(path), store.reasons(path)
-    rows.columns = {name: store.column(path, name) for name in rows.columns if name == "transcript"}
-    for unit in (unit for unit in plan.units if store.unit_is_pending(path, unit)):
-        kept, span = store.kept_rows(array.spec, unit), unit_rows(len(rows.state), unit)
+def _known(plan: Plan, array: PlannedArray, block: range) -> UnitRows:
+    """Some units' rows of an array, without features, and with what is kept of units that are not complete."""
+    store, path, clips = plan.stores[array.condition.name], array.spec.path, len(plan.corpus.clips)
+    rows = UnitRows.empty(len(block), replace(array.spec, layers=0))
+    units = range(block.start // unit_size(clips), -(-block.stop // unit_size(clips)))
+    rows.state = np.concatenate([store.unit_states(path, unit) for unit in units])
+    rows.reason = store.column(path, "reason", block)
+    rows.columns = {name: store.column(path, name, block) for name in rows.columns if name == "transcript"}
+    for unit in (unit for unit in units if store.unit_is_pending(path, unit)):
+        kept, span = store.kept_rows(array.spec, unit), unit_rows(clips, unit)
         kept.hidden_BLD = kept.hidden_BLD[:, :0]
         kept.columns = {name: values for name, values in kept.columns.items() if name in rows.columns}
         for place, row in enumerate(span):
-            rows.take(row, kept, place)
+            rows.take(row - block.start, kept, place)
     return rows
 
 
@@ -151,10 +169,10 @@ CUT_SHORT: dict[str, Callable[[Model, UnitRows], list[int]]] = {
 }
 
 
-def _has_failures(plan: Plan, unit: int, rows: range) -> bool:
+def _has_failures(plan: Plan, unit: int) -> bool:
     for array in plan.arrays:
         store, path = plan.stores[array.condition.name], array.spec.path
-        states = [store.states(path)[rows.start : rows.stop], store.kept_rows(array.spec, unit).state]
+        states = [store.unit_states(path, unit), store.kept_rows(array.spec, unit).state]
         if any((state == State.FAILED).any() for state in states):
             return True
     return False

@@ -92,7 +92,7 @@ def test_any_text_is_rows_or_one_line(rows: list[list[str]], delimiter: str) -> 
 
 def rows_or_error(file: Path) -> str | list[Row]:
     try:
-        return read_rows(file, REQUIRED)
+        return list(read_rows(file, REQUIRED))
     except ValueError as error:
         return str(error)
 
