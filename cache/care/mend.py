@@ -17,7 +17,7 @@ import zarr
 
 from cache.care.verify import Damage, arrays_in, stores_in
 from cache.features.rows import ArraySpec
-from cache.features.seal import METADATA, broken_files, sealed
+from cache.features.seal import METADATA, SHARDED, broken_files, sealed
 from cache.features.store import FeatureStore
 from cache.files.atomic import write_atomic
 from cache.files.hashes import fingerprint
@@ -48,7 +48,7 @@ def _twin(path: Path, arrays: Sequence[str], twin: Path, clip_ids: Sequence[str]
     for array in arrays:
         spec = _spec(path / array, len(clip_ids))
         if spec is not None:
-            store.require(spec)
+            store.require(spec, _is_sharded(path / array))
     return twin
 
 
@@ -94,6 +94,14 @@ def _spec(folder: Path, clips: int) -> ArraySpec | None:
     if rows != clips or not provenance:
         return None
     return ArraySpec(folder.parent.name, folder.name, layers, width, provenance)
+
+
+def _is_sharded(folder: Path) -> bool:
+    """Whether the array keeps its units as shards, which a new one of its size may do otherwise."""
+    if seal := sealed(folder / "checksum"):
+        return SHARDED in seal
+    codecs = _json(folder / "hidden").get("codecs") or [{}]
+    return bool(codecs[0].get("name") == "sharding_indexed")
 
 
 def _attributes(folder: Path) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from cache.features.chunks import part_checksum, plain_chunk, read_checksums
+from cache.features.chunks import UnitLayers, part_checksum, plain_chunk, read_checksums
 from cache.features.rows import State, parts_of
-from cache.features.seal import METADATA, broken_files, sealed
-from cache.features.units import unit_count, unit_rows, unit_size
+from cache.features.seal import METADATA, SHARDED, broken_files, sealed
+from cache.features.units import block_rows, unit_count, unit_rows, unit_size
 from cache.files.hashes import fingerprint
 from cache.files.remedy import features_command
 from cache.media import damaged_part
@@ -156,25 +156,28 @@ def _array_damage(path: Path, array: str, report: Report) -> Iterator[Damage]:
         part = METADATA if above else str(file.relative_to(folder))
         yield Damage(path.name, folder.parent.name if above else array, part, _problem(file))
     shape = sealed(folder / "checksum")
-    columns = Columns(folder, frozenset(Path(name).parent.name for name in broken))
+    columns = Columns(folder, shape["clips"] if shape else 0, frozenset(Path(name).parent.name for name in broken))
     for unit in range(unit_count(shape["clips"]) if shape else 0):
         yield from UnitCheck(folder, array, shape, unit, columns).damage(report)
 
 
 class Columns:
-    """The columns of an array, read whole once; unit by unit where that fails."""
+    """The columns of an array, read some units at a time; unit by unit where that fails."""
 
-    def __init__(self, folder: Path, broken: frozenset[str]) -> None:
+    def __init__(self, folder: Path, clips: int, broken: frozenset[str]) -> None:
         """`broken`: columns whose zarr.json is damaged."""
-        self.folder, self.broken = folder, broken
-        self._whole: dict[str, npt.NDArray[Any] | None] = {}
+        self.folder, self.clips, self.broken = folder, clips, broken
+        self._blocks: dict[str, tuple[range, npt.NDArray[Any] | None]] = {}
 
-    def read(self, name: str, where: slice) -> npt.NDArray[Any] | None:
-        """Some rows of a column; None where they cannot be read."""
-        if name not in self._whole:
-            self._whole[name] = _column(self.folder / name, slice(None))
-        whole = self._whole[name]
-        return _column(self.folder / name, where) if whole is None else whole[where]
+    def read(self, name: str, unit: int) -> npt.NDArray[Any] | None:
+        """A unit's rows of a column; None where they cannot be read."""
+        rows, block = unit_rows(self.clips, unit), block_rows(self.clips, unit)
+        if self._blocks.get(name, (None,))[0] != block:
+            self._blocks[name] = block, _column(self.folder / name, slice(block.start, block.stop))
+        values = self._blocks[name][1]
+        if values is None:
+            return _column(self.folder / name, slice(rows.start, rows.stop))
+        return values[rows.start - block.start : rows.stop - block.start]
 
 
 @dataclass(frozen=True)
@@ -215,31 +218,39 @@ class UnitCheck:
 
     def _compare(self, state: npt.NDArray[np.uint8], expected: Sequence[int]) -> Iterator[Damage]:
         layers = self.shape["layers"]
-        for layer, crc in enumerate(expected[:layers]):
-            problem = self._layer_problem(layer, crc, state)
+        problems = [self._layer_problem(layer, crc, state) for layer, crc in enumerate(expected[:layers])]
+        if self._layers.is_sharded and problems[0] and len(set(problems)) == 1:
+            # A shard that is gone, or has lost its index, is one thing and not one for each layer.
+            yield self._damage("hidden", problems[0])
+            problems = []
+        for layer, problem in enumerate(problems):
             if problem:
                 yield self._damage("hidden", problem, self.shape["provenance"].get("layers", range(layers))[layer])
         for part, crc in zip(parts_of(self.array.partition("/")[0]), expected[layers:], strict=True):
             if part in self.columns.broken and part != "state":
                 continue
-            values = state if part == "state" else self.columns.read(part, self._where)
+            values = state if part == "state" else self.columns.read(part, self.unit)
             if values is None or part_checksum(values) != crc:
                 yield self._damage(part, _problem(self._file(part)))
 
     def _layer_problem(self, layer: int, crc: int, state: npt.NDArray[np.uint8]) -> str:
-        rows, width, file = len(self._rows), self.shape["width"], self._file("hidden", layer)
-        hidden = plain_chunk(file, "<f4", (self._rows_per_chunk, width), np.nan)
+        rows, file = len(self._rows), self._layers.file(layer)
+        hidden = self._layers.read(layer)
         if hidden is None:
-            return _sizes(file, 4 * self._rows_per_chunk * width)
+            return _sizes(file, self._layers.file_bytes)
         padding = np.full_like(hidden[rows:], np.nan)
         if part_checksum(hidden[:rows]) != crc or hidden[rows:].tobytes() != padding.tobytes():
             return _problem(file)
         finite = np.isfinite(hidden[:rows][state == State.DONE]).all()
         return "" if finite else "clips are marked as done whose features are not finite"
 
-    def _file(self, part: str, layer: int = 0) -> Path:
-        below = {"hidden": f"/{layer}/0", "checksum": "/0"}.get(part, "")
-        return self.folder / f"{part}/c/{self.unit}{below}"
+    @property
+    def _layers(self) -> UnitLayers:
+        sizes = self._rows_per_chunk, self.shape["layers"], self.shape["width"]
+        return UnitLayers(self.folder, self.unit, sizes, SHARDED in self.shape)
+
+    def _file(self, part: str) -> Path:
+        return self.folder / f"{part}/c/{self.unit}{'/0' if part == 'checksum' else ''}"
 
     def _damage(self, part: str, problem: str, layer: int | None = None) -> Damage:
         return Damage(self.folder.parents[1].name, self.array, part, problem, self.unit, self._rows, layer)
@@ -247,10 +258,6 @@ class UnitCheck:
     @property
     def _rows(self) -> range:
         return unit_rows(self.shape["clips"], self.unit)
-
-    @property
-    def _where(self) -> slice:
-        return slice(self._rows.start, self._rows.stop)
 
     @property
     def _rows_per_chunk(self) -> int:

@@ -12,11 +12,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +29,8 @@ from cache.files.atomic import fsync_path, write_atomic
 
 KEPT_PATTERN = ".unit-*.kept"
 DIGEST_BYTES = 32
+# In the index of a shard: two numbers for each chunk, of this value where it is not stored.
+PLACE_BYTES, NOT_STORED = 16, 2**64 - 1
 
 
 def plain_chunk(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], fill: float) -> npt.NDArray[Any] | None:
@@ -35,6 +41,65 @@ def plain_chunk(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], fill: 
         return np.full(shape, fill, dtype)
     whole = values.size == np.prod(shape) and file.stat().st_size == values.nbytes
     return values.reshape(shape) if whole else None
+
+
+@dataclass(frozen=True)
+class UnitLayers:
+    """The layers of a unit of an array, in files of their own or in one shard.
+
+    Attributes:
+        folder: of the array.
+        unit: number of the unit.
+        shape: rows of a whole unit, layers, width.
+        is_sharded: they share a file.
+    """
+
+    folder: Path
+    unit: int
+    shape: tuple[int, int, int]
+    is_sharded: bool
+
+    def file(self, layer: int) -> Path:
+        """The file that a layer, by its place among those kept, is in."""
+        return self.folder / f"hidden/c/{self.unit}/{0 if self.is_sharded else layer}/0"
+
+    @property
+    def file_bytes(self) -> int:
+        """How large a file is in which nothing is left out."""
+        rows, layers, width = self.shape
+        return layers * (4 * rows * width + PLACE_BYTES) + 4 if self.is_sharded else 4 * rows * width
+
+    def read(self, layer: int) -> npt.NDArray[np.float32] | None:
+        """One layer, with the rows that pad the last unit: NaN where it is not stored, None where it is damaged."""
+        rows, layers, width = self.shape
+        if not self.is_sharded:
+            return plain_chunk(self.file(layer), "<f4", (rows, width), math.nan)
+        try:
+            with self.file(layer).open("rb") as file:
+                places = _places_in_shard(file, layers, 4 * rows * width)
+                if places is None or places[layer] is None:
+                    return None if places is None else np.full((rows, width), np.nan, np.float32)
+                file.seek(places[layer] or 0)
+                return np.fromfile(file, "<f4", rows * width).reshape(rows, width)
+        except FileNotFoundError:
+            return np.full((rows, width), np.nan, np.float32)
+
+
+def _places_in_shard(file: BinaryIO, layers: int, layer_bytes: int) -> list[int | None] | None:
+    """Where each layer begins in a shard, None for one that is all fill value; None: it is not as zarr writes it.
+
+    A shard ends with the offset and the length of each chunk, and their CRC-32C.
+    """
+    index_bytes = layers * PLACE_BYTES + 4
+    if file.seek(0, os.SEEK_END) < index_bytes:
+        return None
+    end = file.seek(-index_bytes, os.SEEK_END)
+    index = file.read(index_bytes)
+    if google_crc32c.value(index[:-4]) != int.from_bytes(index[-4:], "little"):
+        return None
+    places = [None if at == NOT_STORED else int(at) for at in np.frombuffer(index[:-4], "<u8")[::2]]
+    stored = sorted(at for at in places if at is not None)
+    return places if stored == list(range(0, end, layer_bytes)) and end == layer_bytes * len(stored) else None
 
 
 def part_checksum(values: npt.NDArray[Any]) -> int:

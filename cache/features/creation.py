@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import zarr
 
-from cache.features.layout import array_of, layout_of, read_clip_ids, write_clip_ids
+from cache.features.layout import array_of, layout_of, read_clip_ids, wants_shards, write_clip_ids
 from cache.features.provenance import every_difference
 from cache.features.rows import ArraySpec
-from cache.features.seal import METADATA, broken_files, seal
+from cache.features.seal import METADATA, SHARDED, broken_files, seal
 from cache.files.atomic import fsync_path
 from cache.files.hashes import fingerprint
 from cache.files.remedy import features_command
@@ -53,8 +53,10 @@ def make_store(path: Path, clip_ids: Sequence[str]) -> zarr.Group:
     return group
 
 
-def make_arrays(store: Path, root: zarr.Group, clips: int, spec: ArraySpec) -> None:
+def make_arrays(store: Path, root: zarr.Group, clips: int, spec: ArraySpec, is_sharded: bool | None = None) -> None:
     """Make the arrays of `spec`, or check that those there were made the same way.
+
+    `is_sharded`: whether a new array keeps its units as shards; None: as suits its size.
 
     Raises:
         ValueError: naming every difference in provenance and the way out.
@@ -65,7 +67,7 @@ def make_arrays(store: Path, root: zarr.Group, clips: int, spec: ArraySpec) -> N
     refuse_other_make(store, spec, stored)
     # The parent explicitly: a crash between the two would leave it implied, and other bytes behind.
     group = root.require_group(spec.modality).require_group(spec.encoder)
-    arrays = layout_of(clips, spec)
+    arrays = layout_of(clips, spec, wants_shards(clips, spec.layers) if is_sharded is None else is_sharded)
     for name, layout in arrays.items():
         if name not in group:
             group.create_array(name, **layout)
@@ -74,7 +76,9 @@ def make_arrays(store: Path, root: zarr.Group, clips: int, spec: ArraySpec) -> N
         group.attrs.put(dict(spec.provenance))
     if broken_files(folder / "checksum") is None:
         files = [f"../../{METADATA}", f"../{METADATA}", *(f"../{n}/{METADATA}" for n in arrays if n != "checksum")]
-        copies = {"clips": clips, "layers": spec.layers, "width": spec.width}
+        copies: dict[str, Any] = {"clips": clips, "layers": spec.layers, "width": spec.width}
+        # Of what is there: a run that was killed may have begun it.
+        copies |= {SHARDED: True} if array_of(group, "hidden").shards else {}
         seal(array_of(group, "checksum"), folder / "checksum", files, **copies, provenance=dict(spec.provenance))
         _force_metadata_to_disk(store, folder)
 

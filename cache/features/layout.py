@@ -9,6 +9,8 @@ Layout of `<features_dir>/<condition>.zarr` (shapes in clips, layers, width; chu
     <modality>/<encoder>/reason     str     (clips,)                why a clip failed or is absent
     <modality>/<encoder>/checksum   uint32  (units, layers + parts + 1)  CRC-32 of layers, of `parts_of`, of these
     text/<encoder>/transcript, words (JSON) str; confidence, wer, no_speech float32: (clips,)
+
+Where these would be too many files, the chunks of `hidden` of one unit are a shard: see `wants_shards`.
 """
 
 from __future__ import annotations
@@ -28,9 +30,16 @@ from cache.features.units import unit_count, unit_size
 DEVIATION_FILE = "deviation.json"
 # Columns notice damage themselves, on every reading. `hidden`, `state` and `checksum` are plain bytes.
 GUARDED = (ZstdCodec(level=0), Crc32cCodec())
+# Of more chunks, those of a unit share a file, a shard: file systems list, copy and remove a million files in hours.
+MOST_CHUNKS = 10_000
 
 
-def layout_of(rows: int, spec: ArraySpec) -> dict[str, dict[str, Any]]:
+def wants_shards(rows: int, layers: int) -> bool:
+    """Whether the layers of a unit of an array that is made now are to share a file."""
+    return layers > 1 and unit_count(rows) * layers > MOST_CHUNKS
+
+
+def layout_of(rows: int, spec: ArraySpec, is_sharded: bool) -> dict[str, dict[str, Any]]:
     """The arrays of one encoder, and how zarr keeps them."""
     size, checksums = unit_size(rows), spec.layers + len(parts_of(spec.modality)) + 1
     column: dict[str, Any] = {"shape": (rows,), "chunks": (size,), "compressors": GUARDED}
@@ -52,6 +61,7 @@ def layout_of(rows: int, spec: ArraySpec) -> dict[str, dict[str, Any]]:
         "dtype": np.float32,
         "fill_value": math.nan,
         "compressors": None,
+        **({"shards": (size, spec.layers, spec.width)} if is_sharded else {}),
     }
     return layout
 

@@ -17,6 +17,8 @@ import zarr
 
 METADATA = "zarr.json"
 SEAL = "seal"
+# Among what is kept beside the checksums of an array, where its units are shards.
+SHARDED = "sharded"
 _OWN = re.compile(rb'("own_crc32": )(\d+)')
 
 

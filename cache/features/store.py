@@ -6,7 +6,6 @@ for the arrays; docs/store.md says more.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import zarr
 
 from cache.features.chunks import (
+    UnitLayers,
     force_to_disk,
     forget_kept,
     keep_rows,
@@ -31,7 +31,7 @@ from cache.features.chunks import (
 from cache.features.creation import is_written, make_arrays, make_store, open_group, refuse_broken_metadata, way_out
 from cache.features.layout import array_of, read_clip_ids
 from cache.features.rows import ArraySpec, State, UnitRows, parts_of
-from cache.features.seal import broken_files, sealed
+from cache.features.seal import SHARDED, broken_files, sealed
 from cache.features.units import unit_count, unit_rows, unit_size
 from cache.files.hashes import fingerprint
 from cache.files.remedy import features_command
@@ -43,6 +43,7 @@ class FeatureStore:
     def __init__(self, path: Path, group: zarr.Group, clip_ids: tuple[str, ...]) -> None:
         """Use `create` or `open_store`."""
         self.path, self.group, self.clip_ids = path, group, clip_ids
+        self._sharded: dict[str, bool] = {}
 
     @classmethod
     def create(cls, path: Path, clip_ids: Sequence[str]) -> FeatureStore:
@@ -50,13 +51,15 @@ class FeatureStore:
         # Of equal ids one copy: a million of them in each of many stores would fill the memory.
         return cls(path, make_store(path, clip_ids), tuple(clip_ids))
 
-    def require(self, spec: ArraySpec) -> None:
+    def require(self, spec: ArraySpec, is_sharded: bool | None = None) -> None:
         """Make the arrays of `spec`, or check that those there were made the same way.
+
+        `is_sharded`: whether new ones keep their units as shards; None: as suits their size.
 
         Raises:
             ValueError: naming every difference in provenance and the way out.
         """
-        make_arrays(self.path, self.group, len(self.clip_ids), spec)
+        make_arrays(self.path, self.group, len(self.clip_ids), spec, is_sharded)
 
     def refuse_broken_metadata(self, path: str) -> None:
         """Refuse an array of which a zarr.json is not what was written.
@@ -182,9 +185,12 @@ class FeatureStore:
     def _layer(
         self, path: str, unit: int, layer: int, expected: npt.NDArray[np.uint32], shape: tuple[int, int, int]
     ) -> npt.NDArray[np.float32]:
-        clips, _, width = shape
+        clips, layers, width = shape
         count = len(unit_rows(clips, unit))
-        chunk = plain_chunk(self.path / path / f"hidden/c/{unit}/{layer}/0", "<f4", (unit_size(clips), width), math.nan)
+        if path not in self._sharded:
+            self._sharded[path] = SHARDED in sealed(self.path / path / "checksum")
+        sizes = unit_size(clips), layers, width
+        chunk = UnitLayers(self.path / path, unit, sizes, self._sharded[path]).read(layer)
         if chunk is None or part_checksum(chunk[:count]) != expected[layer]:
             raise self._damage(path, "hidden", unit, layer)
         return chunk[:count]
