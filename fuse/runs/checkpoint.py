@@ -21,6 +21,7 @@ from cache.features.table import FeatureTable, Layers
 from cache.files.atomic import revealed
 from cache.protocols.folds import Fold
 from fuse.model.fusion import FusionModel, ModelSettings, plain_settings
+from fuse.model.heads.reliable import FITTED
 from fuse.runs.adaptation import SpeakerStatistics
 from fuse.runs.familiarity import Familiarity
 
@@ -78,8 +79,10 @@ class Checkpoint:
             ValueError: the weights do not fit the settings.
         """
         model = FusionModel(self.settings)
+        # Runs of before the plain distance was kept knew the other alone; 0 is no distance at all.
+        earlier = {key: one for key, one in model.state_dict().items() if key.endswith(f"{FITTED}plain")}
         try:
-            model.load_state_dict(self.state)
+            model.load_state_dict(earlier | dict(self.state))
         except RuntimeError as error:
             raise ValueError(f"weights that do not fit its settings ({' '.join(str(error).split())})") from error
         return model.eval()

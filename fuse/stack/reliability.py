@@ -131,7 +131,7 @@ class Finisher:
         return torch.tensor(minimize_scalar(log_loss, bounds=bounds, method="bounded").x, dtype=torch.float32)
 
     def _described(self, name: str, train: Sequence[_Part], validation: Sequence[_Part]) -> Weights:
-        """A Gaussian of the training rows, and the distance that most validation rows lie within, in one scale."""
+        """A Gaussian of the training rows, and the distances that most validation rows lie within, in one scale."""
         columns = self.settings.shape.columns[name]
         width = self.settings.shape.widths[name]
         mean_D, covariance_DD = _moments(list(_own_rows(train, name, columns)))
@@ -146,20 +146,27 @@ class Finisher:
             f"{name}{FITTED}gain": ((1 / variances_q - 1 / rest) / width).float(),
             f"{name}{FITTED}rest": torch.tensor(1 / rest / width, dtype=torch.float32, device=mean_D.device),
         }
+        described[f"{name}{FITTED}plain"] = torch.zeros_like(described[f"{name}{FITTED}rest"])
         stacked = {key: value[None] for key, value in described.items()}
         held_out = torch.cat([rows_BD for rows_BD, _ in _own_rows(validation, name, columns)])
         rows_BD = held_out if len(held_out) else torch.cat([one for one, _ in _own_rows(train, name, columns)])
-        limit = torch.quantile(distance_share(stacked, name, rows_BD[None])[0].double(), WITHIN).clamp_min(1e-12)
+        limit = _usual(distance_share(stacked, name, rows_BD[None])[0].double())
+        plain = 1 / _usual((rows_BD.double() - mean_D).square().sum(1))
         scaled = {
             f"{name}{FITTED}{part}": described[f"{name}{FITTED}{part}"] / limit.float() for part in ("gain", "rest")
         }
-        return described | scaled
+        return described | scaled | {f"{name}{FITTED}plain": plain.float()}
 
 
 def _own_rows(parts: Sequence[_Part], name: str, columns: slice) -> Iterator[tuple[Tensor, float]]:
     """A modality's rows under each condition, and what share of the draws of training is of it."""
     for part in parts:
         yield part.rows.values_MBD[0, :, columns][part.given[name]], part.share
+
+
+def _usual(squared_B: Tensor) -> Tensor:
+    """The squared distance that most of these lie within."""
+    return torch.quantile(squared_B, WITHIN).clamp_min(1e-12)
 
 
 def _moments(rows: Sequence[tuple[Tensor, float]]) -> tuple[Tensor, Tensor]:

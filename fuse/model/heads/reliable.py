@@ -5,7 +5,9 @@ Classifiers", IEEE PAMI 20(3), 1998, the product rule), if each one's probabilit
 (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), fitted on validation clips under every condition
 that was trained on. `late-reliable` also divides a vote by how far the clip's row lies from the training rows: beyond
 the distance that nine in ten validation rows stay within, its weight falls as the inverse square of the distance, as
-the precision of a Gaussian whose spread grows with it. What is fitted after training: `fuse.stack.reliability`.
+the precision of a Gaussian whose spread grows with it. Of two distances the larger counts. Mahalanobis distance sees a
+shift where training rows hardly vary, as of babble, and discounts one along their main directions, as of a picture that
+is partly hidden; plain distance does the opposite. What is fitted after training: `fuse.stack.reliability`.
 
 Shape letters: M heads of the stack, B clips, D width, q directions, K modalities, C classes.
 """
@@ -88,16 +90,20 @@ def without_vetoes(votes_MBKC: Tensor, known_M1KC: Tensor) -> Tensor:
 
 
 def distance_share(weights: Weights, name: str, values_MBD: Tensor) -> Tensor:
-    """Squared distance of a modality's rows from its training rows, over the squared limit; (M, B)."""
+    """Squared distance of a modality's rows from its training rows over the squared limit; (M, B).
+
+    Of the two distances the larger.
+    """
     # In float64: where features hardly vary in some direction, the two sums below are large and nearly cancel, and in
     # float32 a clip's weight would depend on which clips it is computed with.
-    mean_MD, directions_MqD, gain_Mq, rest_M = (
-        weights[f"{name}{FITTED}{part}"].detach().double() for part in ("mean", "directions", "gain", "rest")
+    mean_MD, directions_MqD, gain_Mq, rest_M, plain_M = (
+        weights[f"{name}{FITTED}{part}"].detach().double() for part in ("mean", "directions", "gain", "rest", "plain")
     )
     centred_MBD = values_MBD.double() - mean_MD[:, None]
     along_MBq = torch.bmm(centred_MBD, directions_MqD.transpose(1, 2))
-    share_MB = centred_MBD.square().sum(2) * rest_M[:, None] + (along_MBq.square() * gain_Mq[:, None]).sum(2)
-    return share_MB.clamp_min(0).to(values_MBD.dtype)
+    squared_MB = centred_MBD.square().sum(2)
+    share_MB = squared_MB * rest_M[:, None] + (along_MBq.square() * gain_Mq[:, None]).sum(2)
+    return torch.maximum(share_MB.clamp_min(0), squared_MB * plain_M[:, None]).to(values_MBD.dtype)
 
 
 def reliability(share_MB: Tensor) -> Tensor:
@@ -115,7 +121,13 @@ def _draw(unimodal: Head, reliable: bool, shape: Shape, generator: torch.Generat
         weights[f"{name}{FITTED}log_temperature"] = torch.zeros(())
         if reliable:
             directions = min(MOST_DIRECTIONS, width)
-            sizes = {"mean": (width,), "directions": (directions, width), "gain": (directions,), "rest": ()}
+            sizes = {
+                "mean": (width,),
+                "directions": (directions, width),
+                "gain": (directions,),
+                "rest": (),
+                "plain": (),
+            }
             weights |= {f"{name}{FITTED}{part}": torch.zeros(size) for part, size in sizes.items()}
     return weights
 

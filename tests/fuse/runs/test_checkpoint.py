@@ -13,6 +13,8 @@ import torch
 
 from cache.corpus.ravdess import LABELS
 from cache.features.provenance import Origin
+from fuse.model.fusion import FusionModel, ModelSettings, draw_weights
+from fuse.model.heads.reliable import FITTED
 from fuse.runs.checkpoint import Checkpoint, read_checkpoint, read_stage_two, write_checkpoint
 from tests.tiny.checkpoint import tiny_checkpoint
 
@@ -45,6 +47,20 @@ def test_a_fine_tuned_run_is_read_by_the_same_reader_and_is_none_of_stage_two(pa
     assert torch.equal(read.networks["audio"]["weight"], NETWORKS["audio"]["weight"])
     with pytest.raises(ValueError, match=r"was fine-tuned with encoders of its own, .*; name the run of stage two"):
         read_stage_two(path)
+
+
+def test_a_reliable_fusion_of_before_plain_distances_weighs_its_votes_as_it_did(path: Path) -> None:
+    settings = ModelSettings("late-reliable", {"video": 3, "audio": 4}, len(LABELS))
+    weights = draw_weights(settings, 0)
+    for name in settings.widths:
+        weights[f"{name}{FITTED}rest"] = torch.tensor(0.3)
+    model = FusionModel(settings, weights).eval()
+    state = {key: one for key, one in model.state_dict().items() if not key.endswith("plain")}
+    assert len(state) == len(model.state_dict()) - 2
+    write_checkpoint(replace(tiny_checkpoint(), settings=settings, state=state), path)
+    rows = {"video": torch.randn(2, 3), "audio": torch.randn(2, 4)}
+    with torch.inference_mode():
+        assert torch.equal(read_checkpoint(path).head()(rows), model(rows))
 
 
 def without(kept: dict[str, Any]) -> Any:

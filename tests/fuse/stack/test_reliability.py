@@ -192,9 +192,32 @@ def test_nine_in_ten_validation_rows_lie_within_the_limit_and_others_do_not() ->
         return distance_share(weights, "audio", standardised[None])[0]
 
     known = [plain_ND, damaged(plain_ND, 0, 0.5), damaged(plain_ND, 0, 1.0)]
-    within = torch.cat([shares(one, VALIDATION) for one in known]) <= 1
-    assert float(within.double().mean()) == pytest.approx(0.9, abs=0.01)
-    assert bool((shares(damaged(plain_ND, 1, 30.0), TEST) > 1).all())
+    parts = {part: weights[f"audio{FITTED}{part}"] for part in ("gain", "rest", "plain")}
+    # By each of the two distances; by the larger of them a few less.
+    for left_out in (("plain",), ("gain", "rest")):
+        weights |= {f"audio{FITTED}{part}": parts[part] * (part not in left_out) for part in parts}
+        within = torch.cat([shares(one, VALIDATION) for one in known]) <= 1
+        assert float(within.double().mean()) == pytest.approx(0.9, abs=0.01)
+        assert bool((shares(damaged(plain_ND, 1, 30.0), TEST) > 1).all())
+
+
+def test_a_shift_along_the_directions_in_which_training_rows_vary_is_seen() -> None:
+    """A quarter of a picture hidden hardly was: along these directions a Mahalanobis distance counts little."""
+    rows_ND, labels_N = signals()
+    wide_ND = rows_ND.clone()
+    # Three columns that vary ten times as much as the others, before they are standardised by no one.
+    wide_ND[:, :3] *= 10
+    rows = CachedRows(WIDTHS, wide_ND, None, labels_N, {})
+    settings = ModelSettings("late-reliable", WIDTHS, CLASSES, hidden=16, dropout=0.0)
+    job = replace(JOB, augment=0.0, standardise=False)
+    model = fit_stack(settings, rows, [job], Schedule(1, 50))[0].model
+    weights = {name: value.detach()[None] for name, value in model.weights.items()}
+    shifted_ND = wide_ND[list(TEST), :60].clone()
+    shifted_ND[:, :3] += 60.0
+    share_B = distance_share(weights, "audio", shifted_ND[None])[0]
+    mahalanobis_B = distance_share(weights | {f"audio{FITTED}plain": torch.zeros(1)}, "audio", shifted_ND[None])[0]
+    assert float(share_B.median()) > 2 * float(mahalanobis_B.median())
+    assert float(reliability(share_B).median()) < 0.2
 
 
 def test_without_variants_and_with_mixed_layers_it_is_fitted_as_well() -> None:
