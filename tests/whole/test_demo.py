@@ -33,10 +33,8 @@ def test_demo_learns_from_each_modality_alone_and_is_not_trivial(tmp_path: Path)
         rows = {(row["run"], row["modalities"], row["condition"]): float(row["uar"]) for row in csv.DictReader(file)}
     voice = json.loads((tmp_path / "outputs/demo/audio-alone/metrics.json").read_text())["test"]["uar"]
     # Pictures that are occluded took the plain fusion from 0.64 to 0.16, far below the voice alone.
-    # The aim, 0.05 below the voice, is missed by less than one answer of 96 with a quarter occluded: docs/results.md.
-    answer = 1 / 96
     for condition in ("occlude-block-25", "occlude-block-50"):
-        assert rows["reliable", "audio+video+text", condition] > voice - 0.05 - answer
+        assert rows["reliable", "audio+video+text", condition] > voice - 0.05
     for picture in ("fusion/confusion_matrix.png", "robustness/robustness_table.png", "finetune/training_curves.png"):
         assert (tmp_path / "outputs/demo" / picture).stat().st_size > 10_000
     assert (tmp_path / "outputs/demo/report.html").stat().st_size > 1_000_000
