@@ -7,7 +7,7 @@ for the arrays; docs/store.md says more.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +135,46 @@ class FeatureStore:
         Raises:
             ValueError: a chunk is not what was written (flipped bits, deleted files).
         """
-        shape = clips, _, width = self.shape(path)
+        clips, _, width = self.shape(path)
         hidden = np.empty((clips, width), np.float32)
-        for unit in range(unit_count(clips)):
-            rows, states = unit_rows(clips, unit), self.unit_states(path, unit)
-            if (states == State.PENDING).all():
-                hidden[rows.start : rows.stop] = np.nan
-                continue
-            expected = self._checksums(path, unit, states, shape[1])
-            hidden[rows.start : rows.stop] = self._layer(path, unit, layer, expected, shape)
+        for where, (values,) in self.read_rows(path, [layer], np.arange(clips)):
+            hidden[where] = values
         return hidden
+
+    def read_rows(
+        self, path: str, layers: Sequence[int], rows: npt.NDArray[np.intp]
+    ) -> Iterator[tuple[npt.NDArray[np.intp], list[npt.NDArray[np.float32]]]]:
+        """Some layers of some clips, unit by unit: no more than one unit is in memory, and no other one is read.
+
+        Args:
+            path: of the array.
+            layers: places among those that are kept.
+            rows: numbers of the clips, in any order.
+
+        Yields:
+            Places in `rows` of those clips that are of one unit; and of each layer, their features (k, width), NaN for
+            those that are not done.
+
+        Raises:
+            ValueError: a chunk is not what was written (flipped bits, deleted files).
+        """
+        shape = self.shape(path)
+        units = rows // unit_size(shape[0])
+        order = np.argsort(units, kind="stable")
+        for where in np.split(order, np.flatnonzero(np.diff(units[order])) + 1) if len(rows) else ():
+            unit = int(units[where[0]])
+            own = rows[where] - unit_rows(shape[0], unit).start
+            yield where, self._layers_of_unit(path, unit, layers, own, shape)
+
+    def _layers_of_unit(
+        self, path: str, unit: int, layers: Sequence[int], own: npt.NDArray[np.intp], shape: tuple[int, int, int]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Of the clips with numbers `own` in the unit."""
+        states = self.unit_states(path, unit)
+        if (states == State.PENDING).all():
+            return [np.full((len(own), shape[2]), np.nan, np.float32) for _ in layers]
+        expected = self._checksums(path, unit, states, shape[1])
+        return [self._layer(path, unit, layer, expected, shape)[own] for layer in layers]
 
     def read_unit(self, path: str, unit: int) -> UnitRows:
         """All that is known of a unit's rows; of one that is pending, what is kept of it.

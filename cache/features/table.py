@@ -122,23 +122,29 @@ def load_table(
         name: _column(features_dir, clips, name, condition, layers_of(name, layers), (encoders or {}).get(name))
         for name in modalities
     }
-    failed = np.any([column.failed for column in columns.values()], axis=0)
-    table = FeatureTable(
-        tuple(clips),
-        {name: column.features for name, column in columns.items()},
-        {name: column.present for name, column in columns.items()},
+    failed = np.any([column.states == State.FAILED for column in columns.values()], axis=0)
+    if failed.all():
+        raise ValueError(f"{features_dir}: every clip failed in {', '.join(modalities)}; see failures.csv there")
+    return FeatureTable(
+        tuple(clip for clip, bad in zip(clips, failed, strict=True) if not bad),
+        {name: column.features(~failed) for name, column in columns.items()},
+        {name: column.states[~failed] == State.DONE for name, column in columns.items()},
         tuple(clip.clip_id for clip, bad in zip(clips, failed, strict=True) if bad),
         any(column.random_weights for column in columns.values()),
         condition.name,
-        {name: column.layers for name, column in columns.items() if layers_of(name, layers) == MIX},
+        {name: column.kept_layers for name, column in columns.items() if column.layers == MIX},
         frozenset(name for name, column in columns.items() if column.changed),
         {name: column.origin for name, column in columns.items()},
         tuple(label_names),
     )
-    kept = [clip.clip_id for clip, bad in zip(clips, failed, strict=True) if not bad]
-    if not kept:
-        raise ValueError(f"{features_dir}: every clip failed in {', '.join(modalities)}; see failures.csv there")
-    return table.take(kept) if table.left_out else table
+
+
+def sharing(table: FeatureTable, other: FeatureTable) -> FeatureTable:
+    """The table, with the other's rows where both are the same rows of the same store: they are held once."""
+    if table.clips != other.clips:
+        return table
+    same = [name for name, origin in table.origins.items() if other.origins.get(name) == origin]
+    return replace(table, features={**table.features, **{name: other.features[name] for name in same}})
 
 
 def origin_of(
@@ -198,13 +204,47 @@ def load_word_error_rates(
 
 @dataclass(frozen=True)
 class _Column:
-    features: npt.NDArray[np.float32]
-    present: npt.NDArray[np.bool_]
-    failed: npt.NDArray[np.bool_]
-    random_weights: bool
-    layers: int
-    changed: bool
-    origin: Origin
+    """One modality of some clips: where it is. Nothing but states has been read.
+
+    Attributes:
+        store: of the features.
+        path: of the array in it.
+        layers: which are wanted.
+        rows: of the clips, (N,).
+        states: of the clips, (N,); none is pending.
+    """
+
+    store: FeatureStore
+    path: str
+    layers: Layers
+    rows: npt.NDArray[np.intp]
+    states: npt.NDArray[np.uint8]
+
+    def features(self, which: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Of those clips that `which` (N,) marks."""
+        features = _read(self.store, self.path, self.layers, self.rows[which])
+        # A sum is not finite where any number is not, and needs no copy of them all.
+        if not np.isfinite(features.sum(axis=1, dtype=np.float64)[self.states[which] == State.DONE]).all():
+            raise ValueError(
+                f"{self.store.path} {self.path} marks clips as done whose features are missing; delete it and run again"
+            )
+        return features
+
+    @property
+    def random_weights(self) -> bool:
+        return bool(self.store.provenance(self.path).get("random_weights", False))
+
+    @property
+    def kept_layers(self) -> int:
+        return len(self.store.layers(self.path))
+
+    @property
+    def changed(self) -> bool:
+        return self.store.path.stem != CLEAN
+
+    @property
+    def origin(self) -> Origin:
+        return _origin(self.store, self.path, self.layers)
 
 
 def _column(
@@ -226,22 +266,7 @@ def _column(
         count = int((states == State.PENDING).sum())
         command = features_command(features_dir, [store.path.stem])
         raise ValueError(f"{store.path} {path}: {count} clips are still pending; to finish, run: {command}")
-    features = _read(store, path, layers)
-    if len(rows) != len(features) or (rows != np.arange(len(rows))).any():
-        features = features[rows]
-    # A sum is not finite where any number is not, and needs no copy of them all.
-    if not np.isfinite(features.sum(axis=1, dtype=np.float64)[states == State.DONE]).all():
-        raise ValueError(f"{store.path} {path} marks clips as done whose features are missing; delete it and run again")
-    random = bool(store.provenance(path).get("random_weights", False))
-    return _Column(
-        features,
-        states == State.DONE,
-        states == State.FAILED,
-        random,
-        len(store.layers(path)),
-        store.path.stem != CLEAN,
-        _origin(store, path, layers),
-    )
+    return _Column(store, path, layers, rows, states)
 
 
 def _origin(store: FeatureStore, path: str, layers: Layers) -> Origin:
@@ -341,18 +366,24 @@ def layers_of(modality: str, layers: Layers | Mapping[str, Any]) -> Layers:
     return layers.get(modality, "mean") if isinstance(layers, Mapping) else layers
 
 
-def _read(store: FeatureStore, path: str, layers: Layers) -> npt.NDArray[np.float32]:
+def _read(store: FeatureStore, path: str, layers: Layers, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """The layers that are meant, of these rows: (N, width). A unit at a time, for a store may be larger than memory."""
     stored = store.layers(path)
     places = [stored.index(layer) for layer in _chosen(store, path, layers, stored)]
-    if side_by_side(layers):
-        return np.concatenate([store.read_layer(path, place) for place in places], axis=1)
-    if len(places) == 1:
-        return store.read_layer(path, places[0])
-    # Summed one by one: all layers of a large corpus would not fit in memory.
-    total = store.read_layer(path, places[0]).astype(np.float64)
-    for place in places[1:]:
-        total += store.read_layer(path, place)
-    return (total / len(places)).astype(np.float32)
+    beside = side_by_side(layers)
+    features = np.empty((len(rows), store.shape(path)[2] * (len(places) if beside else 1)), np.float32)
+    for where, values in store.read_rows(path, places, rows):
+        features[where] = np.concatenate(values, axis=1) if beside else _mean(values)
+    return features
+
+
+def _mean(values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    if len(values) == 1:
+        return values[0]
+    total = values[0].astype(np.float64)
+    for layer in values[1:]:
+        total += layer
+    return (total / len(values)).astype(np.float32)
 
 
 def _chosen(store: FeatureStore, path: str, layers: Layers, stored: Sequence[int]) -> Sequence[int]:

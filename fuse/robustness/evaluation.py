@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cache.conditions import UNCHANGED, JointCondition
 from cache.corpus.clips import Corpus
-from cache.features.table import FeatureTable
+from cache.features.table import FeatureTable, sharing
 from configs.command.progress import Progress
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
@@ -41,10 +41,12 @@ class TrainedRun:
     config: FusionConfig
     tuned: TunedEncoders | None = None
 
-    def table(self, corpus: Corpus, condition: JointCondition) -> FeatureTable:
-        """The clips under a condition."""
+    def table(self, corpus: Corpus, condition: JointCondition, held: FeatureTable | None = None) -> FeatureTable:
+        """The clips under a condition; rows that are those of `held`, another table of this run, are not held twice."""
         cached = table_under(self.config, corpus, condition)
-        return cached if self.tuned is None else self.tuned.table(cached, condition)
+        if self.tuned is not None:
+            return self.tuned.table(cached, condition)
+        return cached if held is None else sharing(cached, held)
 
 
 def evaluate_all(config: RobustnessConfig) -> tuple[RobustnessConfig, list[Evaluated], list[str]]:
@@ -137,7 +139,9 @@ def evaluate(run: TrainedRun, config: RobustnessConfig, progress: Progress) -> E
     wer: dict[str, float] = {}
     changed: dict[str, frozenset[str]] = {}
     for condition in config.all_conditions:
-        table = clean if condition == UNCHANGED else run.table(corpus, condition)
+        table = clean  # not the one before: it is gone when the next one is loaded
+        if condition != UNCHANGED:
+            table = run.table(corpus, condition, held=clean)
         changed[condition.name] = table.changed
         if (rate := word_error_rate(run.config, corpus.clips, condition)) is not None:
             wer[condition.name] = rate

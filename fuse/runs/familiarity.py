@@ -63,7 +63,8 @@ def familiarity(train_ND: Rows, validation_ND: Rows) -> Familiarity:
     if len(rows_ND) < 2:
         raise ValueError("familiarity needs at least two training rows")
     mean_D = rows_ND.mean(0)
-    directions, variances_N = _directions(rows_ND - mean_D)
+    rows_ND -= mean_D
+    directions, variances_N = _directions(rows_ND)
     kept = max(1, min(MOST_DIRECTIONS, len(rows_ND) // ROWS_PER_DIRECTION, len(variances_N)))
     others = rows_ND.shape[1] - kept
     residual = float(variances_N[kept:].sum() / others) if others else 0.0

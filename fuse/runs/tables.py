@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -30,6 +30,28 @@ from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import CONFIG
 
 SIGNALS = ("audio", "video")
+
+
+class Variants(Sequence[FeatureTable]):
+    """Tables under several conditions, each loaded when it is asked for: they need not be in memory together."""
+
+    def __init__(self, conditions: Sequence[JointCondition], load: Callable[[JointCondition], FeatureTable]) -> None:
+        """`load`: of one condition."""
+        self._conditions, self._load = conditions, load
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._conditions)
+
+    @overload
+    def __getitem__(self, place: int) -> FeatureTable: ...
+    @overload
+    def __getitem__(self, place: slice) -> Variants: ...
+    def __getitem__(self, place: int | slice) -> FeatureTable | Variants:
+        """One of them, loaded anew; or some, which are not."""
+        if isinstance(place, slice):
+            return Variants(self._conditions[place], self._load)
+        return self._load(self._conditions[place])
 
 
 @dataclass(frozen=True)
@@ -121,20 +143,25 @@ def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
         ValueError: features are missing, with the commands that make all of them, or train without the variants.
     """
     _refuse_missing_variants(config)
-    variants = {}
     # Of two corpora, the target is never drawn from, and needs no variant.
     drawn_from = replace(
         corpus, clips=tuple(clip for clip in corpus.clips if config.target is None or clip.split != TEST)
     )
-    for signal in SIGNALS:
-        changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
-        joints = getattr(config.augment, signal) if signal in config.modalities else ()
-        variants[signal] = [table_under(config, drawn_from, joint, changed) for joint in joints]
     main = table_under(config, corpus, config.condition)
     _refuse_empty_modalities(config, main)
-    for table in chain.from_iterable(variants.values()):
+    return Tables(main, {signal: _variants(config, drawn_from, main, signal) for signal in SIGNALS})
+
+
+def _variants(config: FusionConfig, drawn_from: Corpus, main: FeatureTable, signal: str) -> Variants:
+    """Those of a signal, of the modalities that it changes."""
+    changed = [name for name in config.modalities if name == signal or (signal == "audio" and name == "text")]
+
+    def load(joint: JointCondition) -> FeatureTable:
+        table = table_under(config, drawn_from, joint, changed)
         refuse_mixed(main, table)
-    return Tables(main, variants)
+        return table
+
+    return Variants(getattr(config.augment, signal) if signal in config.modalities else (), load)
 
 
 def _refuse_missing_variants(config: FusionConfig) -> None:

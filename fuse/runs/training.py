@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable
 from cache.protocols.folds import Fold
@@ -14,7 +17,7 @@ from configs.command.again import again
 from configs.command.progress import Progress
 from configs.loader import dump_config
 from configs.schema.fusion import FusionConfig
-from fuse.model.fusion import FusionModel, ModelSettings
+from fuse.model.fusion import FusionModel, ModelSettings, Standardiser
 from fuse.runs.adaptation import SpeakerStatistics, speaker_statistics
 from fuse.runs.caveats import caveats, run_in_words
 from fuse.runs.checkpoint import Checkpoint
@@ -119,13 +122,18 @@ def _checkpoint(
 
 def _familiarity(table: FeatureTable, one: TrainedRun) -> dict[str, Familiarity]:
     """What a fold's training rows look like, standardised as its model sees them; runs of a fold share it."""
-    train, validation = (table.take(one.fold.clip_ids(part, table.clips)) for part in ("train", "validation"))
-    standardiser, described = one.model.standardiser, {}
-    for name in table.features:
-        mean_D, scale_D = (kept[name].detach().numpy() for kept in (standardiser.mean_, standardiser.scale_))
-        parts = [(part.features[name] - mean_D) / scale_D for part in (train, validation)]
-        described[name] = familiarity(*parts)
-    return described
+    parts = [np.array(table.rows_of(one.fold.clip_ids(part, table.clips)), np.intp) for part in ("train", "validation")]
+    return {
+        name: familiarity(*(_standardised(one.model.standardiser, name, values[rows]) for rows in parts))
+        for name, values in table.features.items()
+    }
+
+
+def _standardised(standardiser: Standardiser, name: str, rows_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The same rows, in place: they may be as large as the table."""
+    rows_ND -= standardiser.mean_[name].detach().numpy()
+    rows_ND /= standardiser.scale_[name].detach().numpy()
+    return rows_ND
 
 
 def _known_speakers(config: FusionConfig, table: FeatureTable) -> dict[str, SpeakerStatistics]:

@@ -95,35 +95,55 @@ def torch_device(name: str) -> torch.device:
 
 
 def cached_rows(main: FeatureTable, variants: Mapping[str, Sequence[FeatureTable]], device: torch.device) -> CachedRows:
-    """Join tables by clip id; a clip that failed under a variant keeps its own row there."""
+    """Join tables by clip id; a clip that failed under a variant keeps its own row there.
+
+    Variants are looked at one after the other, so that a sequence which loads them needs no room for all.
+    """
     joined = {signal: _variant_rows(main, tables, device) for signal, tables in variants.items() if tables}
     absent_Nm = torch.stack([torch.from_numpy(~main.present[name]) for name in main.features], dim=1)
     somewhere = absent_Nm.any() or any(absent.any() for one in joined.values() for _, absent in one.values())
+    widths = {name: values.shape[1] for name, values in main.features.items()}
     return CachedRows(
-        {name: values.shape[1] for name, values in main.features.items()},
-        torch.cat([torch.from_numpy(values) for values in main.features.values()], dim=1).nan_to_num().to(device),
+        widths,
+        _side_by_side(main, widths).to(device),
         absent_Nm.to(device) if somewhere else None,
         torch.from_numpy(main.labels).to(device),
         joined,
     )
 
 
+def _side_by_side(main: FeatureTable, widths: Mapping[str, int]) -> Tensor:
+    """rows_ND, 0 where absent; every number is copied once, into its place."""
+    rows_ND = torch.empty((len(main.clips), sum(widths.values())))
+    for name, columns in columns_of(widths).items():
+        rows_ND[:, columns] = torch.from_numpy(main.features[name])
+    return rows_ND.nan_to_num_()
+
+
 def _variant_rows(
     main: FeatureTable, tables: Sequence[FeatureTable], device: torch.device
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    return {
-        name: (
-            torch.stack([_joined(main, table, name) for table in tables]).nan_to_num().to(device),
-            torch.stack([_joined(main, table, name)[:, 0].isnan() for table in tables]).to(device),
-        )
-        for name in tables[0].features
-    }
+    found: dict[str, Tensor] = {}
+    for number in range(len(tables)):
+        _put_variant(found, main, tables[number], (number, len(tables)))
+    # Their absences before their zeros.
+    absent = {name: rows_VND[:, :, 0].isnan().to(device) for name, rows_VND in found.items()}
+    return {name: (rows_VND.nan_to_num_().to(device), absent[name]) for name, rows_VND in found.items()}
 
 
-def _joined(main: FeatureTable, variant: FeatureTable, name: str) -> Tensor:
-    """A variant's rows in the main table's order, NaN where the clip lacks the modality under it."""
+def _put_variant(found: dict[str, Tensor], main: FeatureTable, variant: FeatureTable, place: tuple[int, int]) -> None:
+    """A variant's rows in the main table's order, NaN where the clip lacks the modality under it.
+
+    `place`: its number, and how many variants there are.
+    """
+    number, count = place
     position = {clip.clip_id: row for row, clip in enumerate(variant.clips)}
-    rows = [position.get(clip.clip_id, -1) for clip in main.clips]
-    has = torch.tensor([row >= 0 for row in rows])
-    own, other = (torch.from_numpy(values) for values in (main.features[name], variant.features[name][rows]))
-    return torch.where(has[:, None], other, own)
+    rows = torch.tensor([position.get(clip.clip_id, -1) for clip in main.clips])
+    lacks = rows < 0
+    for name, values in variant.features.items():
+        own = torch.from_numpy(main.features[name])
+        rows_VND = found.get(name)
+        if rows_VND is None:
+            rows_VND = found[name] = torch.empty((count, *own.shape))
+        torch.index_select(torch.from_numpy(values), 0, rows.clamp_min(0), out=rows_VND[number])
+        rows_VND[number][lacks] = own[lacks]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cache.corpus.clips import Corpus
-from cache.features.table import FeatureTable
+from cache.features.table import FeatureTable, sharing
 from cache.protocols.leakage import refuse_tuned_on
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
@@ -54,7 +54,9 @@ def ground_of(config: FusionConfig, corpus: Corpus, sweep: SweepConfig) -> Groun
     """
     tables = load_tables(config, corpus)
     scored = {
-        joint.name: tables.main if joint == config.condition else table_under(config, corpus, joint)
+        joint.name: tables.main
+        if joint == config.condition
+        else sharing(table_under(config, corpus, joint), tables.main)
         for joint in sweep.conditions or (config.condition,)
     }
     for table in scored.values():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+
+import numpy as np
 import torch
 
+from cache.conditions import JointCondition, parse_joint
 from cache.corpus.clips import Clip
 from cache.corpus.ravdess import LABELS
 from cache.features.table import FeatureTable
+from fuse.runs.tables import Variants
 from fuse.stack.batches import StackBatch, StackLoader
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows, cached_rows
@@ -99,3 +104,24 @@ def test_tables_are_joined_by_clip_and_a_clip_that_failed_keeps_its_own_row() ->
     rows_VND, absent_VN = cached_rows(main, {"audio": [turned]}, torch.device("cpu")).variants["audio"]["audio"]
     assert rows_VND[0].tolist() == [[100.0, 101.0], [2.0, 3.0], [104.0, 105.0]]
     assert not absent_VN.any()
+
+
+def test_variants_are_loaded_one_after_the_other() -> None:
+    # All of them were in memory at once, beside what was made of them.
+    clips = tuple(Clip(f"c{number}", "x.wav", "happy", "1") for number in range(3))
+    alive: list[weakref.ref[FeatureTable]] = []
+
+    def load(condition: JointCondition) -> FeatureTable:
+        assert not any(one() for one in alive)
+        values = np.full((3, 2), len(alive), np.float32)
+        present = {"audio": np.ones(3, np.bool_)}
+        table = FeatureTable(clips, {"audio": values}, present, (), False, condition.name, label_names=LABELS)
+        alive.append(weakref.ref(table))
+        return table
+
+    names = ["noise-white-10db", "noise-white-0db"]
+    main = load(parse_joint("clean"))
+    alive.clear()
+    variants = Variants([parse_joint(name) for name in names], load)
+    rows_VND, _ = cached_rows(main, {"audio": variants}, torch.device("cpu")).variants["audio"]["audio"]
+    assert rows_VND[:, 0, 0].tolist() == [0.0, 1.0]
