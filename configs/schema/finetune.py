@@ -113,6 +113,7 @@ class FinetuneConfig:
         hang_seconds: how long ranks wait for one another before the job ends: one of them hangs then.
         loader_workers: processes per rank that read and prepare clips; 0 does it in the rank itself.
         export: also write the encoders as transformers knows them, the head and a card, to `output_dir`/export.
+        test: score the test speakers too; false leaves these untouched while recipes are looked for.
         overwrite: replace a run of another configuration that is in `output_dir`, finished or interrupted; else it is
             refused.
         tensorboard: also write losses, scores and figures for TensorBoard, which has to be installed.
@@ -147,6 +148,7 @@ class FinetuneConfig:
     hang_seconds: Annotated[float, Field(gt=0)] = 40.0
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 0
     export: bool = True
+    test: bool = True
     overwrite: bool = False
     tensorboard: bool = False
     output_dir: str = "outputs/finetune"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -19,9 +19,11 @@ class SweepConfig:
     """Configuration of `python -m fuse.sweep`.
 
     Attributes:
-        run: keys of stage two (`configs/schema/fusion.py`) that all runs share.
-        grid: by factor, the values it takes; all are multiplied out. A factor is a key of stage two (`optim.lr`), or
-            any name whose values are mappings: `name`, the keys of stage two that this value sets and, in a factor
+        run: keys of the stage (`configs/schema/fusion.py`, or `finetune.py` beside it) that all runs share.
+        stage: what a run is: a head on cached features (`fusion`), or a fine-tune of encoders and head (`finetune`) of
+            each of the runs of stage two that `init` holds.
+        grid: by factor, the values it takes; all are multiplied out. A factor is a key of the stage (`optim.lr`), or
+            any name whose values are mappings: `name`, the keys of the stage that this value sets and, in a factor
             that is compared, `against`: the name of another value of it to be compared with.
         conditions: what every run is validated and tested under, its score being their mean; empty: what it was
             trained on.
@@ -34,6 +36,7 @@ class SweepConfig:
 
     run: dict[str, Any]
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    stage: Literal["fusion", "finetune"] = "fusion"
     conditions: Annotated[tuple[NamedCondition, ...], BareName] = ()
     compare: str | None = None
     test: bool = True
@@ -58,5 +61,17 @@ class SweepConfig:
             others = {value["against"] for value in values if isinstance(value, dict) and "against" in value}
             for name in sorted(others - set(named)):
                 raise ValueError(f"grid.{factor}: against={name} is no value of it ({', '.join(map(str, named))})")
+        if self.stage == "finetune":
+            self._refuse_for_fine_tunes()
         if self.compare is not None and self.compare not in self.grid:
             raise ValueError(f"compare={self.compare} is no factor of the grid ({', '.join(self.grid)})")
+
+    def _refuse_for_fine_tunes(self) -> None:
+        """Their folds and seeds are those of the runs that they start from, and each is scored as it was trained."""
+        if self.conditions:
+            raise ValueError("conditions: fine-tunes are scored under the condition they are trained on; leave it out")
+        for key in ("seeds", "protocol"):
+            if self.run.get(key) is not None:
+                raise ValueError(f"run.{key}: those of the runs in run.init are taken; leave it out")
+        if "test" in self.run:
+            raise ValueError("run.test: set test, which is of the whole sweep")

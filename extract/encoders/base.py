@@ -160,7 +160,12 @@ class NetworkEncoder:
 
     def _pooled(self, inputs: Inputs, layers: Sequence[int], pooling: str) -> torch.Tensor:
         states, own = self.states(inputs), self.own_tokens(inputs)
-        return torch.stack([self.pool(states[layer].float(), own, pooling) for layer in layers], dim=1)
+        return torch.stack([self.pool(at_least_float32(states[layer]), own, pooling) for layer in layers], dim=1)
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, and anything finer as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _mean_and_deviation(state_BND: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from configs.command.launch import Interruption, rank_count
 from configs.schema.finetune import FinetuneConfig
 from fuse.finetune.launch import SECONDS_OF_GRACE, fine_tune, how_to_go_on
 from fuse.finetune.plan import FinetunePlan, plan_finetune
+from fuse.finetune.rank import evaluated
 from fuse.runs.caveats import RANDOM_NOTE, print_caveats
 from fuse.runs.folder import METRICS
 
@@ -42,9 +43,7 @@ def _report(out: Path, plan: FinetunePlan) -> None:
     metrics = json.loads((out / METRICS).read_text())
     scores = {"before": metrics["before"], "after": metrics}
     for when, one in scores.items():
-        parts = [
-            f"{split} UAR {one[split]['uar']:.3f} ({one[split]['clips']} clips)" for split in ("validation", "test")
-        ]
+        parts = [f"{split} UAR {one[split]['uar']:.3f} ({one[split]['clips']} clips)" for split in evaluated(plan)]
         print(f"{when:7} {'  '.join(parts)}")
     if metrics["best_epoch"] == 0:
         print("no epoch did better on validation than the start: the weights before fine-tuning are kept")

@@ -107,7 +107,7 @@ computes features with it.
 {scores}
 
 Protocol `{protocol}`, fold {fold}, seed {seed}. The epoch was chosen on the validation speakers, whose scores are
-flattered by that; those of the test speakers are not.
+flattered by that; those of test speakers are not.
 
 ## Data
 

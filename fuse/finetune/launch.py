@@ -23,7 +23,8 @@ from configs.command.launch import ERROR_FILE, Interruption
 from configs.loader import dump_config
 from fuse.finetune.clips import ClipItem
 from fuse.finetune.plan import FinetunePlan
-from fuse.finetune.rank import LOST_FILE
+from fuse.finetune.rank import DIVERGED_FILE, LOST_FILE
+from fuse.finetune.training.loop import Diverged
 from fuse.finetune.training.state import RESUME, begin, in_words, last_position
 from fuse.runs.folder import (
     CHECKPOINT,
@@ -51,6 +52,7 @@ def fine_tune(plan: FinetunePlan, interruption: Interruption, ranks: int) -> End
     """Fine-tune one run of stage two, from where an earlier start of the same was interrupted; writes its run folder.
 
     Raises:
+        Diverged: its loss is not finite.
         ValueError: one line: its folder is another's, or what a rank has met.
     """
     out = Path(plan.config.output_dir)
@@ -116,9 +118,11 @@ def _launch(plan: FinetunePlan, interruption: Interruption, ranks: int, lock: in
         config_file, error_file = Path(folder, "config.yaml"), Path(folder, ERROR_FILE)
         write_atomic(config_file, dump_config(plan.config))
         # No restarts: ranks that train together die together, and what is kept is for the next start.
-        lost_file = error_file.with_name(LOST_FILE)
+        lost_file, diverged_file = error_file.with_name(LOST_FILE), error_file.with_name(DIVERGED_FILE)
         command = ["fuse.finetune.rank", str(config_file), str(error_file)]
         interruption.torchrun(command, ranks, max_restarts=0, keep_open=[lock])
+        if diverged_file.exists():
+            raise Diverged(error_file.read_text(), int(diverged_file.read_text()))
         if error_file.exists():
             raise ValueError(error_file.read_text())
         return lost_file.read_text() if lost_file.exists() else ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
-from extract.encoders.base import NetworkEncoder
+from extract.encoders.base import NetworkEncoder, at_least_float32
 from extract.encoders.convolutions import convolve_in_float32
 from extract.encoders.preparer import Inputs
 from fuse.finetune.batches import Groups
@@ -148,8 +148,8 @@ class EndToEndModel(nn.Module):
             # Only the layers in use: a slice of them all would send zeros, not nothing, back to the others.
             hidden_BLD = self.encoders[name].hidden(inputs, slice(first, max(layers) + 1))
         if self.joined[name]:
-            return torch.cat([hidden_BLD[:, layer - first].float() for layer in layers], dim=1)
-        return hidden_BLD.float().mean(dim=1)
+            return torch.cat([at_least_float32(hidden_BLD[:, layer - first]) for layer in layers], dim=1)
+        return at_least_float32(hidden_BLD).mean(dim=1)
 
 
 def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:

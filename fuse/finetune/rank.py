@@ -41,6 +41,8 @@ from fuse.stack.job import History
 EVALUATED = ("validation", "test")
 # Beside the file of user errors: that ranks have lost one another is none.
 LOST_FILE = "lost.txt"
+# Beside it too: the epoch in which the training diverged, from 0.
+DIVERGED_FILE = "diverged.txt"
 SECONDS_FOR_THE_CAUSE = 2.0
 MEMORY = (
     "out of GPU memory; set gradient_checkpointing=true, or half of optim.batch_size and twice optim.accumulate, "
@@ -52,12 +54,12 @@ SECONDS_TO_KEEP = 20
 
 def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: World, stop: StopRequest) -> None:
     """Score, train, score again, from where an interrupted training stopped; rank 0 writes the run folder."""
-    train, *held_out = (clips_of(plan, part) for part in ("train", *EVALUATED))
+    train, *held_out = (clips_of(plan, part) for part in ("train", *evaluated(plan)))
     keeper = keeper_of(plan)
     state = keeper.load()
     own = [-(-len(clips) // world.size) for clips in (train, *held_out)]
     epochs = plan.config.optim.epochs - (state.epoch if state else 0)
-    total = epochs * (own[0] + own[1]) + (1 if state else 2) * own[2] + (0 if state else own[1])
+    total = epochs * (own[0] + own[1]) + (1 if state else 2) * sum(own[2:]) + (0 if state else own[1])
     with ExitStack() as stack:
         for clips in (train, *held_out):
             stack.callback(clips.close)
@@ -70,12 +72,17 @@ def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: 
         training = Training(model, train, held_out[0], loaders, plan.config.optim, world, watch, keeper)
         history, best = training.run(before, state)
         model.merge_adapters()
-        after = [best, evaluate(model, held_out[1], loaders, world, watch)]
+        after = [best, *(evaluate(model, clips, loaders, world, watch) for clips in held_out[1:])]
     if world.rank == 0:
         # torchrun waits 30 s after its own SIGTERM: a run that is done is written, not lost.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.alarm(0)
         write(plan, model, history, before, after)
+
+
+def evaluated(plan: FinetunePlan) -> tuple[str, ...]:
+    """The parts that are scored."""
+    return EVALUATED if plan.config.test else EVALUATED[:1]
 
 
 def keeper_of(plan: FinetunePlan) -> Keeper:
@@ -86,10 +93,11 @@ def keeper_of(plan: FinetunePlan) -> Keeper:
 def write(
     plan: FinetunePlan, model: EndToEndModel, history: History, before: Sequence[Logits], after: Sequence[Logits]
 ) -> dict[str, Any]:
-    """The run folder; returns what metrics.json holds. `before`, `after`: logits of validation and test."""
-    parts = [predictions_of(plan, split, logits) for split, logits in zip(EVALUATED, after, strict=True)]
-    first = {split: summarise(predictions_of(plan, split, one)) for split, one in zip(EVALUATED, before, strict=True)}
-    scores = {"before": first, "after": {split: summarise(part) for split, part in zip(EVALUATED, parts, strict=True)}}
+    """The run folder; returns what metrics.json holds. `before`, `after`: logits of the parts that are scored."""
+    splits = evaluated(plan)
+    parts = [predictions_of(plan, split, logits) for split, logits in zip(splits, after, strict=True)]
+    first = {split: summarise(predictions_of(plan, split, one)) for split, one in zip(splits, before, strict=True)}
+    scores = {"before": first, "after": {split: summarise(part) for split, part in zip(splits, parts, strict=True)}}
     if plan.config.export:
         export(plan, model, scores, Path(plan.config.output_dir, STAGING, EXPORT))
     curves = RunHistory(plan.start.fold.number, plan.seed, history, start_uar=first["validation"]["uar"])
@@ -97,6 +105,7 @@ def write(
         Path(plan.config.output_dir, STAGING),
         config_yaml=dump_config(plan.config),
         predictions=concatenate(parts),
+        shown=splits[-1],
         history=[curves],
         checkpoint=checkpoint_of(plan, model),
         extra={
@@ -235,6 +244,8 @@ def _conclude(error: Exception, error_file: Path) -> int:
     """What one rank alone has met must end the others too: torchrun stops them when one returns 1."""
     if isinstance(error, Stopped):
         return 0
+    if isinstance(error, Diverged):
+        write_atomic(error_file.with_name(DIVERGED_FILE), str(error.epoch))
     write_atomic(error_file, MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error))
     return 0 if isinstance(error, Diverged) else 1
 

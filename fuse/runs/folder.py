@@ -63,6 +63,7 @@ def write_run(
     predictions: Predictions,
     history: Sequence[RunHistory],
     checkpoint: Checkpoint | None,
+    shown: str = "test",
     extra: Mapping[str, Any] | None = None,
     note: str = "",
     caption: str = "",
@@ -71,7 +72,7 @@ def write_run(
     """Write a run's files, each complete or not at all, and return what metrics.json holds.
 
     metrics.json comes last and its absence says that the run is not complete: one that is written again
-    loses it first. Confusion matrix and report are of the test split.
+    loses it first.
 
     Args:
         folder: the run's folder; it is made where it is missing.
@@ -80,17 +81,18 @@ def write_run(
             modality subset; one seed and fold, or several.
         history: of each run, what its training curves show.
         checkpoint: of its model; None where the folder only sums up the runs below it.
+        shown: the split that confusion matrix and report are of.
         extra: further keys of metrics.json, as JSON knows them.
         note: a caveat to stand in the figures, the report and metrics.json.
         caption: what the figures are of: run, head, modalities and condition.
         tensorboard: whether losses, scores and figures are written for TensorBoard as well; of one run, not of a sum.
 
     Raises:
-        ValueError: there are no test predictions, or they are not one evaluation (see `summarise`).
+        ValueError: there are no predictions of what is shown, or they are not one evaluation (see `summarise`).
         pickle.UnpicklingError: the checkpoint holds something else than weights and plain values.
     """
-    if not len(predictions.select(split="test")):
-        raise ValueError(f"{folder}: a run needs predictions of its test speakers, and there are none")
+    if not len(predictions.select(split=shown)):
+        raise ValueError(f"{folder}: a run needs predictions of its {shown} speakers, and there are none")
     metrics = _metrics(predictions, extra or {}, note)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
@@ -101,7 +103,7 @@ def write_run(
         (folder / CHECKPOINT).unlink(missing_ok=True)
     else:
         write_checkpoint(checkpoint, folder / CHECKPOINT)
-    _write_shown(folder, predictions, history, note, caption)
+    _write_shown(folder, predictions, shown, history, note, caption)
     if tensorboard:
         write_events(folder, history, metrics)
     write_atomic(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
@@ -109,15 +111,15 @@ def write_run(
 
 
 def _write_shown(
-    folder: Path, predictions: Predictions, history: Sequence[RunHistory], note: str, caption: str
+    folder: Path, predictions: Predictions, shown: str, history: Sequence[RunHistory], note: str, caption: str
 ) -> None:
     """Figures and report."""
-    test = predictions.select(split="test")
+    scored = predictions.select(split=shown)
     below = footer(caption, note)
-    confusion_matrix_figure(test, folder / CONFUSION_MATRIX, below)
+    confusion_matrix_figure(scored, folder / CONFUSION_MATRIX, below)
     training_curves_figure(history, folder / TRAINING_CURVES, below, classes=len(predictions.label_names))
     said = [line for line in (numbered_labels(predictions.label_names), note) if line]
-    write_atomic(folder / REPORT, classification_text(test) + "".join(f"\n{line}\n" for line in said))
+    write_atomic(folder / REPORT, classification_text(scored) + "".join(f"\n{line}\n" for line in said))
 
 
 def write_events(folder: Path, history: Sequence[RunHistory], metrics: Mapping[str, Any]) -> None:
@@ -134,7 +136,8 @@ def write_events(folder: Path, history: Sequence[RunHistory], metrics: Mapping[s
                 for epoch, value in enumerate(getattr(run.history, name), start=1):
                     writer.add_scalar(name.replace("_", "/", 1), value, epoch)
         for name in ("uar", "accuracy", "ece"):
-            writer.add_scalar(f"test/{name}", metrics["test"][name], 0)
+            if metrics["test"]:
+                writer.add_scalar(f"test/{name}", metrics["test"][name], 0)
         for name in (CONFUSION_MATRIX, TRAINING_CURVES):
             with Image.open(folder / name) as picture:
                 pixels_HWC = np.asarray(picture.convert("RGB"))

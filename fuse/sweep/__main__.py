@@ -1,6 +1,6 @@
 """`make sweep`: every configuration of a grid, every fold, every seed; chosen on validation, reported on test.
 
-A run's row is in sweep.csv as soon as its stack ends, and the same command goes on from there.
+A run's row is in sweep.csv as soon as its stack, or its fine-tune, ends, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
+from fuse.finetune.launch import SECONDS_OF_GRACE
 from fuse.runs.folder import CONFIG
 from fuse.runs.tables import corpus_of, print_notes, recorded, with_protocol
 from fuse.sweep.grid import Run, configurations
@@ -27,10 +28,32 @@ from fuse.sweep.ledger import ROWS, read, rewrite
 from fuse.sweep.plan import PLAN, SweepPlan, plan_sweep, read_plan, write_plan
 from fuse.sweep.rank import every_run
 from fuse.sweep.report import conclude
+from fuse.sweep.tuning import FineTunes
 
 
 def run(config: SweepConfig) -> int:
     """Plan, print the plan, train what is missing, write the tables; returns the exit code."""
+    return _fine_tune(config) if config.stage == "finetune" else _train(config)
+
+
+def _fine_tune(config: SweepConfig) -> int:
+    interruption, ranks = Interruption(SECONDS_OF_GRACE), rank_count()
+    interruption.listen()
+    tunes = FineTunes.of(config)
+    note, out, factors = tunes.checked(), Path(config.output_dir), list(config.grid)
+    if config.dry_run:
+        _print_counts(tunes.runs, set())
+        return 0
+    with locked(out, key="output_dir"):
+        done = _resume(out, config, factors)
+        tunes.refuse_other_starts(out)
+        _print_counts(tunes.runs, done)
+        lost = tunes.work(out, done, interruption, ranks)
+        return _finish(config, tunes.runs, factors, note, interruption, lost)
+
+
+def _train(config: SweepConfig) -> int:
+    """Heads on cached features, in stacks."""
     interruption, ranks = Interruption(), rank_count()
     config = _with_protocol(config)
     runs = every_run(config)
@@ -54,14 +77,14 @@ def run(config: SweepConfig) -> int:
 
 def _with_protocol(config: SweepConfig) -> SweepConfig:
     """With the name of a protocol, which the ranks and a sweep that goes on find in its folder."""
-    first = configurations(config)[0].config
+    first = configurations(config)[0].fusion
     named = with_protocol(first, corpus_of(first)).protocol
     return config if named == first.protocol else replace(config, run={**config.run, "protocol": named})
 
 
 def _corpus_without_leaks(runs: Sequence[Run]) -> Corpus:
     """The corpus, once it is sure that no clip stands on two sides of a fold."""
-    first = runs[0].configuration.config
+    first = runs[0].configuration.fusion
     corpus = corpus_of(first)
     print_notes(corpus)
     clips = corpus.clips
@@ -93,8 +116,14 @@ def _launch(out: Path, interruption: Interruption, ranks: int, lock: int) -> Non
 
 
 def _finish(
-    config: SweepConfig, runs: Sequence[Run], factors: Sequence[str], note: str, interruption: Interruption
+    config: SweepConfig,
+    runs: Sequence[Run],
+    factors: Sequence[str],
+    note: str,
+    interruption: Interruption,
+    lost: str = "ranks died (see above)",
 ) -> int:
+    """The tables; or, where runs are missing, why: `lost` says it where no signal came."""
     out = Path(config.output_dir)
     rows = read(out / ROWS, factors)
     left = len(runs) - len(rows)
@@ -102,7 +131,7 @@ def _finish(
         print(f"interrupted with {left} of {len(runs)} runs to go; the same command continues", file=sys.stderr)
         return interruption.exit_code
     if left:
-        print(f"error: ranks died with {left} runs to go (see above); the same command continues", file=sys.stderr)
+        print(f"error: {lost} with {left} runs to go; the same command continues", file=sys.stderr)
         return 1
     rewrite(out / ROWS, factors, rows)
     conclude(config, runs, rows, note)
@@ -110,6 +139,14 @@ def _finish(
 
 
 def _print_plan(runs: Sequence[Run], done: Collection[int], plan: SweepPlan, ranks: int) -> None:
+    _print_counts(runs, done)
+    if stacks := plan.left(done):
+        widest = max(len(stack.runs) for stack in stacks)
+        seconds = sum(stack.seconds for stack in stacks) / ranks
+        print(f"{len(stacks)} stacks of up to {widest} heads on {ranks} ranks, about {_time(seconds)}")
+
+
+def _print_counts(runs: Sequence[Run], done: Collection[int]) -> None:
     cells, folds, seeds = (
         {one.configuration.number for one in runs},
         {one.fold.number for one in runs},
@@ -118,10 +155,6 @@ def _print_plan(runs: Sequence[Run], done: Collection[int], plan: SweepPlan, ran
     print(f"{len(cells)} configurations x {len(folds)} folds x {len(seeds)} seeds = {len(runs)} runs")
     if done:
         print(f"{len(done)} are done, {len(runs) - len(done)} to go")
-    if stacks := plan.left(done):
-        widest = max(len(stack.runs) for stack in stacks)
-        seconds = sum(stack.seconds for stack in stacks) / ranks
-        print(f"{len(stacks)} stacks of up to {widest} heads on {ranks} ranks, about {_time(seconds)}")
 
 
 def _time(seconds: float) -> str:

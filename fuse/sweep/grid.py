@@ -11,6 +11,7 @@ from typing import Any
 
 from cache.protocols.folds import Fold
 from configs.loader import check, plain_values
+from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
 from configs.schema.sweep import SweepConfig
 from fuse.stack.job import FREE
@@ -22,7 +23,7 @@ class Configuration:
 
     number: int
     factors: Mapping[str, str]
-    config: FusionConfig
+    config: FusionConfig | FinetuneConfig
 
     @property
     def name(self) -> str:
@@ -30,9 +31,15 @@ class Configuration:
         return ", ".join(self.factors.values())
 
     @property
+    def fusion(self) -> FusionConfig:
+        """In a sweep of stage two, what its heads are trained by."""
+        assert isinstance(self.config, FusionConfig)
+        return self.config
+
+    @property
     def shape(self) -> str:
         """Equal for configurations whose heads may train in one stack."""
-        tree = plain_values(self.config)
+        tree = plain_values(self.fusion)
         for key in (*FREE, "output_dir"):
             *parents, last = key.split(".")
             node = tree
@@ -44,7 +51,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Run:
-    """One head: numbered by configuration, then fold, then seed."""
+    """One head, or one fine-tune: numbered by configuration, then fold, then seed."""
 
     number: int
     configuration: Configuration
@@ -53,7 +60,7 @@ class Run:
 
 
 def configurations(config: SweepConfig) -> list[Configuration]:
-    """Every cell of the grid, checked as stage two would.
+    """Every cell of the grid, checked as its stage would.
 
     Raises:
         ValueError: one line: a key that there is not, a value out of range, two cells that are one.
@@ -67,8 +74,8 @@ def configurations(config: SweepConfig) -> list[Configuration]:
 
 
 def runs_of(cells: Sequence[Configuration], folds: Sequence[Fold]) -> list[Run]:
-    """Every run of a sweep."""
-    every = [(cell, fold, seed) for cell in cells for fold in folds for seed in cell.config.seeds]
+    """Every run of a sweep of stage two."""
+    every = [(cell, fold, seed) for cell in cells for fold in folds for seed in cell.fusion.seeds]
     return [Run(number, *one) for number, one in enumerate(every)]
 
 
@@ -83,6 +90,10 @@ def by_shape(runs: Sequence[Run]) -> Iterator[list[Run]]:
 
 def _configuration(number: int, cell: Sequence[tuple[str, Any]], config: SweepConfig) -> Configuration:
     tree = deepcopy(config.run) | {"output_dir": f"{config.output_dir}/best"}
+    kind: type[FusionConfig] | type[FinetuneConfig] = FusionConfig
+    if config.stage == "finetune":
+        # One run is exported, once it is chosen; the encoders of all of them would fill the disk.
+        kind, tree = FinetuneConfig, {"export": False, **tree, "test": config.test}
     for factor, value in cell:
         settings = (
             {key: one for key, one in value.items() if key not in ("name", "against")}
@@ -93,7 +104,7 @@ def _configuration(number: int, cell: Sequence[tuple[str, Any]], config: SweepCo
             _set(tree, key, one)
     factors = {factor: _text(value) for factor, value in cell}
     where = ", ".join(f"{factor}={text}" for factor, text in factors.items())
-    return Configuration(number, factors, check(FusionConfig, tree, f"sweep, {where}"))
+    return Configuration(number, factors, check(kind, tree, f"sweep, {where}"))
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

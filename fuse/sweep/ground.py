@@ -72,7 +72,7 @@ def jobs_of(ground: Ground, runs: Sequence[Run]) -> list[Job]:
         ValueError: one would test on speakers that an encoder was fine-tuned on.
     """
     refuse_tuned_on([run.fold for run in runs], tuned_on(ground.main))
-    return [Job.of(run.configuration.config, ground.main, run.fold, run.seed) for run in runs]
+    return [Job.of(run.configuration.fusion, ground.main, run.fold, run.seed) for run in runs]
 
 
 def train_stack(ground: Ground, runs: Sequence[Run]) -> list[Outcome]:
@@ -97,7 +97,7 @@ def _outcome(ground: Ground, run: Run, fitted: Fitted) -> Outcome:
         predictions_of(
             fitted.model,
             table.take(run.fold.clip_ids(split, table.clips)),
-            run.configuration.config.protocol,
+            run.configuration.fusion.protocol,
             run.fold.number,
             run.seed,
             split,

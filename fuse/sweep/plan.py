@@ -90,12 +90,12 @@ def plan_sweep(config: SweepConfig, runs: Sequence[Run], corpus: Corpus, ranks: 
     Raises:
         ValueError: features are missing; with the command that makes them.
     """
-    torch.set_num_threads(runs[0].configuration.config.threads)
+    torch.set_num_threads(runs[0].configuration.fusion.threads)
     stacks: list[PlannedStack] = []
     notes: dict[str, bool] = {}
     features: list[Mapping[str, Mapping[str, Any]]] = []
     for shape, same in enumerate(by_shape(runs)):
-        ground = ground_of(same[0].configuration.config, corpus, config)
+        ground = ground_of(same[0].configuration.fusion, corpus, config)
         jobs, schedule = jobs_of(ground, same), Schedule.of(ground.config)
         settings, wanted = ModelSettings.of(ground.config, ground.main), ground.config.stack_width
         measured = measure(settings, ground.cached, jobs, schedule, wanted)

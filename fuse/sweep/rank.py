@@ -37,7 +37,7 @@ def every_run(config: SweepConfig) -> list[Run]:
         ValueError: the grid, the corpus or the protocol is not right.
     """
     cells = configurations(config)
-    first = cells[0].config
+    first = cells[0].fusion
     return runs_of(cells, load_protocol(first.protocol).folds(corpus_of(first).clips))
 
 
@@ -49,7 +49,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
     # By number alone, and then without what is done: other ranks are adding rows by now.
     plan = read_plan(out / PLAN)
     stacks = [stack for stack in plan.stacks[rank::world_size] if not stack.is_done(done)]
-    first = runs[0].configuration.config
+    first = runs[0].configuration.fusion
     use_threads(first.threads)
     corpus = corpus_of(first)
     ground: Ground | None = None
@@ -61,7 +61,7 @@ def work(out: Path, rank: int, world_size: int) -> None:
             cell = chosen[0].configuration
             if ground is None or shape != cell.shape:
                 shape, ground = cell.shape, None  # the old tables go before the new ones come
-                ground = ground_of(cell.config, corpus, config)
+                ground = ground_of(cell.fusion, corpus, config)
                 refuse_others(plan.features[stack.shape], ground.main.origins, f"the sweep {out}", REMEDY)
             for outcome in train_stack(ground, chosen):
                 if outcome.run.number not in done:

@@ -208,7 +208,7 @@ def _drawn(cell: Cell, uar: float) -> Row:
 def _caption(config: SweepConfig, cells: Sequence[Cell]) -> str:
     """What all configurations share of run, head, modalities and condition; what varies stands in the figure."""
     every = [cell.configuration.config for cell in cells]
-    heads, subsets = {one.head for one in every}, {"+".join(one.modalities) for one in every}
+    heads, subsets = {one.head or "" for one in every}, {"+".join(one.modalities or ()) for one in every}
     conditions = [*map(str, config.conditions)] or sorted({str(one.condition) for one in every})
     shown = ", ".join(conditions) if len(conditions) <= CONDITIONS_NAMED else f"mean of {len(conditions)} conditions"
     head = heads.pop() if len(heads) == 1 else "several heads"

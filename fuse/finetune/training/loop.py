@@ -35,6 +35,11 @@ START = -1
 class Diverged(ValueError):
     """The loss is not finite; every rank finds out in the same epoch."""
 
+    def __init__(self, message: str, epoch: int) -> None:
+        """`epoch`: from 0."""
+        super().__init__(message)
+        self.epoch = epoch
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -118,7 +123,8 @@ class Training:
         if not math.isfinite(loss):
             raise Diverged(
                 f"training diverged in epoch {epoch + 1} (loss {loss}); lower optim.lr={self.optim.lr:g} "
-                "or optim.encoder_lr_scale, or set precision=float32"
+                "or optim.encoder_lr_scale, or set precision=float32",
+                epoch,
             )
         try:
             with self.stepper.averaged():

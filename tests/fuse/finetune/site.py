@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -29,6 +32,7 @@ from extract.run.rank import run_rank
 from fuse import train
 from fuse.finetune.batches import Batch
 from fuse.finetune.training.loop import Watch
+from fuse.finetune.training.state import last_position
 from fuse.finetune.training.stepper import World
 
 NOISE = "noise-white-0db"
@@ -146,3 +150,15 @@ def fork_ranks(work: Callable[[World], object], ranks: int, store: Path) -> list
 def await_ranks(pids: Sequence[int]) -> None:
     """They must all end well."""
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)
+
+
+def is_past(resume: Path, before: Path | None) -> bool:
+    return last_position(resume) not in (None, before)
+
+
+def kill_all(launcher: subprocess.Popen[str]) -> None:
+    """The launcher, torchrun and the ranks, at once."""
+    for process in (*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    launcher.communicate()

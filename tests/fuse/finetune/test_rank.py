@@ -49,7 +49,7 @@ def test_ranks_with_a_gpu_each_talk_by_nccl_and_others_by_gloo(
     ("error", "code", "said"),
     [
         (Stopped(), 0, None),
-        (Diverged("training diverged in epoch 3"), 0, "training diverged in epoch 3"),
+        (Diverged("training diverged in epoch 3", 2), 0, "training diverged in epoch 3"),
         (ValueError("unit-00000.h5 is not readable"), 1, "unit-00000.h5 is not readable"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),

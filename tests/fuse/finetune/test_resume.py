@@ -7,14 +7,12 @@ import random
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -32,7 +30,7 @@ from fuse.finetune.training.order import Order
 from fuse.finetune.training.state import RESUME, STATE, Keeper, TrainingState, begin, last_position
 from fuse.runs.folder import STAGING
 from fuse.stack.job import History
-from tests.fuse.finetune.site import ALONE, CPU, config_of
+from tests.fuse.finetune.site import ALONE, CPU, config_of, is_past, kill_all
 from tests.tiny.places import ROOT
 from tests.tiny.stage_one import wait_for
 
@@ -229,18 +227,6 @@ def start(config: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fuse.finetune", "--config", str(config)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "RANKS": "2"}, text=True, **streams)  # type: ignore[call-overload,no-any-return]
-
-
-def is_past(resume: Path, before: Path | None) -> bool:
-    return last_position(resume) not in (None, before)
-
-
-def kill_all(launcher: subprocess.Popen[str]) -> None:
-    """The launcher, torchrun and the ranks, at once."""
-    for process in (*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    launcher.communicate()
 
 
 @pytest.mark.slow
