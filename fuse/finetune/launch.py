@@ -21,7 +21,7 @@ from cache.files.hashes import sha256_of
 from cache.files.lock import locked
 from configs.command.launch import ERROR_FILE, Interruption
 from configs.loader import dump_config
-from fuse.finetune.clips import ClipItem
+from fuse.finetune.inputs.clips import ClipItem
 from fuse.finetune.plan import FinetunePlan
 from fuse.finetune.rank import DIVERGED_FILE, LOST_FILE
 from fuse.finetune.training.loop import Diverged

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cache.media import SAMPLE_RATE_HZ
 from extract.encoders.base import NetworkEncoder
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.preparer import Preparer
-from fuse.finetune.batches import Collator, Loaders
-from fuse.finetune.clips import MediaClips
+from fuse.finetune.inputs.batches import Collator, Loaders
+from fuse.finetune.inputs.clips import MediaClips
 from fuse.finetune.network import (
     Adapters,
     EndToEndModel,
@@ -87,17 +86,3 @@ def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
         speeds=plan.config.speeds,
         seed=plan.seed,
     )
-
-
-def rows_of(model: EndToEndModel, loaders: Loaders, clips: MediaClips) -> dict[str, npt.NDArray[np.float32]]:
-    """By modality, the row (N, D) that its encoder makes of each clip; NaN where a clip lacks it."""
-    parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in model.encoders}
-    device = next(model.parameters()).device
-    model.eval()
-    with torch.inference_mode():
-        for batch in loaders.over(clips):
-            placed = batch.to(device)
-            for name, found in parts.items():
-                row_BD = torch.where(placed.present[name][:, None], model.row(name, placed.inputs[name]), torch.nan)
-                found.append(row_BD.cpu().numpy())
-    return {name: np.concatenate(found) for name, found in parts.items()}

@@ -17,7 +17,7 @@ from cache.features.table import Layers, layer_numbers, layers_of, side_by_side
 from extract.encoders.base import NetworkEncoder, at_least_float32
 from extract.encoders.convolutions import convolve_in_float32
 from extract.encoders.preparer import Inputs
-from fuse.finetune.batches import Groups
+from fuse.finetune.inputs.batches import Groups
 from fuse.model.fusion import FusionModel
 
 Unfreeze = int | str
@@ -124,7 +124,7 @@ class EndToEndModel(nn.Module):
         """Decide on a batch.
 
         Args:
-            inputs: by modality, as in `fuse.finetune.batches.Batch`; any finite stand-in for absent clips.
+            inputs: by modality, as in `fuse.finetune.inputs.batches.Batch`; any finite stand-in for absent clips.
             present: by modality, whether the clip has it, of shape (B,).
         """
         rows, broken_B = {}, torch.zeros_like(next(iter(present.values())))

@@ -30,8 +30,8 @@ from extract.corrupt.noise.sources import RECORDED
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import Model, check_preprocessing, find_model
 from extract.encoders.options import DEFAULT, EncoderOptions
-from fuse.finetune.clips import ClipItem
-from fuse.finetune.media import find_media
+from fuse.finetune.inputs.clips import ClipItem
+from fuse.finetune.inputs.media import find_media
 from fuse.finetune.network import encoder_dtype
 from fuse.finetune.start import Start, find_start, resolve
 

@@ -22,12 +22,13 @@ from configs.command.stop import Stopped, StopRequest
 from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
 from extract.encoders.loading import rank_device
-from fuse.finetune.batches import Loaders
 from fuse.finetune.export import export
+from fuse.finetune.inputs.batches import Loaders
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, plan_finetune
-from fuse.finetune.training.loop import Diverged, Logits, Training, Watch, evaluate
+from fuse.finetune.training.loop import START, Diverged, Logits, Training, Watch, evaluate
+from fuse.finetune.training.rows import is_fitted, refit
 from fuse.finetune.training.state import RESUME, Keeper
 from fuse.finetune.training.stepper import World
 from fuse.runs.caveats import RANDOM_NOTE, run_in_words
@@ -72,6 +73,9 @@ def finetune(plan: FinetunePlan, model: EndToEndModel, loaders: Loaders, world: 
         training = Training(model, train, held_out[0], loaders, plan.config.optim, world, watch, keeper)
         history, best = training.run(before, state)
         model.merge_adapters()
+        if is_fitted(model) and history.best_epoch != START:
+            refit(model, loaders, train, held_out[0], plan.config.augment, world)
+            best = evaluate(model, held_out[0], loaders, world, watch)
         after = [best, *(evaluate(model, clips, loaders, world, watch) for clips in held_out[1:])]
     if world.rank == 0:
         # torchrun waits 30 s after its own SIGTERM: a run that is done is written, not lost.

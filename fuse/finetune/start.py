@@ -13,7 +13,6 @@ from configs.loader import load_config
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel
-from fuse.model.heads.catalogue import WEIGHTED
 from fuse.runs.checkpoint import Checkpoint, read_stage_two
 from fuse.runs.folder import CHECKPOINT, CONFIG, run_folders
 
@@ -63,11 +62,6 @@ def find_start(init: Path) -> Start:
         raise ValueError(
             f"{init} is of two corpora; fine-tuning knows one: start from a run on the source alone, by: "
             f"{make_command('train-fusion', settings, runs[0] / CONFIG)}"
-        )
-    if checkpoint.settings.head in WEIGHTED:
-        raise ValueError(
-            f"{init} is of the head {checkpoint.settings.head}, whose weights of the modalities are fitted to cached "
-            "features, which fine-tuning changes; start from a run with another head, e.g. head=late-average"
         )
     return Start(runs[0], checkpoint.head(), checkpoint, config.labels)
 

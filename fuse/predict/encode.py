@@ -29,7 +29,7 @@ from extract.encoders.models import find_model
 from extract.media.cut import Cut
 from extract.run.provenance import array_spec, text_provenance
 from extract.run.unit import encoder_options
-from fuse.finetune.clips import of_length
+from fuse.finetune.inputs.clips import of_length
 from fuse.runs.checkpoint import Checkpoint
 
 Row = npt.NDArray[np.float32]

@@ -14,10 +14,12 @@ from cache.features.table import FeatureTable
 from configs.loader import load_config
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import Augment, FusionConfig
-from fuse.finetune.batches import Loaders
-from fuse.finetune.load import clips_of, load, rows_of
+from fuse.finetune.inputs.batches import Loaders
+from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, plan_finetune
+from fuse.finetune.training.rows import rows_of
+from fuse.finetune.training.stepper import World
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import CONFIG, run_folders
 from fuse.runs.tables import trained_config
@@ -58,7 +60,7 @@ class TunedEncoders:
         """
         plan = self._plan(condition)
         model, loaders = self._loaded
-        rows = rows_of(model, loaders, clips_of(plan, "test"))
+        rows = rows_of(model, loaders, clips_of(plan, "test"), World(0, 1, next(model.parameters()).device))
         places = {clip.clip_id: row for row, clip in enumerate(cached.clips)}
         test = [places[item.clip.clip_id] for item in plan.parts["test"]]
         features = {}

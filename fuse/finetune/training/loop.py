@@ -19,8 +19,8 @@ from torch.utils.data import Subset
 from configs.command.progress import Progress
 from configs.command.stop import Stopped, StopRequest
 from configs.schema.finetune import FinetuneOptim
-from fuse.finetune.batches import Batch, Loaders
-from fuse.finetune.clips import MediaClips
+from fuse.finetune.inputs.batches import Batch, Loaders
+from fuse.finetune.inputs.clips import MediaClips
 from fuse.finetune.network import Answers, EndToEndModel
 from fuse.finetune.training.order import Order
 from fuse.finetune.training.state import Keeper, TrainingState, Weights

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from configs.schema.finetune import FinetuneOptim
-from fuse.finetune.batches import Batch
+from fuse.finetune.inputs.batches import Batch
 from fuse.finetune.network import Answers, EndToEndModel, loss_of
 
 

@@ -30,7 +30,7 @@ from extract.encoders.preparer import Inputs
 from extract.run.plan import make_plan, prepare_stores
 from extract.run.rank import run_rank
 from fuse import train
-from fuse.finetune.batches import Batch
+from fuse.finetune.inputs.batches import Batch
 from fuse.finetune.training.loop import Watch
 from fuse.finetune.training.state import last_position
 from fuse.finetune.training.stepper import World

@@ -27,6 +27,7 @@ from cache.features.store import FeatureStore
 from cache.features.units import unit_size
 from cache.files.lock import locked
 from cache.media import SAMPLE_RATE_HZ, Media, MediaStore, Source
+from configs.command.stop import StopRequest
 from configs.loader import dump_config
 from configs.schema.demo import RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
@@ -39,19 +40,22 @@ from extract.encoders.models import find_model
 from extract.run.provenance import array_spec
 from fuse import train
 from fuse.finetune import __main__ as finetune
-from fuse.finetune.batches import Collator, Loaders
-from fuse.finetune.clips import ClipItem, MediaClips, at_speed, drawn_conditions, of_length
+from fuse.finetune.inputs.batches import Collator, Loaders
+from fuse.finetune.inputs.clips import ClipItem, MediaClips, at_speed, drawn_conditions, of_length
+from fuse.finetune.inputs.media import OpenMedia
 from fuse.finetune.load import clips_of, load, refuse_length
-from fuse.finetune.media import OpenMedia
 from fuse.finetune.network import EndToEndModel, encoder_dtype, freeze_unused, loss_of
 from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.rank import EVALUATED
+from fuse.finetune.rank import finetune as run_rank
 from fuse.finetune.training.loop import START, Training, evaluate
+from fuse.finetune.training.rows import rows_of
 from fuse.finetune.training.state import RESUME, Keeper, in_words, last_position
 from fuse.finetune.training.stepper import Stepper, World
 from fuse.model.fusion import FusionModel
 from fuse.model.heads.base import Rows
-from fuse.model.heads.catalogue import HEADS, WEIGHTED
+from fuse.model.heads.catalogue import HEADS
+from fuse.model.heads.reliable import FITTED
 from fuse.runs.checkpoint import Checkpoint, read_checkpoint, read_stage_two, write_checkpoint
 from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
@@ -62,8 +66,6 @@ from tests.tiny.encoders import WRITERS
 from tests.tiny.pickled import sent
 from tests.tiny.stage_one import after_ctrl_c
 
-# Those fitted to cached features are refused.
-CONTINUED = [name for name in HEADS if name not in WEIGHTED]
 FILES = {
     ".lock",
     "best_model.pth",
@@ -195,20 +197,10 @@ def test_ctrl_c_keeps_what_was_trained_and_says_one_line_and_nothing_of_torchrun
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("head", CONTINUED)
+@pytest.mark.parametrize("head", list(HEADS))
 def test_before_the_first_step_it_predicts_what_stage_two_does(corpus: Path, tmp_path: Path, head: str) -> None:
     """Sound was cut or repeated always: the score "before" was of other clips than stage two's."""
-    run = FusionConfig(
-        corpus=str(corpus / "metadata.csv"),
-        features_dir=str(corpus / "features"),
-        protocol="holdout",
-        head=head,
-        hidden=16,
-        layers={"audio": "mean" if HEADS[head].solve else "mix", "video": (1, 2), "text": "last"},
-        optim=Optim(epochs=2, lr=1e-2),
-        output_dir=str(tmp_path),
-    )
-    train.run(run)
+    stage_two(corpus, tmp_path, head)
     plan = plan_finetune(config_of(corpus, init=str(tmp_path), audio_seconds=None))
     model, loaders = load(plan, CPU)
     predictions = read_predictions(tmp_path / "predictions.csv")
@@ -276,7 +268,7 @@ def test_a_unit_of_media_is_opened_once_by_each_process(corpus: Path, monkeypatc
 
 def test_only_so_many_units_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MediaStore(tmp_path, {"frames": 16, "size": 32})
-    monkeypatch.setattr("fuse.finetune.media.UNITS_OPEN", 2)
+    monkeypatch.setattr("fuse.finetune.inputs.media.UNITS_OPEN", 2)
     for unit in range(4):
         store.write_unit(unit, iter([(Media(np.full(3, unit, np.float32), None), Source("", 0, 0, 0, 0))]))
     media = OpenMedia(store, 10_000)
@@ -415,7 +407,7 @@ def with_head(plan: FinetunePlan, head: str) -> FinetunePlan:
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("head", CONTINUED)
+@pytest.mark.parametrize("head", list(HEADS))
 def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, head: str) -> None:
     """`late-learned` detaches its branches from its decision: from such a run only the joining layer learned."""
     plan = with_head(plan_finetune(config_of(corpus, unfreeze=1)), head)
@@ -432,24 +424,81 @@ def test_one_step_changes_the_unfrozen_blocks_of_every_encoder(corpus: Path, hea
         assert own
         assert all(".1." in name for name in own)
     learned = {name for name, weight in model.named_parameters() if name.startswith("fusion.") and weight.requires_grad}
-    assert learned == {f"fusion.weights.{name}" for name in model.fusion.weights}
+    assert learned == {f"fusion.weights.{name}" for name in model.fusion.weights if FITTED not in name}
     assert learned <= changed
 
 
-def test_a_fusion_that_is_fitted_to_cached_features_is_refused(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its distances and temperatures would be those of features that fine-tuning changes."""
-    kept = plan_finetune(config_of(corpus)).start.checkpoint
-    fitted = FusionModel(replace(kept.settings, head="late-reliable"))
-    reliable = replace(kept, settings=fitted.settings, state=fitted.state_dict())
-    monkeypatch.setattr("fuse.finetune.start.read_stage_two", lambda _: reliable)
-    with pytest.raises(ValueError, match=r"late-reliable, whose weights .* start from a run with another head"):
-        plan_finetune(config_of(corpus))
+def stage_two(corpus: Path, out: Path, head: str) -> None:
+    """Of two sentences that never vary, a discriminant knows the label for certain, and has no temperature."""
+    run = FusionConfig(
+        corpus=str(corpus / "metadata.csv"),
+        features_dir=str(corpus / "features"),
+        protocol="holdout",
+        head=head,
+        hidden=16,
+        modalities=("audio", "video", "text") if HEADS[head].reliable is None else ("audio", "video"),
+        layers={"audio": "mean" if HEADS[head].solve else "mix", "video": (1, 2), "text": "last"},
+        optim=Optim(epochs=2, lr=1e-2),
+        output_dir=str(out),
+    )
+    train.run(run)
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_late_fusion_fits_to_rows_is_fitted_to_those_of_the_tuned_encoders(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start from such a run was refused: its distances and temperatures were those of other features."""
+    stage_two(corpus, tmp_path / "fusion", "late-reliable")
+    monkeypatch.setattr("fuse.finetune.training.loop._better", lambda *_: True)
+    augment = Augment(audio=(parse_joint("noise-white-0db"),), probability=0.5)
+    config = config_of(
+        corpus,
+        init=str(tmp_path / "fusion"),
+        optim=FinetuneOptim(epochs=2, batch_size=2, lr=1e-2, encoder_lr_scale=1.0),
+        augment=augment,
+        export=False,
+        output_dir=str(tmp_path / "tuned"),
+    )
+    plan = plan_finetune(config)
+    model, loaders = load(plan, CPU)
+    run_rank(plan, model, loaders, ALONE, StopRequest())
+    started, tuned = (
+        read_checkpoint(path / "best_model.pth") for path in (tmp_path / "fusion", tmp_path / "tuned" / STAGING)
+    )
+    plain = plan_finetune(replace(config, augment=Augment()))
+    noisy = plan_finetune(replace(config, augment=Augment(), condition=parse_joint("noise-white-0db")))
+    for name in model.encoders:
+        assert not torch.equal(tuned.state[f"weights.{name}_fitted_mean"], started.state[f"weights.{name}_fitted_mean"])
+    video_D, *heard = (
+        standardised_mean(model, rows_of(model, loaders, training_clips_as_they_are(one), ALONE), name)
+        for one, name in ((plain, "video"), (plain, "audio"), (noisy, "audio"))
+    )
+    torch.testing.assert_close(tuned.state["weights.video_fitted_mean"], video_D, rtol=1e-4, atol=1e-5)
+    heard_D = (heard[0] + heard[1]) / 2
+    torch.testing.assert_close(tuned.state["weights.audio_fitted_mean"], heard_D, rtol=1e-4, atol=1e-5)
+    # What is written is said with them.
+    written = read_predictions(tmp_path / "tuned" / STAGING / "predictions.csv").select(split="test")
+    probabilities_NC = torch.from_numpy(logits_of(plan, model, loaders, "test")).double().softmax(1).numpy()
+    np.testing.assert_allclose(written.probabilities_NC, probabilities_NC, atol=1e-5)
+
+
+def training_clips_as_they_are(plan: FinetunePlan) -> MediaClips:
+    """Cut from the centre, as those that are scored."""
+    return clips_of(replace(plan, parts={"test": plan.parts["train"]}), "test")
+
+
+def standardised_mean(model: EndToEndModel, rows: dict[str, np.ndarray], name: str) -> torch.Tensor:
+    standardiser = model.fusion.standardiser
+    rows_ND = (torch.from_numpy(rows[name]) - standardiser.mean_[name]) / standardiser.scale_[name]
+    mean_D: torch.Tensor = rows_ND[torch.isfinite(rows_ND).all(1)].mean(0)
+    return mean_D
 
 
 def test_the_loss_is_that_of_stage_two_for_every_head(corpus: Path) -> None:
     """The decision's own cross-entropy where it learns; in late fusion that of each modality's logits beside it."""
     plan = plan_finetune(config_of(corpus))
-    for head in CONTINUED:
+    for head in HEADS:
         model, loaders = load(with_head(plan, head), CPU)
         (batch, *_) = loaders.over(clips_of(plan, "train"))
         answers = model.eval()(batch.inputs, batch.present)

@@ -12,8 +12,8 @@ from transformers import AutoModel
 
 from configs.schema.finetune import FinetuneOptim, Lora, SpecAugment
 from extract.encoders.preparer import OWN
-from fuse.finetune.batches import hide_spans
-from fuse.finetune.clips import MediaClips, withheld_modalities
+from fuse.finetune.inputs.batches import hide_spans
+from fuse.finetune.inputs.clips import MediaClips, withheld_modalities
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import plan_finetune

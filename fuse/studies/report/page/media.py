@@ -27,7 +27,7 @@ from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 from extract.corrupt.apply import corrupt
 from extract.corrupt.noise.sources import RECORDED, NoiseSource, NoiseSources, noise_sources
-from fuse.finetune.media import OpenMedia
+from fuse.finetune.inputs.media import OpenMedia
 from fuse.runs.folder import CONFIG
 from fuse.studies.report.page.subjects import parts_of
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from cache.media import SAMPLE_RATE_HZ
 from configs.schema.finetune import SpecAugment
 from extract.encoders.preparer import OWN, Inputs, Preparer
-from fuse.finetune.clips import MediaClips, Signals
+from fuse.finetune.inputs.clips import MediaClips, Signals
 
 
 @dataclass(frozen=True)

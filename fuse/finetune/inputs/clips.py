@@ -22,7 +22,7 @@ from cache.media import Media, MediaStore
 from configs.schema.fusion import Augment
 from extract.corrupt.apply import corrupt
 from extract.corrupt.sound.level import Waveform, active_speech_power
-from fuse.finetune.media import OpenMedia
+from fuse.finetune.inputs.media import OpenMedia
 
 
 @dataclass(frozen=True)
