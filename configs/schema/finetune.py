@@ -102,7 +102,7 @@ class FinetuneConfig:
         train_front_end: train the convolutions of wav2vec 2.0 and its kin too, where `unfreeze` is `all` or `norms`.
         lora: adapters that learn in place of the weights; null: none.
         audio_seconds: length that sound is cut or repeated to; null: every clip is encoded whole, as in stage one, and
-            clips of other lengths one after the other, which takes longer.
+            clips of other lengths one after the other, which takes longer (Whisper is told where each ends).
         augment: conditions applied on the fly; with `probability`, a clip's signal is under one of them; null: none.
         modality_dropout: chance that a clip's modality is withheld in training; one always stays.
         spec_augment: hides spans of the sound in training; null: none.

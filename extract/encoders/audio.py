@@ -135,13 +135,21 @@ class WhisperPreparer(SoundPreparer):
         """Every clip fills the same window; windows that end with the clip must be equal."""
         return self._tokens(signal) if self.options.window == "clip" else ()
 
+    def padded_key(self, signal: Array) -> Hashable:
+        """All clips: of a window that ends with its clip, `own_B` says where that is."""
+        key = self.batch_key(signal)
+        return key if isinstance(key, Alone) else ()
+
     def inputs(self, signals: Sequence[Array]) -> Inputs:
-        """Waveforms (T,), up to 30 s; `own_B` counts the tokens that each clip fills."""
+        """Waveforms (T,), up to 30 s; `own_B` counts the tokens that each clip fills. Windows of other lengths, which
+        end with their clips, are padded with zeros to the longest."""
         settings = {}
         if self.options.window == "clip":
             settings = {"padding": "longest", "pad_to_multiple_of": self.samples_per_token}
-        own_B = torch.tensor([self._tokens(signal) for signal in signals])
-        return {"input_features": self.extracted(signals, "input_features", **settings), OWN: own_B}
+        parts = [self.extracted([signal], "input_features", **settings) for signal in signals]
+        longest = max(part.shape[2] for part in parts)
+        features = torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[2])) for part in parts])
+        return {"input_features": features, OWN: torch.tensor([self._tokens(signal) for signal in signals])}
 
     def _tokens(self, signal: Array) -> int:
         return -(-len(signal) // self.samples_per_token)
@@ -167,15 +175,22 @@ class WhisperEncoder(NetworkEncoder):
     def states(self, inputs: Inputs) -> Sequence[torch.Tensor]:
         """As transformers computes them; it refuses any window but its own, so that a cut one is computed here."""
         if self.options.window == "clip":
-            return self._states_of_cut_window(inputs["input_features"])
+            return self._states_of_cut_window(inputs["input_features"], inputs[OWN])
         return super().states({"input_features": inputs["input_features"]})
 
-    def _states_of_cut_window(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
-        network, gelu = self.network, torch.nn.functional.gelu
-        state_BND = gelu(network.conv2(gelu(network.conv1(features)))).permute(0, 2, 1)
-        states = [state_BND + network.embed_positions.weight[: state_BND.shape[1]]]
+    def _states_of_cut_window(self, features: torch.Tensor, own_B: torch.Tensor) -> Sequence[torch.Tensor]:
+        network, gelu, tokens = self.network, torch.nn.functional.gelu, features.shape[2] // 2
+        padded, mask_B11N = bool((own_B < tokens).any()), None
+        state_BDn = gelu(network.conv1(features))
+        if padded:
+            own_BN = (torch.arange(tokens) < own_B.cpu()[:, None]).to(features.device)
+            # Beyond a clip there is nothing: neither for the second convolution, nor for attention.
+            state_BDn = state_BDn * own_BN.repeat_interleave(2, dim=1)[:, None]
+            mask_B11N = own_BN[:, None, None]
+        state_BND = gelu(network.conv2(state_BDn)).permute(0, 2, 1)
+        states = [state_BND + network.embed_positions.weight[:tokens]]
         for block in self.blocks:
-            states.append(block(states[-1], None))
+            states.append(block(states[-1], mask_B11N))
         states[-1] = network.layer_norm(states[-1])
         return states
 

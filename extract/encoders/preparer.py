@@ -103,6 +103,11 @@ class Preparer(ABC):
             ValueError: the signal cannot be encoded; that clip fails.
         """
 
+    def padded_key(self, signal: Any) -> Hashable:
+        """The same where rounding may differ between batches, as in training: clips that are padded may share one, if
+        the network is told which part of each is its own."""
+        return self.batch_key(signal)
+
     @abstractmethod
     def inputs(self, signals: Sequence[Any]) -> Inputs:
         """What the network takes, on the CPU. The signals agree in `batch_key`, unless a class says otherwise."""

@@ -105,7 +105,7 @@ class Collator:
                     f"a clip of {seconds:.1f} s is longer than what {preparer.model.name} takes at a time, and "
                     "fine-tuning knows no windows; set audio_seconds"
                 )
-            groups.setdefault(preparer.batch_key(sound_T), []).append(row)
+            groups.setdefault(preparer.padded_key(sound_T), []).append(row)
         parts = []
         for rows in groups.values():
             parts.append(preparer.inputs([given[row] for row in rows]))

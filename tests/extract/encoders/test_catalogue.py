@@ -424,6 +424,21 @@ def test_whispers_window_may_end_with_the_clip(cases: dict[str, Case]) -> None:
     assert replace(cut.options, compute="float16").exact == EncoderOptions()
 
 
+def test_windows_that_end_with_their_clips_may_be_padded_in_training(cases: dict[str, Case]) -> None:
+    """Encoded one after the other, a step on a GPU took as many passes as it has clips."""
+    cut = cases["whisper"].run_with(EncoderOptions(window="clip"))
+    assert len({cut.preparer.padded_key(sound) for sound in SOUNDS}) == 1
+    inputs = cut.preparer.inputs(SOUNDS)
+    assert len(set(inputs["own_B"].tolist())) > 2
+    together = cut.hidden(inputs)
+    for row, sound in zip(together, SOUNDS, strict=True):
+        assert_close(row.detach().numpy(), cut.encode([sound])[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(cut.hidden(inputs).float(), together, rtol=0.1, atol=0.1)
+    waveforms = cases[WAVEFORM_NAMES[0]].encoder.preparer
+    assert waveforms.padded_key(SOUNDS[0]) == waveforms.batch_key(SOUNDS[0]) != waveforms.padded_key(SOUNDS[1])
+
+
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 479, 481])
 def test_a_cut_window_has_exactly_the_clips_own_tokens(cases: dict[str, Case], samples: int) -> None:
     cut = cases["whisper"].run_with(EncoderOptions(window="clip"))
