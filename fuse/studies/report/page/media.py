@@ -10,7 +10,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
@@ -113,12 +113,14 @@ def _possible(
     """Clean and every single condition that can be made here, the recordings for it, and what was left out."""
     parts = {part.name: part for name in (CLEAN, *conditions) for part in parts_of(name)}
     settings = features_dir / CONFIG
-    noise = (load_config(FeaturesConfig, settings) if settings.is_file() else FeaturesConfig(corpus="")).noise
+    config = load_config(FeaturesConfig, settings) if settings.is_file() else FeaturesConfig(corpus="")
+    if config.corpus_root:
+        corpus = replace(corpus, root=Path(config.corpus_root))
     sources: dict[str, NoiseSource] = {}
     notes: list[str] = []
     for kind in sorted({part.kind for part in parts.values()} & set(RECORDED)):
         try:
-            sources.update(noise_sources(noise, corpus, [kind]).by_kind)
+            sources.update(noise_sources(config.noise, corpus, [kind]).by_kind)
         except (ValueError, OSError) as error:
             notes.append(f"{kind}: {error}")
     made = [part for part in parts.values() if part.kind not in RECORDED or part.kind in sources]

@@ -152,12 +152,14 @@ def _curves(subjects: Sequence[Subject], scores: Mapping[str, Sequence[Score]]) 
     every = [score for one in subjects for score in scores[one.name]]
     names, chance = [one.name for one in subjects], 1 / len(subjects[0].test.label_names)
     for kind, rows in family_rows(every).items():
+        ordered = kind != OTHER_KINDS
+        reading = "From clean on the left to the worst on the right: the flatter, the more robust. " if ordered else ""
         yield Figure(
             f"curve-{kind.replace(' ', '-')}",
             kind,
-            "From clean on the left to the worst on the right: the flatter, the more robust. Shaded: 95 % over "
-            "speakers, where there are 8 or more. Dotted: chance.",
-            charts.level_curve(rows, chance, names, joined=kind != OTHER_KINDS),
+            f"{reading}{'Shaded' if ordered else 'Upright'}: 95 % over speakers, where there are 8 or more. "
+            "Dotted: chance.",
+            charts.level_curve(rows, chance, names, joined=ordered),
         )
     if joint := joint_rows(every):
         reading = (

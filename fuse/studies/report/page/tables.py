@@ -21,7 +21,10 @@ HEADERS = re.compile(r' headers="[^"]*"')
 # Columns of the robustness table's files that hold no shares: text, whole numbers, and numbers with three digits.
 TEXTS = frozenset({"run", "modalities", "condition", "section", "family", "speakers_uar", "worst_speaker"})
 WHOLE = frozenset({"clips", "speakers", "seeds", "level", "conditions"})
-SMALL = frozenset({"brier", "p", "p_holm"})
+PROBABILITIES = frozenset({"p", "p_holm"})
+SMALL = frozenset({"brier"}) | PROBABILITIES
+# No test says that something is certain, as "0.000" would. In a page "<" sorts before digits.
+LEAST = 0.001
 NAMES = {
     "uar": "UAR %",
     "interval": "95 %",
@@ -113,6 +116,8 @@ def _text(name: str, text: str) -> str:
         return text
     if name in WHOLE:
         return f"{float(text):g}"
+    if name in PROBABILITIES and float(text) < LEAST:
+        return f"<{LEAST}"
     return f"{float(text):.3f}" if name in SMALL else f"{100 * float(text):.1f}" if _is_number(text) else text
 
 
@@ -122,7 +127,7 @@ def _shown(value: Any) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text or 0)
+        float(text.removeprefix("<") or 0)
     except ValueError:
         return False
     return True

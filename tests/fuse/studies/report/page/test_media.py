@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,24 @@ def test_clips_that_are_not_there_are_said(features: Path, tmp_path: Path) -> No
         {},
         [f"there are no decoded clips in {tmp_path}/media"],
     )
+
+
+def test_babble_is_of_the_clips_where_stage_one_found_them(features: Path, tmp_path: Path) -> None:
+    """With corpus_root the page looked beside metadata.csv, found no voices, and left babble out."""
+    folder, root = tmp_path / "features", tmp_path / "elsewhere"
+    shutil.copytree(features, folder)
+    root.mkdir()
+    clips = [Clip(f"c{number}", f"c{number}.wav", "happy", str(number), split="train") for number in range(3)]
+    for number, clip in enumerate(clips):
+        waveform_T = media_of(number).waveform_T
+        assert waveform_T is not None
+        with wave.open(str(root / clip.path), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes((waveform_T * 32767).astype("<i2").tobytes())
+    (folder / "config.yaml").write_text(f"corpus: metadata.csv\ncorpus_root: {root}\n")
+    shown, notes = shown_clips(folder, Corpus(tmp_path, tuple(clips), ("happy",)), ["c0"], ["noise-babble-0db"], 5.0)
+    assert notes == []
+    assert list(shown["c0"].sounds) == ["clean", "noise-babble-0db"]
 
 
 def test_silence_has_no_ratio_to_noise_and_spoils_no_page(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_shares_are_per_cents_and_bounds_stand_together() -> None:
     assert list(robustness_columns([ROW], SHORT)[0]) == ["run", "UAR %", "modalities", "condition", "95 %", "p (Holm)"]
 
 
+def test_a_small_p_is_not_nought() -> None:
+    rows = [{"run": "one", "p_holm": text} for text in ("0.0002", "0.0204")]
+    assert [row["p (Holm)"] for row in robustness_columns(rows)] == ["<0.001", "0.020"]
+    html = table_html(robustness_columns(rows), "table")
+    assert "&lt;0.001" in html
+    assert html.count("gt_row gt_right") == 2
+
+
 def test_rules_say_whether_they_hold_and_where_they_come_off_worst(written: Written) -> None:
     (subject,) = read_subjects([written.run], None)
     (rule,) = rule_columns(subject.rules)
