@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from cache.care.garbage import collect
@@ -20,6 +19,8 @@ from cache.conditions import CLEAN
 from cache.corpus.clips import read_corpus
 from cache.exchange.exports import Export, export
 from cache.exchange.imports import Import, import_features
+from cache.files.place import local_path
+from cache.remote.mirror import pull, push
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gc": _gc,
         "export": _export,
         "import": _import,
+        "push": _push,
+        "pull": _pull,
     }
     try:
         return commands[options.command](options)
@@ -93,39 +96,56 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
+def _push(options: argparse.Namespace) -> int:
+    print(push(options.features_dir, options.address))
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    print(pull(options.address, options.features_dir))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m cache", description="Look after the stores of a features folder.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _folder(commands.add_parser("info", help="what is there: arrays, states, sizes, provenance"))
     checked = _folder(commands.add_parser("verify", help="name every flipped bit and lost chunk; exit code 1 if any"))
     checked.add_argument("--sources", action="store_true", help="hash the media files again, too")
-    checked.add_argument("--corpus", type=Path, metavar="FILE", help="metadata.csv, for --sources")
-    checked.add_argument("--corpus-root", type=Path, metavar="DIR", help="folder of its paths; default: the CSV's")
+    checked.add_argument("--corpus", type=local_path, metavar="FILE", help="metadata.csv, for --sources")
+    checked.add_argument(
+        "--corpus-root", type=local_path, metavar="DIR", help="folder of its paths; default: the CSV's"
+    )
     checked.add_argument("--follow-links", action="store_true", help="read clips behind links out of that folder")
     _folder(commands.add_parser("repair", help="set what is damaged back to pending; print what computes it"))
     garbage = _folder(commands.add_parser("gc", help="list what nothing needs any more"))
     garbage.add_argument("--yes", action="store_true", help="delete it")
     exported = _folder(commands.add_parser("export", help="write done rows to one file, joined by clip id"))
-    exported.add_argument("--to", type=Path, required=True, metavar="FILE", help="name.h5, name.npz or name.csv")
+    exported.add_argument("--to", type=local_path, required=True, metavar="FILE", help="name.h5, name.npz or name.csv")
     exported.add_argument("--modality", default="", help="default: all of the condition")
     exported.add_argument("--condition", default=CLEAN)
     exported.add_argument("--layers", nargs="+", help="numbers, last or all; default: all, in a CSV the last")
     _add_import(commands.add_parser("import", help="take features that others computed, keyed by clip id"))
+    pushed = _folder(commands.add_parser("push", help="copy what is complete to an object store, verified"))
+    pushed.add_argument("address", metavar="s3://bucket/name")
+    pulled = commands.add_parser("pull", help="copy what an object store has and a folder lacks")
+    pulled.add_argument("address", metavar="s3://bucket/name")
+    _folder(pulled)
     return parser
 
 
 def _folder(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("features_dir", type=Path, help="folder of the stores")
+    parser.add_argument("features_dir", type=local_path, help="folder of the stores")
     return parser
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="CSV (clip_id and columns) or npz (clip_id and features)")
-    parser.add_argument("--features-dir", type=Path, required=True, metavar="DIR", help="folder of the stores")
+    parser.add_argument("file", type=local_path, help="CSV (clip_id and columns) or npz (clip_id and features)")
+    parser.add_argument("--features-dir", type=local_path, required=True, metavar="DIR", help="folder of the stores")
     parser.add_argument("--modality", required=True, help="name for stage two, e.g. face")
     parser.add_argument("--name", default="", help="name of what computed them; default: the file's stem")
     parser.add_argument("--condition", default=CLEAN, help="condition they were computed under")
-    parser.add_argument("--corpus", type=Path, metavar="FILE", help="metadata.csv, where there is no store yet")
+    parser.add_argument("--corpus", type=local_path, metavar="FILE", help="metadata.csv, where there is no store yet")
     parser.add_argument("--skip", nargs="+", default=[], metavar="COLUMN", help="columns to leave out")
 
 

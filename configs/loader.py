@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from cache.files.place import refuse_address
 from cache.names import nearest
 
 T = TypeVar("T")
@@ -73,11 +74,20 @@ def check(kind: type[T], tree: dict[str, Any], where: str) -> T:
         text = json.dumps(tree)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}; quote the value if it is text") from error
+    _refuse_addresses(json.loads(text))
     try:
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
         # Unions report every alternative; the first line is enough to act on.
         raise ValueError(f"{where}: {_message(kind, error)}") from error
+
+
+def _refuse_addresses(tree: Any, key: str = "") -> None:
+    """Refuse `s3://...` wherever a path may stand: a folder of that name would be made, or missed, without a word."""
+    if isinstance(tree, str) and not key.endswith("_url"):
+        refuse_address(tree, key)
+    for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        _refuse_addresses(value, f"{key}.{name}" if key else str(name))
 
 
 def plain_values(config: Any) -> dict[str, Any]:

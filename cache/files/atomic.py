@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cache.files.place import refuse_address
+
 
 def fsync_path(path: Path) -> None:
     """Force a file, or a folder's entries, to the disk."""
@@ -25,6 +27,7 @@ def revealed(path: Path) -> Iterator[Path]:
     For writers that want a file name of their own (HDF5, torch.save, figures). The file is forced
     to the disk before it is renamed, so that a crash leaves the old file or the new one.
     """
+    refuse_address(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".part{path.suffix}", dir=path.parent)
     os.close(descriptor)

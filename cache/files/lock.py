@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cache.files.place import refuse_address
+
 # Ranks of a launcher that was killed stop by themselves within seconds.
 PATIENCE_SECONDS = 15.0
 POLL_SECONDS = 0.2
@@ -33,6 +35,7 @@ def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS, key: str = 
     Raises:
         ValueError: somebody else still holds it after `patience_seconds`; names the owner.
     """
+    refuse_address(folder)
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     owner_file = folder / ".lock.owner"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
+from cache.files.place import local_path
 from configs.command.again import remembered
 from configs.loader import load_config
 
@@ -27,7 +27,7 @@ def main(
     `flags`: keys that may also be switched on as `--key`.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
+    parser.add_argument("--config", type=local_path, required=True, metavar="FILE", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="overrides, parsed as YAML")
     for flag in flags:
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"the same as {flag}=true")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from cache.files.place import local_path
 from extract.asr.loading import load_whisper
 from extract.asr.openai import quiet
 
@@ -19,8 +20,8 @@ from extract.asr.openai import quiet
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a folder of transformers for one of OpenAI's checkpoint files, and load it again."""
     parser = argparse.ArgumentParser(description="OpenAI's Whisper checkpoint as a folder of transformers.")
-    parser.add_argument("model", type=Path, metavar="MODEL.pt")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("model", type=local_path, metavar="MODEL.pt")
+    parser.add_argument("folder", type=local_path)
     parsed = parser.parse_args(arguments)
     try:
         write_folder(parsed.model, parsed.folder)

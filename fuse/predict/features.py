@@ -16,6 +16,7 @@ from cache.conditions import CLEAN, parse_joint
 from cache.corpus.clips import read_corpus
 from cache.features.store import open_store
 from cache.features.table import FeatureTable, Layers, load_table
+from cache.files.place import local_path
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
 
@@ -96,10 +97,10 @@ def features(
     Raises:
         ValueError: one line: features are missing, pending or damaged.
     """
-    folder = Path(features_dir)
+    folder = local_path(features_dir)
     if corpus is None:
         corpus = load_config(FeaturesConfig, folder / "config.yaml").corpus
-    read = read_corpus(Path(corpus), follow_links=True, mapping=labels)
+    read = read_corpus(local_path(corpus), follow_links=True, mapping=labels)
     if modalities is None:
         arrays = open_store(folder / f"{CLEAN}.zarr").arrays()
         modalities = tuple(dict.fromkeys(path.partition("/")[0] for path in arrays))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from cache.corpus.stretch import Stretch
+from cache.files.place import local_path
 from cache.media import Failure, Media, Source
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
@@ -260,14 +261,14 @@ def load(
     Raises:
         ValueError: one line: there is no such run, or its encoders cannot be found or are others.
     """
-    leaves = run_folders(Path(run))
+    leaves = run_folders(local_path(run))
     members = [read_checkpoint(leaf / CHECKPOINT) for leaf in leaves]
     for leaf, member in zip(leaves, members, strict=True):
         if (member.features, member.label_names) != (members[0].features, members[0].label_names):
             raise ValueError(f"{leaf} was trained on other features or labels than {leaves[0]}; name one of them")
         if member.fine_tuned and len(members) > 1:
             raise ValueError(f"{run} holds {len(members)} fine-tuned runs, each with encoders of its own; name one")
-    folder = Path(features_dir) if features_dir is not None else _features_dir(leaves[0])
+    folder = local_path(features_dir) if features_dir is not None else _features_dir(leaves[0])
     config = with_encoders(_features_config(folder, leaves[0]), encoders or {}, asr_model)
     return TrainedModel(members, ClipEncoder(config, members[0], Path(run), torch_device(device)))
 

@@ -1,0 +1,1 @@
+"""Features at an object store: copied there and back, whole or not at all."""

@@ -1,0 +1,1 @@
+"""Tests of copies at an object store, against a server that fails."""
