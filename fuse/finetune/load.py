@@ -80,6 +80,7 @@ def clips_of(plan: FinetunePlan, part: str) -> MediaClips:
         plan.media,
         plan.stored,
         condition=plan.config.condition,
+        noises=plan.noises,
         samples=plan.samples,
         augment=plan.config.augment if part == "train" else None,
         modality_dropout=plan.config.modality_dropout,

@@ -26,7 +26,7 @@ from cache.files.remedy import features_command
 from cache.media import SAMPLE_RATE_HZ, MediaStore
 from cache.protocols.folds import PARTS
 from configs.schema.finetune import FinetuneConfig
-from extract.corrupt.noise.sources import RECORDED
+from extract.corrupt.noise.sources import RECORDED, NoiseSources
 from extract.encoders.catalogue import encoder_class
 from extract.encoders.models import Model, check_preprocessing, find_model
 from extract.encoders.options import DEFAULT, EncoderOptions
@@ -52,6 +52,7 @@ class FinetunePlan:
         random_weights: some encoder was never trained.
         label_names: the label set of the corpus, in its order.
         notes: what was read otherwise than it is written, in lines to print.
+        noises: recordings that its condition mixes in; None: it mixes in none.
     """
 
     config: FinetuneConfig
@@ -65,6 +66,7 @@ class FinetunePlan:
     random_weights: bool
     label_names: tuple[str, ...]
     notes: tuple[str, ...]
+    noises: NoiseSources | None = None
 
     @property
     def seed(self) -> int:
@@ -79,15 +81,17 @@ class FinetunePlan:
         return None if seconds is None else round(seconds * SAMPLE_RATE_HZ)
 
 
-def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
+def plan_finetune(config: FinetuneConfig, noises: NoiseSources | None = None) -> FinetunePlan:
     """Check everything that can be checked without loading an encoder.
+
+    `noises`: recordings to mix in; without them a condition that wants some is refused.
 
     Raises:
         ValueError: one line; nothing was written.
     """
     start = find_start(Path(config.init))
     config = resolve(config, start)
-    _refuse_recorded_noise(config)
+    _refuse_recorded_noise(config, noises)
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     corpus = read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
     start.checkpoint.refuse_other_labels(corpus.labels, start.folder)
@@ -111,12 +115,14 @@ def plan_finetune(config: FinetuneConfig) -> FinetunePlan:
         table.random_weights,
         table.label_names,
         corpus.notes,
+        noises,
     )
 
 
-def _refuse_recorded_noise(config: FinetuneConfig) -> None:
+def _refuse_recorded_noise(config: FinetuneConfig, noises: NoiseSources | None) -> None:
+    missing = RECORDED.keys() - (noises.by_kind if noises else {})
     for joint in (config.condition, *config.augment.audio):
-        if any(part.kind in RECORDED for part in joint.parts):
+        if any(part.kind in missing for part in joint.parts):
             raise ValueError(
                 f"{joint} mixes in recordings, which only make features does; "
                 "take noise-white or noise-pink to fine-tune"

@@ -10,6 +10,7 @@ from pathlib import Path
 from cache.conditions import UNCHANGED, JointCondition
 from cache.corpus.clips import Corpus
 from cache.features.table import FeatureTable, sharing
+from configs.command.launch import rank_count
 from configs.command.progress import Progress
 from configs.loader import load_config
 from configs.schema.fusion import FusionConfig
@@ -61,6 +62,9 @@ def evaluate_all(config: RobustnessConfig) -> tuple[RobustnessConfig, list[Evalu
     runs = read_runs(config)
     config, left_out = settled(config, [one.config for one in runs])
     config = compared(config, [one.name for one in runs])
+    for one in runs:
+        if one.tuned is not None:
+            one.tuned.make(config.all_conditions, rank_count())
     with Progress("robustness", sum(steps(one, config) for one in runs), "evaluations") as progress:
         return config, [evaluate(one, config, progress) for one in runs], left_out
 

@@ -21,6 +21,7 @@ from cache.corpus.clips import Clip
 from cache.media import Media, MediaStore
 from configs.schema.fusion import Augment
 from extract.corrupt.apply import corrupt
+from extract.corrupt.noise.sources import NoiseSources
 from extract.corrupt.sound.level import Waveform, active_speech_power
 from fuse.finetune.inputs.media import OpenMedia
 
@@ -58,6 +59,7 @@ class MediaClips(Dataset[Signals]):
         stored: int,
         *,
         condition: JointCondition = UNCHANGED,
+        noises: NoiseSources | None = None,
         samples: int | None,
         augment: Augment | None = None,
         modality_dropout: float = 0.0,
@@ -71,6 +73,7 @@ class MediaClips(Dataset[Signals]):
             media: None where only text is used.
             stored: number of clips in the media store.
             condition: what every clip is put under.
+            noises: recordings that it mixes in, if it does.
             samples: length that sound is cut or repeated to; None: it stays whole.
             augment: for training: random conditions, and cuts at random; None: cuts from the centre.
             modality_dropout: in training, the chance that a modality of a clip is withheld.
@@ -78,6 +81,7 @@ class MediaClips(Dataset[Signals]):
             seed: of everything that is drawn.
         """
         self.items, self.media = tuple(items), OpenMedia(media, stored) if media else None
+        self.noises = noises
         self.parts = {part.modality: part for part in condition.parts}
         self.samples, self.augment, self.seed, self.epoch = samples, augment, seed, 0
         self.modality_dropout, self.speeds = modality_dropout, tuple(speeds)
@@ -112,7 +116,7 @@ class MediaClips(Dataset[Signals]):
             withheld = withheld_modalities(item.present, self.modality_dropout, rng)
             media = self._at_some_speed(media, rng)
         for condition in conditions.values():
-            media = corrupt(media, condition, item.clip.clip_id)
+            media = corrupt(media, condition, item.clip.clip_id, self.noises)
         sound = media.waveform_T
         if sound is not None and self.samples is not None:
             sound = of_length(sound, self.samples, share)

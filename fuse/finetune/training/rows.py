@@ -31,11 +31,21 @@ Rows = dict[str, npt.NDArray[np.float32]]
 
 
 def rows_of(model: EndToEndModel, loaders: Loaders, clips: MediaClips, world: World) -> Rows:
-    """By modality, the row (N, D) that its encoder makes of each clip, on every rank; NaN where a clip lacks it.
+    """By modality, the row (N, D) that its encoder makes of each clip, on every rank; NaN where a clip lacks it."""
+    own = own_rows(model, loaders, clips, world)
+    gathered = [own]
+    if world.size > 1:
+        gathered = [{} for _ in range(world.size)]
+        dist.all_gather_object(gathered, own, group=world.group)
+    return put_together(gathered, len(clips), loaders.batch_size)
 
-    Ranks share the clips out.
+
+def own_rows(model: EndToEndModel, loaders: Loaders, clips: MediaClips, world: World) -> Rows:
+    """Those of this rank's share; empty where it has none.
+
+    Ranks share out whole batches, so that each is the same, to the last bit of its rows, on any number of ranks.
     """
-    own = range(world.rank, len(clips), world.size)
+    own = _share(len(clips), loaders.batch_size, world.rank, world.size)
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in model.encoders}
     model.eval()
     with torch.inference_mode():
@@ -44,20 +54,21 @@ def rows_of(model: EndToEndModel, loaders: Loaders, clips: MediaClips, world: Wo
             for name, found in parts.items():
                 row_BD = torch.where(placed.present[name][:, None], model.row(name, placed.inputs[name]), torch.nan)
                 found.append(row_BD.cpu().numpy())
-    gathered = [parts]
-    if world.size > 1:
-        gathered = [{} for _ in range(world.size)]
-        dist.all_gather_object(gathered, parts, group=world.group)
-    return {name: _dealt_back([one[name] for one in gathered], len(clips)) for name in model.encoders}
+    return {name: np.concatenate(found) for name, found in parts.items() if found}
 
 
-def _dealt_back(shares: Sequence[Sequence[npt.NDArray[np.float32]]], clips: int) -> npt.NDArray[np.float32]:
-    width = next(part.shape[1] for several in shares for part in several)
-    rows_ND = np.full((clips, width), np.nan, np.float32)
-    for rank, several in enumerate(shares):
-        if several:
-            rows_ND[rank :: len(shares)] = np.concatenate(several)
-    return rows_ND
+def put_together(shares: Sequence[Rows], clips: int, batch_size: int) -> Rows:
+    """The rows of all clips, from what each rank made of its share."""
+    found: Rows = {}
+    for rank, share in enumerate(shares):
+        for name, rows in share.items():
+            whole_ND = found.setdefault(name, np.full((clips, rows.shape[1]), np.nan, np.float32))
+            whole_ND[_share(clips, batch_size, rank, len(shares))] = rows
+    return found
+
+
+def _share(clips: int, batch_size: int, rank: int, ranks: int) -> list[int]:
+    return [place for place in range(clips) if place // batch_size % ranks == rank]
 
 
 def is_fitted(model: EndToEndModel) -> bool:

@@ -15,7 +15,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from cache.conditions import UNCHANGED, parse_joint
+from cache.conditions import UNCHANGED, JointCondition, parse_joint
 from cache.corpus.clips import Clip, write_metadata
 from cache.features.units import unit_count, unit_rows
 from cache.media import SAMPLE_RATE_HZ, Media, Source
@@ -72,7 +72,7 @@ def write_corpus(root: Path) -> None:
     ]
     write_metadata(clips, root / "metadata.csv")
     write_random_encoders(RandomEncodersConfig(out=str(root / "encoders"), width=16, blocks=2, size=32))
-    _stage_one(root, len(clips))
+    stage_one(root, len(clips), parse_joint(NOISE))
     train.run(
         FusionConfig(
             corpus=str(root / "metadata.csv"),
@@ -84,20 +84,22 @@ def write_corpus(root: Path) -> None:
     )
 
 
-def _stage_one(root: Path, clips: int) -> None:
+def stage_one(root: Path, clips: int, noise: JointCondition) -> None:
+    """Features of clean clips and under a noise, from media that are written where they are not there."""
     config = FeaturesConfig(
         corpus=str(root / "metadata.csv"),
         features_dir=str(root / "features"),
         encoders=encoders_of(root),
         asr=Asr(model=None),
-        conditions=(UNCHANGED, parse_joint(NOISE)),
+        conditions=(UNCHANGED, noise),
         media=MediaSettings(size=32),
     )
     plan = make_plan(config)
     prepare_stores(plan)
     for unit in range(unit_count(clips)):
         rows = unit_rows(clips, unit)
-        plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
+        if not plan.media.has_unit(unit):
+            plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
     run_rank(plan, 0, 1, StopRequest().check, root / "decodes")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import wave
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cache.conditions import parse_joint
+from cache.conditions import UNCHANGED, parse_joint
+from cache.corpus.clips import read_corpus
+from cache.features.table import load_table
+from cache.media import SAMPLE_RATE_HZ
 from configs.command.stop import StopRequest
 from configs.schema.finetune import FinetuneOptim, Lora
 from configs.schema.studies import RobustnessConfig
@@ -17,16 +23,22 @@ from fuse.finetune.load import clips_of, load
 from fuse.finetune.plan import plan_finetune
 from fuse.finetune.rank import finetune
 from fuse.finetune.training.loop import evaluate
+from fuse.finetune.training.rows import put_together
+from fuse.finetune.training.stepper import World
 from fuse.robustness import __main__ as robustness
+from fuse.robustness.tuned import TunedEncoders
 from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
-from tests.fuse.finetune.site import ALONE, CPU, NOISE, config_of, no_news
+from tests.fuse.finetune.site import ALONE, CPU, NOISE, config_of, no_news, signal, stage_one
 
 
 @pytest.mark.usefixtures("alone")
-def test_its_rows_are_made_by_its_own_encoders_under_every_condition(corpus: Path, tmp_path: Path) -> None:
+def test_its_rows_are_made_by_its_own_encoders_under_every_condition(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fine-tuned runs were refused: cached features do not come from their encoders."""
+    monkeypatch.setenv("RANKS", "1")
     optim = FinetuneOptim(epochs=2, batch_size=4, lr=1e-2)
     config = config_of(corpus, optim=optim, lora=Lora(rank=2), export=False, output_dir=str(tmp_path / "tuned"))
     plan = plan_finetune(config)
@@ -55,3 +67,81 @@ def test_its_rows_are_made_by_its_own_encoders_under_every_condition(corpus: Pat
     np.testing.assert_allclose(noisy, torch.from_numpy(logits_NC).double().softmax(1).numpy(), atol=1e-5)
     assert not np.allclose(noisy, clean.probabilities_NC, atol=1e-3)
     assert not len(found.select(condition=NOISE, modalities="video"))
+
+
+def tuned_run(corpus: Path, out: Path, **changed: Any) -> Path:
+    """A run that ends with what it starts with, on whole clips: stage one's features are those of its encoders."""
+    optim = FinetuneOptim(epochs=1, batch_size=1, lr=1e-12)
+    given = {"optim": optim, "audio_seconds": None, "unfreeze": "none", "export": False, "output_dir": str(out)}
+    plan = plan_finetune(config_of(corpus, **{**given, **changed}))
+    finetune(plan, *load(plan, CPU), ALONE, StopRequest())
+    return out / STAGING
+
+
+@pytest.mark.usefixtures("alone")
+def test_its_rows_are_the_same_on_any_number_of_ranks(corpus: Path, tmp_path: Path) -> None:
+    """They were made in one process. Bit for bit: ranks share out whole batches."""
+    run = tuned_run(corpus, tmp_path / "tuned")
+    conditions = [UNCHANGED, parse_joint(NOISE)]
+
+    def made(ranks: int) -> list[dict[str, np.ndarray]]:
+        tuned = TunedEncoders.of(run, read_checkpoint(run / "best_model.pth"), None, None)
+        shares = [tuned.share(conditions, World(rank, ranks, CPU)) for rank in range(ranks)]
+        return [put_together([share[number] for share in shares], 2, 1) for number in range(len(conditions))]
+
+    one, two, three = made(1), made(2), made(3)
+    for alone, *others in zip(one, two, three, strict=True):
+        assert np.isfinite(alone["audio"]).all()
+        for other in others:
+            assert all(np.array_equal(other[name], rows) for name, rows in alone.items())
+
+
+@pytest.mark.usefixtures("alone")
+def test_babble_is_mixed_in_again_as_stage_one_did(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused: only make features knew the clips that are heard in it."""
+    root = shutil.copytree(corpus, tmp_path / "corpus")
+    for row in range(8):
+        write_wav(root / f"{row}.mp4", signal(1.0, 100 + row))
+    babble = parse_joint("noise-babble-0db")
+    stage_one(root, 8, babble)
+    init = root / "fusion"
+    settings = (init / "config.yaml").read_text().replace(str(corpus), str(root))
+    (init / "config.yaml").write_text(settings)
+    run = tuned_run(root, tmp_path / "tuned", init=str(init))
+    monkeypatch.setenv("RANKS", "1")
+    tuned = TunedEncoders.of(run, read_checkpoint(run / "best_model.pth"), None, None)
+    tuned.make([UNCHANGED, babble], 1)
+    clips = read_corpus(root / "metadata.csv").clips
+    cached = load_table(root / "features", clips, ("audio",), babble, "mean", label_names=("happy", "sad"))
+    test = [row for row, clip in enumerate(cached.clips) if clip.speaker == "23"]
+    np.testing.assert_allclose(tuned.made[babble]["audio"], cached.features["audio"][test], atol=1e-4)
+    assert not np.allclose(tuned.made[babble]["audio"], tuned.made[UNCHANGED]["audio"], atol=1e-2)
+    write_wav(root / "1.mp4", signal(1.0, 7))
+    with pytest.raises(ValueError, match=r"noise-babble-0db: clips that are heard in it have changed; leave it out"):
+        tuned.make([babble], 1)
+
+
+def write_wav(path: Path, waveform_T: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes((waveform_T * 32767).astype("<i2").tobytes())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_ranks_that_torchrun_starts_make_the_table_that_one_process_makes(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tuned_run(corpus, tmp_path / "tuned")
+    found = []
+    for ranks in ("1", "2"):
+        monkeypatch.setenv("RANKS", ranks)
+        out = tmp_path / f"table-{ranks}"
+        asked = RobustnessConfig(runs=(str(run),), conditions=(parse_joint(NOISE),), output_dir=str(out))
+        assert robustness.run(asked) == 0
+        found.append((out / "predictions.csv").read_bytes())
+    assert found[0] == found[1]
