@@ -84,12 +84,14 @@ def write_corpus(root: Path) -> None:
     )
 
 
-def stage_one(root: Path, clips: int, noise: JointCondition) -> None:
+def stage_one(
+    root: Path, clips: int, noise: JointCondition, encoders: Encoders | None = None, features: Path | None = None
+) -> None:
     """Features of clean clips and under a noise, from media that are written where they are not there."""
     config = FeaturesConfig(
         corpus=str(root / "metadata.csv"),
-        features_dir=str(root / "features"),
-        encoders=encoders_of(root),
+        features_dir=str(features or root / "features"),
+        encoders=encoders or encoders_of(root),
         asr=Asr(model=None),
         conditions=(UNCHANGED, noise),
         media=MediaSettings(size=32),
@@ -100,7 +102,7 @@ def stage_one(root: Path, clips: int, noise: JointCondition) -> None:
         rows = unit_rows(clips, unit)
         if not plan.media.has_unit(unit):
             plan.media.write_unit(unit, iter([(media_of(row), Source("", 0, 0, 0, 0)) for row in rows]))
-    run_rank(plan, 0, 1, StopRequest().check, root / "decodes")
+    run_rank(plan, 0, 1, StopRequest().check, (features or root) / "decodes")
 
 
 def encoders_of(root: Path) -> Encoders:
