@@ -21,6 +21,7 @@ from fuse.model.heads.catalogue import DEFAULT_UNIMODAL, WEIGHTED, find_head
 from fuse.model.heads.layer import Weights
 
 SMALLEST_SCALE = 1e-6
+COLUMNS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -173,11 +174,15 @@ class Standardiser(nn.Module):
     def fit(self, rows: Mapping[str, Tensor]) -> Standardiser:
         """Learn from the training speakers' rows (B, width); NaN rows are absent and do not count."""
         for name, values in rows.items():
-            seen = values[torch.isfinite(values).all(dim=1)].double()
+            seen = values[torch.isfinite(values).all(dim=1)]
             if not len(seen):
                 raise ValueError(f"no training clip has {name}; leave it out of modalities")
-            self.mean_[name].data = seen.mean(0).float()
-            self.scale_[name].data = seen.std(0, unbiased=False).clamp_min(SMALLEST_SCALE).float()
+            for start in range(0, seen.shape[1], COLUMNS_AT_ONCE):
+                # As float64, all columns of a large corpus would take twice their room.
+                columns = slice(start, start + COLUMNS_AT_ONCE)
+                exact = seen[:, columns].double()
+                self.mean_[name].data[columns] = exact.mean(0).float()
+                self.scale_[name].data[columns] = exact.std(0, unbiased=False).clamp_min(SMALLEST_SCALE).float()
         return self
 
     def side_by_side(self) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ MOST_DIRECTIONS = 64
 ROWS_PER_DIRECTION = 4
 ALARMS = 0.02
 SMALLEST_VARIANCE = 1e-6
+# Of more rows a decomposition takes gigabytes and minutes, and 64 directions are known from fewer.
+MOST_ROWS = 2**16
 Rows = npt.NDArray[np.float32]
 
 
@@ -56,10 +58,12 @@ class Familiarity:
 def familiarity(train_ND: Rows, validation_ND: Rows) -> Familiarity:
     """Describe the training rows, and set the limit by the validation rows; NaN rows are absent and do not count.
 
+    Of more than `MOST_ROWS` training rows so many are looked at.
+
     Raises:
         ValueError: fewer than two training rows.
     """
-    rows_ND = train_ND[np.isfinite(train_ND).all(1)].astype(np.float64)
+    rows_ND = _at_most(train_ND, np.flatnonzero(np.isfinite(train_ND).all(1))).astype(np.float64)
     if len(rows_ND) < 2:
         raise ValueError("familiarity needs at least two training rows")
     mean_D = rows_ND.mean(0)
@@ -77,6 +81,13 @@ def familiarity(train_ND: Rows, validation_ND: Rows) -> Familiarity:
     held_out = described.distances(validation_ND)
     limit = _conformal(held_out[np.isfinite(held_out)])
     return Familiarity(described.mean_D, described.directions_qD, described.variances_q, described.residual, limit)
+
+
+def _at_most(rows_ND: Rows, present: npt.NDArray[np.intp]) -> Rows:
+    """The rows that are present; of more than `MOST_ROWS` so many, drawn the same way each time."""
+    if len(present) > MOST_ROWS:
+        present = np.sort(np.random.default_rng(0).choice(present, MOST_ROWS, replace=False))
+    return rows_ND[present]
 
 
 def _directions(centred_ND: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -116,6 +116,26 @@ def test_what_went_up_through_faults_comes_down_through_faults(
     assert not any(method == "PUT" for method, _, _ in proxy.seen)
 
 
+def test_a_large_file_goes_up_in_parts_through_faults(
+    tmp_path: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "LARGE_BYTES", 2**20)
+    file, copy = tmp_path / "unit.h5", tmp_path / "copy.h5"
+    file.write_bytes(random.Random(0).randbytes(12 * 2**20))
+    bucket = Bucket(ADDRESS)
+    # The whole is put together, and nobody hears of it.
+    lost = iter([LOST])
+    proxy.fault = lambda method, path: next(lost, "") if method == "POST" and "uploadId" in path else ""
+    bucket.add("files/one", file)
+    assert ("POST", LOST) in {(method, fault) for method, _, fault in proxy.seen}
+    cut = {"PUT": CUT, "GET": CUT}
+    proxy.fault = lambda method, _: cut.pop(method, "")
+    bucket.add("files/two", file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert [bucket.fetch(f"files/{name}", copy) for name in ("one", "two")] == [digest] * 2
+    assert not cut
+
+
 def test_a_push_that_ended_early_is_nothing_and_goes_on(
     features_dir: Path, tmp_path: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fuse.runs import familiarity as module
 from fuse.runs.familiarity import familiarity
 
 
@@ -47,3 +48,15 @@ def test_absent_rows_do_not_count_and_have_no_distance() -> None:
 def test_fewer_than_two_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two training rows"):
         familiarity(rows(1, 0), rows(5, 1))
+
+
+def test_of_very_many_rows_some_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    # All were decomposed: of a million rows 768 wide, 20 GB and more.
+    monkeypatch.setattr(module, "MOST_ROWS", 200)
+    train = rows(600, 1)
+    train[5] = np.nan
+    described, again = (familiarity(train, rows(400, 2)) for _ in range(2))
+    assert described.limit != familiarity(train[:200], rows(400, 2)).limit
+    assert described.limit == again.limit
+    alarms = described.distances(rows(4000, 3)) > described.limit
+    assert 0.005 < alarms.mean() < 0.045
