@@ -18,7 +18,7 @@ from configs.schema.studies import RobustnessConfig
 from fuse.robustness.conditions import settled
 from fuse.robustness.missing import scenarios
 from fuse.robustness.numbers import Evaluated
-from fuse.robustness.tuned import TunedEncoders
+from fuse.robustness.tuned import TunedEncoders, refuse_shared_speakers, tuned_table
 from fuse.runs.caveats import caveats, run_in_words
 from fuse.runs.checkpoint import Checkpoint, read_checkpoint
 from fuse.runs.folder import CHECKPOINT, CONFIG, PREDICTIONS, run_folders
@@ -33,20 +33,20 @@ Subset = tuple[str, ...]
 class TrainedRun:
     """A run folder: its name in the table, its leaves (folds and seeds), their checkpoints and configuration.
 
-    `tuned`: the encoders of a fine-tuned run, which make its rows; None: they are those in the stores.
+    `tuned`: by leaf, the encoders of a fine-tuned run, which make its rows; none: they are those in the stores.
     """
 
     name: str
     leaves: tuple[Path, ...]
     checkpoints: tuple[Checkpoint, ...]
     config: FusionConfig
-    tuned: TunedEncoders | None = None
+    tuned: tuple[TunedEncoders, ...] = ()
 
     def table(self, corpus: Corpus, condition: JointCondition, held: FeatureTable | None = None) -> FeatureTable:
         """The clips under a condition; rows that are those of `held`, another table of this run, are not held twice."""
         cached = table_under(self.config, corpus, condition)
-        if self.tuned is not None:
-            return self.tuned.table(cached, condition)
+        if self.tuned:
+            return tuned_table(self.tuned, cached, condition)
         return cached if held is None else sharing(cached, held)
 
 
@@ -63,8 +63,8 @@ def evaluate_all(config: RobustnessConfig) -> tuple[RobustnessConfig, list[Evalu
     config, left_out = settled(config, [one.config for one in runs])
     config = compared(config, [one.name for one in runs])
     for one in runs:
-        if one.tuned is not None:
-            one.tuned.make(config.all_conditions, rank_count())
+        for tuned in one.tuned:
+            tuned.make(config.all_conditions, rank_count())
     with Progress("robustness", sum(steps(one, config) for one in runs), "evaluations") as progress:
         return config, [evaluate(one, config, progress) for one in runs], left_out
 
@@ -113,8 +113,12 @@ def read_runs(config: RobustnessConfig) -> list[TrainedRun]:
         leaves = tuple(run_folders(folder))
         checkpoints = tuple(read_checkpoint(leaf / CHECKPOINT) for leaf in leaves)
         if checkpoints[0].fine_tuned:
-            tuned = TunedEncoders.of(leaves[0], checkpoints[0], config.corpus, config.features_dir)
-            found.append(TrainedRun(name, leaves, checkpoints, tuned.config, tuned))
+            tuned = tuple(
+                TunedEncoders.of(leaf, checkpoint, config.corpus, config.features_dir)
+                for leaf, checkpoint in zip(leaves, checkpoints, strict=True)
+            )
+            refuse_shared_speakers(tuned)
+            found.append(TrainedRun(name, leaves, checkpoints, tuned[0].config, tuned))
             continue
         trained = trained_config(leaves[0], checkpoints[0], config.corpus, config.features_dir, config.labels)
         found.append(TrainedRun(name, leaves, checkpoints, trained))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def rows_file(rank: int, condition: int) -> str:
 
 @dataclass(frozen=True)
 class TunedEncoders:
-    """The encoders of a fine-tuned run.
+    """The encoders of one fold of a fine-tuned run.
 
     Attributes:
         leaf: its folder.
@@ -72,20 +73,19 @@ class TunedEncoders:
         config = replace(trained_config(start, checkpoint, *given), condition=tuned.condition)
         return cls(leaf, checkpoint, config)
 
-    def table(self, cached: FeatureTable, condition: JointCondition) -> FeatureTable:
-        """The table with rows of these encoders in the place of cached ones; NaN for all but the test speakers.
+    def table(self, given: FeatureTable, condition: JointCondition) -> FeatureTable:
+        """The table with rows of these encoders in the place of those of the test speakers.
 
         Raises:
             ValueError: the decoded clips are not there, or the condition mixes in recordings that are not known.
         """
         plan, rows = self._plan(condition), self.made[condition]
-        places = {clip.clip_id: row for row, clip in enumerate(cached.clips)}
+        places = {clip.clip_id: row for row, clip in enumerate(given.clips)}
         test = [places[item.clip.clip_id] for item in plan.parts["test"]]
-        features = {}
-        for name, values in cached.features.items():
-            features[name] = np.full_like(values, np.nan)
-            features[name][test] = rows[name]
-        return replace(cached, features=features)
+        features = {name: values.copy() for name, values in given.features.items()}
+        for name, values in features.items():
+            values[test] = rows[name]
+        return replace(given, features=features)
 
     def make(self, conditions: Sequence[JointCondition], ranks: int) -> None:
         """Have the test clips encoded under these conditions.
@@ -162,3 +162,30 @@ class TunedEncoders:
         for name, weights in self.checkpoint.networks.items():
             model.networks[name].load_state_dict(weights)
         return model, loaders
+
+
+def tuned_table(folds: Sequence[TunedEncoders], cached: FeatureTable, condition: JointCondition) -> FeatureTable:
+    """The table with rows of each fold's own encoders for its test speakers; NaN for clips of nobody's.
+
+    Raises:
+        ValueError: as `TunedEncoders.table`.
+    """
+    nothing = {name: np.full_like(values, np.nan) for name, values in cached.features.items()}
+    table = replace(cached, features=nothing)
+    for one in folds:
+        table = one.table(table, condition)
+    return table
+
+
+def refuse_shared_speakers(folds: Sequence[TunedEncoders]) -> None:
+    """Refuse fine-tunes that test on the same speakers: a clip has one row in the table.
+
+    Raises:
+        ValueError: one line with the folders.
+    """
+    for one, other in combinations(folds, 2):
+        if shared := set(one.checkpoint.fold.test) & set(other.checkpoint.fold.test):
+            raise ValueError(
+                f"{one.leaf} and {other.leaf} both test on speaker {min(shared)}: of a fine-tuned run the table takes "
+                "one seed of each fold; name one of them in runs"
+            )

@@ -18,7 +18,9 @@ from cache.features.table import load_table
 from cache.media import SAMPLE_RATE_HZ
 from configs.command.stop import StopRequest
 from configs.schema.finetune import FinetuneOptim, Lora
+from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.studies import RobustnessConfig
+from fuse import train
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.plan import plan_finetune
 from fuse.finetune.rank import finetune
@@ -145,3 +147,36 @@ def test_ranks_that_torchrun_starts_make_the_table_that_one_process_makes(
         assert robustness.run(asked) == 0
         found.append((out / "predictions.csv").read_bytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.usefixtures("alone")
+def test_each_fold_is_tested_with_its_own_encoders(corpus: Path, tmp_path: Path) -> None:
+    """The first fold's encoders made all rows: the test speakers of the others passed for clips that have nothing."""
+    groups = tmp_path / "groups.yaml"
+    groups.write_text("protocol:\n  kind: cyclic-groups\n  groups: [[23], [21], [1, 2]]\n")
+    start = FusionConfig(
+        corpus=str(corpus / "metadata.csv"),
+        features_dir=str(corpus / "features"),
+        protocol=str(groups),
+        optim=Optim(epochs=1),
+        output_dir=str(tmp_path / "start"),
+    )
+    train.run(start)
+    leaves = [Path(f"fold-{number}", "seed-0") for number in (1, 2)]
+    for leaf in leaves:
+        optim = FinetuneOptim(epochs=1, batch_size=4, lr=1e-2)
+        made = tuned_run(corpus, tmp_path / "made" / leaf, init=str(tmp_path / "start" / leaf), optim=optim)
+        shutil.copytree(made, tmp_path / "tuned" / leaf)
+    asked = RobustnessConfig(
+        runs=(str(tmp_path / "tuned"),), modalities=(("audio", "video", "text"),), output_dir=str(tmp_path / "table")
+    )
+    assert robustness.run(asked) == 0
+    found = read_predictions(tmp_path / "table" / "predictions.csv").select(condition="clean")
+    for number, leaf in enumerate(leaves, start=1):
+        written = read_predictions(tmp_path / "tuned" / leaf / "predictions.csv").select(split="test")
+        again = found.select(fold=number, modalities="audio+video+text")
+        assert again.clip_id.tolist() == written.clip_id.tolist()
+        np.testing.assert_allclose(again.probabilities_NC, written.probabilities_NC, atol=1e-5)
+    shutil.copytree(tmp_path / "tuned" / leaves[0], tmp_path / "tuned" / "fold-1" / "seed-1")
+    with pytest.raises(ValueError, match="both test on speaker 23: of a fine-tuned run the table takes one seed"):
+        robustness.run(replace(asked, output_dir=str(tmp_path / "other")))
