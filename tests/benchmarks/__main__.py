@@ -6,7 +6,15 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import bench_asr, bench_decoding, bench_extraction, bench_heads, bench_runs, bench_stores
+from tests.benchmarks import (
+    bench_asr,
+    bench_decoding,
+    bench_extraction,
+    bench_finetune,
+    bench_heads,
+    bench_runs,
+    bench_stores,
+)
 
 BENCHMARKS = {
     "decoding": bench_decoding.run,
@@ -15,6 +23,7 @@ BENCHMARKS = {
     "runs": bench_runs.run,
     "heads": bench_heads.run,
     "asr": bench_asr.run,
+    "finetune": bench_finetune.run,
 }
 
 
