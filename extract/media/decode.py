@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from extract.media.strict import strict_pass
 from extract.media.tracks import Tracks, survey
 
 TROUBLE_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # Their frames are in memory at once.
 STRETCHES_AT_ONCE = 64
 _STARTING = threading.Lock()
@@ -178,8 +180,19 @@ def _outcomes(
     except DecodeTimeoutError:
         failure = Failure(f"decoding took longer than {timeout_seconds:g} s")
     except ProcessExpired as error:
+        _refuse_a_signal(abs(int(error.exitcode or 0)))
         failure = Failure(f"the decoder crashed (exit code {error.exitcode})")
     return [(failure, Source.of(path, stretch=stretch)) for stretch in stretches]
+
+
+def _refuse_a_signal(number: int) -> None:
+    """A batch system signals decoders too, and torchrun does: their rank ends next, and no clip has failed.
+
+    Pebble's processes end by SIGTERM with its number, others with its negative.
+    """
+    if number in STOPPING:
+        name = signal.Signals(number).name
+        raise OSError(errno.EINTR, f"a decoder was stopped by {name}; the same command continues")
 
 
 def _decode_source(

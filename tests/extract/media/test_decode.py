@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -338,11 +339,14 @@ def test_unknown_length_of_a_streamed_wav_is_no_damage(tmp_path: Path) -> None:
 def hang(
     path: Path, _stretches: Sequence[Stretch | None], frames: int, size: int, _cut: Cut, _reader: str
 ) -> list[tuple[Media, Source]]:
-    """Stands in for a decoder that never returns on files named hang*, and that dies on crash*."""
+    """Stands in for a decoder that never returns on files named hang*, that dies on crash*, is told to stop."""
     if path.name.startswith("hang"):
         time.sleep(600)
     if path.name.startswith("crash"):
         os._exit(11)
+    if path.name.startswith("stopped"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
     return [(Media(np.full(frames, size, np.float32), None), Source(path.name, 0, 0, 0, 0))]
 
 
@@ -358,6 +362,14 @@ def test_hanging_and_crashing_decoders_cost_one_clip_each(tmp_path: Path, monkey
     assert reasons == ["", "decoding took longer than 1 s", "", crashed, "", crashed]
     hashes = [source.sha256 for _, source in outcomes]
     assert hashes == ["a", sha256_of(paths[1]), "b", sha256_of(paths[3]), "c", sha256_of(paths[5])]
+
+
+def test_a_decoder_that_is_told_to_stop_fails_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm signals every process of a step: the clip at hand was remembered as one that crashed the decoder."""
+    paths = [write_bytes(tmp_path / name, name.encode()) for name in ("a", "stopped")]
+    monkeypatch.setattr(extract.media.decode, "_decode_source", hang)
+    with pytest.raises(OSError, match="a decoder was stopped by SIGTERM; the same command continues"):
+        everything(paths, timeout_seconds=30.0)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
