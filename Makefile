@@ -2,6 +2,7 @@
 #   CONFIG=file.yaml         another configuration
 #   SET="a.b=value c=[x,y]"  overrides, parsed as YAML
 #   RANKS=2                  processes of `features` and `finetune-e2e`: a GPU each, or the CPU
+#   ENGINE=slurm             what starts those of `features`: torchrun, local, slurm, ray (docs/cluster.md)
 #   TORCH_INDEX=url          other builds of the same torch, e.g. for a V100 (no CUDA 13 support):
 #                            make setup TORCH_INDEX=https://download.pytorch.org/whl/cu126
 
@@ -12,6 +13,7 @@ PY := .venv/bin/python
 READY := .venv/.ready
 DOCS_READY := .venv-docs/.ready
 READY_APP := .venv/.ready-app
+READY_CLUSTER := .venv/.ready-cluster
 # Text as YAML, whatever it holds: braces, colons, "#".
 text = '$(subst ','',$(1))'
 
@@ -23,9 +25,10 @@ endif
 
 # What each target may be given beside CONFIG, SET and the like. Anything else would be ignored without a word:
 # `make train-fusion seeds=[7]` would train the default seeds, and replace their run.
-KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP
+KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP READY_CLUSTER
 KNOWN_data := ACTORS KIND
 KNOWN_corpus := ROOT OUT LAYOUT PATTERN CSV LABEL SPEAKER
+KNOWN_features := ENGINE
 KNOWN_preview := CLIP
 KNOWN_report := RUN
 KNOWN_predict := CLIP RUN
@@ -67,8 +70,8 @@ corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT
 preview: | $(READY) ## a clip under every condition, to look at and listen to: CLIP=x.mp4
 	$(PY) -m extract.preview --config $(or $(CONFIG),configs/demo/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
 
-features: | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks
-	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)
+features: $(if $(ENGINE:torchrun=),$(READY_CLUSTER)) | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks, by ENGINE
+	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(if $(ENGINE),engine.name=$(ENGINE)) $(SET)
 
 train-fusion: | $(READY) ## stage two: fusion heads on cached features
 	$(PY) -m fuse.train --config $(or $(CONFIG),configs/ravdess/fusion.yaml) $(SET)
@@ -97,6 +100,10 @@ app: $(READY_APP) ## a page on this machine to try a run on clips, recorded ones
 $(READY_APP): requirements-app.txt | $(READY)
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-app.txt
 	@touch $(READY_APP)
+
+$(READY_CLUSTER): requirements-cluster.txt | $(READY)
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-cluster.txt
+	@touch $(READY_CLUSTER)
 
 doctor: | $(READY) ## will it run here? torch and GPU, disk, decoders, models, memory, each with its remedy
 	$(PY) -m configs.command.doctor --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)

@@ -6,9 +6,13 @@ Exit codes: 0 done; 1 the ranks died before the end; 2 bad input; 3 more than `m
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +21,8 @@ from cache.features.store import remove_leftovers
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
 from cache.media import forget_part, needless_parts
+from configs.command.engines.job import LOG_FILE, Job, require_engine, run_job
+from configs.command.engines.slurm import refuse_running
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config
@@ -47,10 +53,12 @@ def run(config: FeaturesConfig) -> int:
     interruption = Interruption()
     interruption.listen()
     ranks, start = rank_count(), time.monotonic()
+    require_engine(config.engine)
     plan = make_plan(config)
     for note in plan.corpus.notes:
         print(f"note: {note}")
     with locked(plan.features_dir) as lock:
+        refuse_running(plan.features_dir)
         if grown := grow(plan.features_dir, plan.corpus, plan.specs):
             print(f"note: {grown}")
         _clean(plan)
@@ -71,13 +79,40 @@ def run(config: FeaturesConfig) -> int:
 
 def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> int:
     """Run the ranks to their end; returns how many clips they decoded."""
-    with tempfile.TemporaryDirectory() as folder:
-        error_file = Path(folder, ERROR_FILE)
-        write_plan(plan, Path(folder, PLAN_FILE))
-        interruption.torchrun(["extract.run.rank", folder], ranks, plan.config.max_restarts, keep_open=[lock])
+    with _exchange(plan) as folder:
+        error_file, program = folder / ERROR_FILE, ("extract.run.rank", str(folder))
+        write_plan(plan, folder / PLAN_FILE)
+        if plan.config.engine.name == "torchrun":
+            interruption.torchrun(program, ranks, plan.config.max_restarts, keep_open=[lock])
+        else:
+            run_job(_job(plan, program, ranks, folder), interruption, [lock], plan.features_dir)
         if error_file.exists():
             raise ValueError(error_file.read_text())
-        return sum(counts.stat().st_size for counts in Path(folder).glob("decodes-*"))
+        return sum(counts.stat().st_size for counts in folder.glob("decodes-*"))
+
+
+@contextmanager
+def _exchange(plan: Plan) -> Iterator[Path]:
+    """An empty folder where launcher and ranks leave word for each other; that of an engine keeps its logs."""
+    if plan.config.engine.name == "torchrun":
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        shutil.rmtree(_engine_folder(plan), ignore_errors=True)
+        _engine_folder(plan).mkdir(parents=True)
+        yield _engine_folder(plan).resolve()
+
+
+def _engine_folder(plan: Plan) -> Path:
+    return Path(plan.config.engine.folder or plan.features_dir, ".engine")
+
+
+def _job(plan: Plan, program: tuple[str, ...], ranks: int, folder: Path) -> Job:
+    """Units dealt to tasks as to ranks: by number alone."""
+    engine = plan.config.engine
+    tasks = -(-len(plan.units) // engine.units_per_task)
+    name = f"trifuse-{uuid.uuid4().hex[:8]}"
+    return Job(program, tasks, min(ranks, tasks), plan.config.max_restarts, engine, folder, Path.cwd(), name)
 
 
 def _clean(plan: Plan) -> None:
@@ -100,9 +135,9 @@ def _conclude(plan: Plan, interruption: Interruption, work: Work) -> int:
         return interruption.exit_code
     print(summary(plan, failed))
     if left:
+        where = "above" if plan.config.engine.name == "torchrun" else _engine_folder(plan) / LOG_FILE
         print(
-            f"error: the ranks died with {left} rows to go (see above); the same command continues",
-            file=sys.stderr,
+            f"error: the ranks died with {left} rows to go (see {where}); the same command continues", file=sys.stderr
         )
         return 1
     print(f"features complete: {work}")

@@ -61,6 +61,7 @@ VARIABLES = {
     "SPEAKER": "columns.speaker",
     "ACTORS": "actors",
     "KIND": "kind",
+    "ENGINE": "engine.name",
 }
 
 

@@ -1,4 +1,4 @@
-"""Starting torchrun and stopping it: signals are passed on, ranks never outlive their launcher."""
+"""Starting what starts ranks and stopping it: signals are passed on, ranks never outlive their launcher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
@@ -38,8 +38,12 @@ def rank_count() -> int:
     return int(text)
 
 
+def _nothing() -> None:
+    """Nobody looks."""
+
+
 class Interruption:
-    """Catches SIGINT and SIGTERM for the time of a run and passes them on to torchrun."""
+    """Catches SIGINT and SIGTERM for the time of a run and passes them on to what started the ranks."""
 
     def __init__(self, seconds_of_grace: float = SECONDS_OF_GRACE) -> None:
         """Nothing is caught until `listen`; ranks have so long to end by themselves."""
@@ -63,20 +67,41 @@ class Interruption:
         command = [sys.executable, "-m", starter, "--standalone", f"--nproc-per-node={ranks}"]
         module, *rest = arguments
         command += [f"--max-restarts={max_restarts}", "--monitor-interval=0.5", "-m", module_name(module), *rest]
+        return self.start(command, environment(), keep_open)
+
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        keep_open: Sequence[int] = (),
+        output: int | None = None,
+        look: Callable[[], object] = _nothing,
+    ) -> int:
+        """Run a command that starts ranks and wait; returns its exit code.
+
+        Args:
+            command, environment: of the process.
+            keep_open: file descriptors that it inherits.
+            output: where it writes; None: where this process does.
+            look: called several times a second while it runs.
+        """
         # A session of its own: Ctrl-C reaches this process alone, which then stops the ranks in order.
         self._child = subprocess.Popen(
             command,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             pass_fds=keep_open,
-            env=_environment(),
+            env=environment,
+            stdout=output,
+            stderr=output,
         )
         while (code := self._child.poll()) is None:
             if self.signal and time.monotonic() > self._deadline:
                 break
+            look()
             time.sleep(SECONDS_BETWEEN_LOOKS)
         if self.signal:
-            # torchrun, ranks and their decoders, as far as they are still there. What this interrupts is pending.
+            # It, ranks and their decoders, as far as they are still there. What this interrupts is pending.
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
         return self._child.wait() if code is None else code
@@ -91,13 +116,14 @@ class Interruption:
         self._child.terminate()
 
 
-def _die_with_parent() -> None:
-    """Have the kernel stop torchrun when the launcher is killed outright (Linux only)."""
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the kernel send this process a signal when its parent is killed outright (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """What ranks find in their environment."""
     # The launcher has resolved every hub name; ranks must see the same files, and need no network.
     # torchrun would set and announce OMP_NUM_THREADS; each rank sets its threads itself.
     return {

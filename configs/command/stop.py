@@ -14,7 +14,10 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Turns SIGTERM, SIGINT and the death of the launcher into an exception between two batches."""
+    """Turns SIGTERM, SIGINT, SIGUSR1 and the death of the launcher into an exception between two batches.
+
+    SIGUSR1 is what batch systems are told to send before they take a node back.
+    """
 
     def __init__(self) -> None:
         """Remember the parent: a rank must not outlive it."""
@@ -29,7 +32,7 @@ class StopRequest:
     def listen(self, seconds_to_finish: int = SECONDS_TO_FINISH) -> None:
         """Catch the signals from now on; what takes longer than that after one is given up."""
         self._seconds_to_finish = seconds_to_finish
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._receive)
 
     def check(self) -> None:

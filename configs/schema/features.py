@@ -29,6 +29,7 @@ DEFAULT_CONDITIONS = tuple(
 )
 
 Pooling = Literal["mean", "mean_std", "last", "cls"]
+EngineName = Literal["torchrun", "local", "slurm", "ray"]
 StoredLayers = Literal["all", "last"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
@@ -128,6 +129,59 @@ class MediaSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Slurm:
+    """What is handed on to datatrove's SlurmPipelineExecutor, which says more of each.
+
+    Attributes:
+        partition: as `sinfo` lists them.
+        time: limit of a task, as sbatch takes it; one that is not done by then is gone on with by the same command.
+        qos: null: the cluster's default.
+        max_array_size: tasks of one job array, at most; the cluster may allow fewer (`scontrol show config`).
+        sbatch_args: further options of sbatch: `{account: project, constraint: a100}`.
+    """
+
+    partition: str | None = None
+    time: str = "24:00:00"
+    qos: str | None = None
+    max_array_size: Annotated[int, Field(ge=1)] = 1001
+    sbatch_args: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Engine:
+    """What starts the ranks of stage one; none of it changes a feature.
+
+    Attributes:
+        name: torchrun; local, slurm or ray: datatrove's executor of that name, which is given tasks of some units each.
+        units_per_task: a task starts a process and loads the encoders, which should be short beside its units.
+        folder: where launcher and tasks leave word for each other, and the logs; all nodes must see it. null: the
+            folder `.engine` of features_dir.
+        cpus_per_task, mem_per_cpu_gb, gpus_per_task: what Slurm or Ray is asked for; a task uses one GPU.
+        slurm: more for Slurm.
+        ray_address: of a Ray cluster that runs; null: $RAY_ADDRESS, else one is started on this machine.
+    """
+
+    name: EngineName = "torchrun"
+    units_per_task: Annotated[int, Field(ge=1)] = 4
+    folder: str | None = None
+    cpus_per_task: Annotated[int, Field(ge=1)] = 1
+    mem_per_cpu_gb: Annotated[int, Field(ge=1)] = 4
+    gpus_per_task: Annotated[int, Field(ge=0, le=1)] = 0
+    slurm: Slurm = field(default_factory=Slurm)
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        """A job without a partition is refused here, and not by sbatch after everything was planned."""
+        if self.name == "slurm" and not self.slurm.partition:
+            raise ValueError("slurm.partition: name one; sinfo lists those of this cluster")
+
+    @property
+    def allots(self) -> bool:
+        """Whether tasks run where they are given what they ask for, and not on this machine as it is."""
+        return self.name in ("slurm", "ray")
+
+
+@dataclass(frozen=True, config=STRICT)
 class FeaturesConfig:
     """Configuration of `python -m extract`.
 
@@ -148,6 +202,7 @@ class FeaturesConfig:
         threads: torch threads per rank.
         max_restarts: how often ranks are started again after one died.
         retry_failed: compute units with failed clips again.
+        engine: what starts the ranks, and what it is told.
         restore_media: decode again what the media store has lost, for fine-tuning; features alone do not need it.
     """
 
@@ -173,6 +228,7 @@ class FeaturesConfig:
     max_restarts: Annotated[int, Field(ge=0)] = 3
     retry_failed: bool = False
     restore_media: bool = False
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         """Refuse a run without any encoder, and windows that would leave sound out."""

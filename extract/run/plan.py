@@ -148,7 +148,7 @@ def make_plan(config: FeaturesConfig) -> Plan:
     if config.asr.model is not None and "text" in models:
         check_asr(config.asr)
     checkpoint = recogniser_files(config.asr) if "text" in models else {}
-    device = device_kind()
+    device = _device(config)
     text = text_provenance(config, corpus, device) if "text" in models else {}
     conditions = stored_conditions(config.conditions)
     noises = noise_sources(config.noise, corpus, [condition.kind for condition in conditions])
@@ -162,6 +162,13 @@ def make_plan(config: FeaturesConfig) -> Plan:
     ]
     recordings = {kind: source.names for kind, source in noises.by_kind.items()}
     return Plan(config, corpus, models, tuple(arrays), recordings, device, checkpoint)
+
+
+def _device(config: FeaturesConfig) -> str:
+    """What ranks will encode on: what they are allotted, which this machine need not have, or what it has."""
+    if config.engine.allots:
+        return "cuda" if config.engine.gpus_per_task else "cpu"
+    return device_kind()
 
 
 def write_plan(plan: Plan, path: Path) -> None:

@@ -67,6 +67,20 @@ def test_the_app_installs_what_it_needs_once_and_moves_no_pin(tmp_path: Path) ->
     assert not names[0] & names[1]
 
 
+def test_engines_are_installed_once_where_one_is_asked_for(tmp_path: Path) -> None:
+    plain = make("-n", "features", "ENGINE=torchrun", f"READY_CLUSTER={tmp_path}/not-yet").stdout
+    assert "pip install" not in plain
+    asked = make("-n", "features", "ENGINE=slurm", f"READY_CLUSTER={tmp_path}/not-yet").stdout
+    assert "pip install --disable-pip-version-check --quiet --no-deps -r requirements-cluster.txt" in asked
+    assert asked.splitlines()[-1].split() == [
+        ".venv/bin/python", "-m", "extract", "--config", "configs/ravdess/features.yaml", "engine.name=slurm"
+    ]  # fmt: skip
+    pinned, cluster = ((ROOT / name).read_text() for name in ("requirements.txt", "requirements-cluster.txt"))
+    names = [set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE)) for text in (pinned, cluster)]
+    assert {"datatrove", "ray"} <= names[1]
+    assert not names[0] & names[1]
+
+
 def test_a_path_that_the_shell_would_cut_is_refused() -> None:
     """Behind ` #` the shell reads nothing: the folder `RAVDESS` was taken for `RAVDESS #2`."""
     cut = make("-n", "features", "SET=corpus=data/RAVDESS #2/metadata.csv")
