@@ -121,9 +121,9 @@ def _finish(
     factors: Sequence[str],
     note: str,
     interruption: Interruption,
-    lost: str = "ranks died (see above)",
+    lost: str = "",
 ) -> int:
-    """The tables; or, where runs are missing, why: `lost` says it where no signal came."""
+    """The tables; or, where runs are missing, why: `lost` says more of it where no signal came."""
     out = Path(config.output_dir)
     rows = read(out / ROWS, factors)
     left = len(runs) - len(rows)
@@ -131,7 +131,9 @@ def _finish(
         print(f"interrupted with {left} of {len(runs)} runs to go; the same command continues", file=sys.stderr)
         return interruption.exit_code
     if left:
-        print(f"error: {lost} with {left} runs to go; the same command continues", file=sys.stderr)
+        if lost:
+            print(f"error: {lost}", file=sys.stderr)
+        print(f"error: ranks died with {left} runs to go (see above); the same command continues", file=sys.stderr)
         return 1
     rewrite(out / ROWS, factors, rows)
     conclude(config, runs, rows, note)
