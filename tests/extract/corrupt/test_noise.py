@@ -49,7 +49,7 @@ def write_corpus(root: Path, speakers: Sequence[str], takes: int = 1, splits: Se
     for number, speaker in enumerate(speakers):
         for take in range(takes):
             clip = Clip(f"c{speaker}-{take}", f"{speaker}-{take}.wav", "happy", speaker)
-            clips.append(Clip(**{**vars(clip), "split": splits[number] if splits else ""}))
+            clips.append(replace(clip, split=splits[number] if splits else ""))
             write_sound(root / clip.path, voice(number))
     return Corpus(root, tuple(clips), ("happy", "sad"))
 
