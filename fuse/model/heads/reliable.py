@@ -26,6 +26,8 @@ from fuse.model.heads.layer import Weights
 # Of the weights that are fitted after training, on validation clips: no gradient reaches them.
 FITTED = "_fitted_"
 MOST_DIRECTIONS = 64
+# How far a bias may be from NEVER, as a share of it.
+NEAR = 0.05
 # How sharply the weight bends at the limit: it is (1 + (distance / limit)^8)^(-1/4).
 BEND = 4
 
@@ -73,8 +75,9 @@ def own_logits(unimodal: Head, weights: Weights, shape: Shape, rows: Rows, drop:
 
 def known_classes(weights: Weights, name: str) -> Tensor:
     """Which classes a modality's head has learned of, (M, C): one that its training clips lack has the bias NEVER."""
-    # A head that diverged knows them all, or its NaN would be covered up.
-    return ~(weights[f"{name}_out_bias"] <= NEVER / 2)
+    # Near it, for fine-tuning may move it a little. Where features hardly vary, solved biases of known classes lie far
+    # below, too. A head that diverged knows all, or its NaN would be covered up.
+    return ~((weights[f"{name}_out_bias"] / NEVER - 1).abs() < NEAR)
 
 
 def without_vetoes(votes_MBKC: Tensor, known_M1KC: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fuse.model.fusion import FusionModel, ModelSettings
+from fuse.model.heads.base import NEVER
 from fuse.model.heads.catalogue import UNIMODAL
-from fuse.model.heads.reliable import FITTED, distance_share, reliability
+from fuse.model.heads.reliable import FITTED, distance_share, known_classes, reliability
 from fuse.scores.metrics import uar
 from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
@@ -156,6 +157,12 @@ def test_a_class_that_no_modality_knows_is_never_predicted_far_from_training_eit
     model = lacking({"audio": 3, "face": 3}, unimodal, "late-reliable")
     for scale in (1.0, 1e6, 1e25):
         assert float(model(by_modality(signals()[0][:200] * scale)).softmax(1)[:, 3].max()) == 0
+
+
+def test_classes_of_features_that_hardly_vary_are_known() -> None:
+    """Their solved biases pass -1e9: every class counted as never seen, and the fusion answered NaN."""
+    bias_MC = torch.tensor([[-3e9, -2e10, -7e8], [0.4, NEVER, NEVER * (1 + 1e-4)], [torch.nan, 0.0, 0.0]])
+    assert known_classes({"a_out_bias": bias_MC}, "a").tolist() == [[True] * 3, [True, False, False], [True] * 3]
 
 
 def test_temperatures_are_fitted_to_the_classes_that_a_modality_knows() -> None:
