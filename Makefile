@@ -33,7 +33,7 @@ KNOWN_preview := CLIP
 KNOWN_report := RUN
 KNOWN_predict := CLIP RUN
 KNOWN_app := RUN
-KNOWN_bench := BENCH
+KNOWN_bench := BENCH CLIPS
 KNOWN_test := SHARED
 KNOWN_test-slow := SHARED
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
@@ -114,8 +114,8 @@ test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
 test-slow: | $(READY) ## all tests, the long ones too
 	$(PY) -m pytest -n 2 --dist loadfile -m ""
 
-bench: | $(READY) ## what speed and memory are, as ratios side by side (minutes); BENCH=stores for one of them
-	$(PY) -m tests.benchmarks $(BENCH)
+bench: | $(READY) ## what speed and memory are, as ratios side by side (minutes); BENCH=stores for one of them; BENCH=scale CLIPS=1000000
+	$(PY) -m tests.benchmarks $(BENCH) $(if $(CLIPS),--clips $(CLIPS))
 
 lint: | $(READY) ## ruff and mypy --strict
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

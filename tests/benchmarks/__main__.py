@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from tests.benchmarks import (
@@ -15,8 +17,10 @@ from tests.benchmarks import (
     bench_runs,
     bench_stores,
 )
+from tests.benchmarks.scale import report as scale
 
-BENCHMARKS = {
+Benchmark = Callable[[Path], Iterable[str]]
+BENCHMARKS: dict[str, Benchmark] = {
     "decoding": bench_decoding.run,
     "extraction": bench_extraction.run,
     "stores": bench_stores.run,
@@ -24,6 +28,7 @@ BENCHMARKS = {
     "heads": bench_heads.run,
     "asr": bench_asr.run,
     "finetune": bench_finetune.run,
+    "scale": scale.run,
 }
 
 
@@ -31,14 +36,17 @@ def main() -> None:
     """Run in a temporary folder that is gone afterwards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"any of {', '.join(BENCHMARKS)}; default: all")
-    names = parser.parse_args().names or list(BENCHMARKS)
+    parser.add_argument("--clips", type=int, default=scale.CLIPS, help="how many clips `scale` has")
+    options = parser.parse_args()
+    names = options.names or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {unknown[0]}; there are: {', '.join(BENCHMARKS)}")
+    benchmarks: dict[str, Benchmark] = {**BENCHMARKS, "scale": partial(scale.run, clips=options.clips)}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             print(f"[{name}]", flush=True)
-            for line in BENCHMARKS[name](Path(folder)):
+            for line in benchmarks[name](Path(folder)):
                 print(line, flush=True)
 
 

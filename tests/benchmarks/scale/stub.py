@@ -12,15 +12,11 @@ from cache.corpus.clips import Clip, write_metadata
 from cache.corpus.ravdess import LABELS
 from cache.features.rows import ArraySpec, UnitRows
 from configs.loader import check
-from configs.schema.demo import RandomEncodersConfig
 from configs.schema.features import FeaturesConfig
-from extract.corpora.synthetic.encoders import write_random_encoders
 from extract.run.plan import Plan
 
-# Sound and picture in two stores each, text in one.
-CONDITIONS = ("clean", "noise-white-0db", "occlude-block-50")
-# As many layers as base models have; a row of each is narrow, so that a million fit on a disk.
-BLOCKS, WIDTH = 12, 16
+# Sound in two stores, picture and text in one: four arrays.
+CONDITIONS = ("clean", "noise-white-0db")
 CLIPS_PER_SPEAKER = 400
 CLIPS_PER_FOLDER = 1000
 
@@ -35,11 +31,6 @@ def stub_clips(count: int) -> Iterable[Clip]:
             str(1 + number // CLIPS_PER_SPEAKER),
             statement="Kids are talking by the door",
         )
-
-
-def write_stub_encoders(folder: Path) -> None:
-    """What a plan asks of encoders: their names, layers and hashes."""
-    write_random_encoders(RandomEncodersConfig(out=str(folder), width=WIDTH, blocks=BLOCKS, size=32, patch=16))
 
 
 def write_stub_corpus(folder: Path, clips: int, name: str = "metadata.csv") -> None:

@@ -18,7 +18,8 @@ from cache.features.units import unit_count
 from cache.media import Media, MediaStore, Source
 from extract.run.plan import Plan, make_plan, prepare_stores
 from extract.run.sources import check_sources
-from tests.benchmarks.scale.stub import fill, stub_clips, stub_config, write_stub_corpus, write_stub_encoders
+from tests.benchmarks.scale.encoders import write_stub_encoders
+from tests.benchmarks.scale.stub import fill, stub_clips, stub_config, write_stub_corpus
 
 CLIPS = 150
 
