@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from cache.files.atomic import write_atomic
 from cache.files.place import local_path
 from configs.command.again import remembered
 from configs.loader import load_config
@@ -43,3 +46,17 @@ def main(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def rank_main(work: Callable[[Path, int, int], None], arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ranks that end by themselves: a folder to work in, and the file that user errors go to.
+
+    torchrun says which rank this is, of how many, and cannot pass on exit codes.
+    """
+    folder, error_file = map(Path, sys.argv[1:] if arguments is None else arguments)
+    try:
+        work(folder, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    except (ValueError, OSError) as error:
+        write_atomic(error_file, str(error))
+        return 1
+    return 0

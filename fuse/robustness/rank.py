@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from cache.files.atomic import revealed, write_atomic
+from cache.files.atomic import revealed
+from configs.command.entry import rank_main
 from configs.loader import load_config
 from configs.schema.studies import RobustnessConfig
 from extract.encoders.loading import rank_device
@@ -19,8 +19,11 @@ from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.folder import CHECKPOINT, CONFIG
 
 
-def work(folder: Path, world: World) -> None:
+def work(folder: Path, rank: int, ranks: int) -> None:
     """Encode, and leave a file per condition."""
+    # Tokenizers warn of every loader process that is forked after they were used.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    world = World(rank, ranks, rank_device())
     config = load_config(RobustnessConfig, folder / CONFIG)
     leaf = Path(config.runs[0])
     tuned = TunedEncoders.of(leaf, read_checkpoint(leaf / CHECKPOINT), config.corpus, config.features_dir)
@@ -29,17 +32,5 @@ def work(folder: Path, world: World) -> None:
             save_file(rows, part)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes."""
-    folder, error_file = map(Path, sys.argv[1:] if arguments is None else arguments)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        work(folder, World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), rank_device()))
-    except (ValueError, OSError) as error:
-        write_atomic(error_file, str(error))
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rank_main(work))

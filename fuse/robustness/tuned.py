@@ -36,7 +36,7 @@ from fuse.finetune.training.rows import Rows, own_rows, put_together
 from fuse.finetune.training.stepper import World
 from fuse.runs.checkpoint import Checkpoint
 from fuse.runs.folder import CONFIG, run_folders
-from fuse.runs.tables import trained_config
+from fuse.runs.tables import trained_config, with_root
 
 
 def rows_file(rank: int, condition: int) -> str:
@@ -148,7 +148,8 @@ class TunedEncoders:
         store = open_store(Path(self.config.features_dir, f"{babble[0].name}.zarr"))
         (array,) = [f"audio/{name}" for name in store.encoders("audio") if name == self.checkpoint.encoders["audio"]]
         drawn = store.provenance(array)["noise"]
-        corpus = read_corpus(Path(self.config.corpus), follow_links=True, mapping=self.config.labels)
+        read = read_corpus(Path(self.config.corpus), follow_links=True, mapping=self.config.labels)
+        corpus = with_root(read, Path(self.config.features_dir))
         known = {clip.clip_id for clip in corpus.clips}
         if not set(drawn["pool"]) <= known:
             raise ValueError(f"{babble[0].name}: {self.config.corpus} lacks clips that are heard in it; leave it out")

@@ -22,6 +22,7 @@ from cache.protocols.cross_corpus import CROSS_CORPUS, TEST, CorpusPart, corpus_
 from cache.protocols.leakage import recorded_hashes
 from configs.command.again import again_run
 from configs.loader import load_config
+from configs.schema.features import FeaturesConfig
 from configs.schema.fusion import FusionConfig
 from configs.schema.protocols import AUTO
 from extract.asr.transcript import scored_words
@@ -74,6 +75,13 @@ def corpus_of(config: FusionConfig) -> Corpus:
         return own
     other = read_corpus(Path(config.target.corpus), follow_links=True, mapping=config.target.labels)
     return joined(own, other, corpus_names(Path(config.corpus), Path(config.target.corpus)))
+
+
+def with_root(corpus: Corpus, features_dir: Path) -> Corpus:
+    """The corpus with its clips where stage one found them: `corpus_root` is a setting of that stage alone."""
+    settings = features_dir / CONFIG
+    root = load_config(FeaturesConfig, settings).corpus_root if settings.is_file() else None
+    return replace(corpus, root=Path(root)) if root else corpus
 
 
 def tested(config: FusionConfig, corpus: Corpus) -> Corpus:

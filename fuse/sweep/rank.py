@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from cache.features.provenance import refuse_others
-from cache.files.atomic import write_atomic
+from configs.command.entry import rank_main
 from configs.command.progress import Progress
 from configs.loader import load_config
 from configs.schema.protocols import load_protocol
@@ -77,16 +75,5 @@ def _keep(out: Path, outcome: Outcome) -> None:
     append(out / ROWS, row)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Read torchrun's environment and work. User errors go to a file: torchrun cannot pass on exit codes."""
-    out, error_file = map(Path, sys.argv[1:] if arguments is None else arguments)
-    try:
-        work(out, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    except (ValueError, OSError) as error:
-        write_atomic(error_file, str(error))
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rank_main(work))

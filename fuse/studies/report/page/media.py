@@ -10,7 +10,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -29,6 +29,7 @@ from extract.corrupt.apply import corrupt
 from extract.corrupt.noise.sources import RECORDED, NoiseSource, NoiseSources, noise_sources
 from fuse.finetune.inputs.media import OpenMedia
 from fuse.runs.folder import CONFIG
+from fuse.runs.tables import with_root
 from fuse.studies.report.page.subjects import parts_of
 
 FRAMES_SHOWN = 4
@@ -113,14 +114,13 @@ def _possible(
     """Clean and every single condition that can be made here, the recordings for it, and what was left out."""
     parts = {part.name: part for name in (CLEAN, *conditions) for part in parts_of(name)}
     settings = features_dir / CONFIG
-    config = load_config(FeaturesConfig, settings) if settings.is_file() else FeaturesConfig(corpus="")
-    if config.corpus_root:
-        corpus = replace(corpus, root=Path(config.corpus_root))
+    noise = (load_config(FeaturesConfig, settings) if settings.is_file() else FeaturesConfig(corpus="")).noise
+    corpus = with_root(corpus, features_dir)
     sources: dict[str, NoiseSource] = {}
     notes: list[str] = []
     for kind in sorted({part.kind for part in parts.values()} & set(RECORDED)):
         try:
-            sources.update(noise_sources(config.noise, corpus, [kind]).by_kind)
+            sources.update(noise_sources(noise, corpus, [kind]).by_kind)
         except (ValueError, OSError) as error:
             notes.append(f"{kind}: {error}")
     made = [part for part in parts.values() if part.kind not in RECORDED or part.kind in sources]
