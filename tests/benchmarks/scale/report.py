@@ -21,6 +21,7 @@ def run(folder: Path, clips: int = CLIPS) -> Iterator[str]:
         per_million = took.seconds * 1_000_000 / clips
         yield (
             f"  {step:26} {took.seconds:8.1f} s ({per_million:7.0f} s per million), "
+            f"processor {took.processor_seconds:8.1f} s, "
             f"peak {took.peak_mib:5.0f} MiB, counted {took.counted}"
         )
     files, size = files_and_bytes(folder / FEATURES)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cache.care.garbage import collect
@@ -36,9 +36,13 @@ class Site:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a step took and what it counted; memory is the peak of its process, imports included."""
+    """What a step took and what it counted; memory is the peak of its process, imports included.
+
+    Processor time is what remains comparable on a machine that does other things too.
+    """
 
     seconds: float
+    processor_seconds: float
     peak_mib: float
     counted: int
 
@@ -161,12 +165,13 @@ def main() -> None:
     """Run one step here: its name, the folder, the number of clips and the most chunks without shards."""
     step, folder, clips, most_chunks = sys.argv[1:]
     layout.MOST_CHUNKS = int(most_chunks)
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), sum(os.times()[:4])
     counted = STEPS[step](Site(Path(folder), int(clips), int(most_chunks)))
     seconds = time.perf_counter() - start
+    processor_seconds = sum(os.times()[:4]) - processor_start
     # Not getrusage: its maximum is inherited from the process that started this one.
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak, "counted": counted}))
+    print(json.dumps(asdict(Measured(seconds, processor_seconds, peak, counted))))
 
 
 if __name__ == "__main__":
