@@ -1,4 +1,4 @@
-"""Clips and the corpus they form: `metadata.csv`, read strictly.
+"""Clips and the corpus they form: `metadata.csv`, or the same table as Parquet, read strictly.
 
 Required columns: clip_id, path, label, speaker. Known optional ones are the other fields of `Clip`;
 any further column is ignored. Which labels there are is said in `cache.corpus.labels`.
@@ -6,14 +6,15 @@ any further column is ignored. Which labels there are is said in `cache.corpus.l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from sys import intern
 
 from cache.corpus.labels import label_set, normal_label, unprintable
+from cache.corpus.parquet import is_parquet, parquet_bytes
 from cache.corpus.paths import MeantPaths
-from cache.corpus.sheet import read_rows
+from cache.corpus.sheet import place_in, read_rows
 from cache.corpus.stretch import Stretch, parse_stretch
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_text
@@ -84,11 +85,11 @@ def read_corpus(
     follow_links: bool = False,
     mapping: Mapping[str, str | None] | None = None,
 ) -> Corpus:
-    """Read and check a metadata.csv.
+    """Read and check a metadata.csv, or a table of another name: a CSV file in UTF-8, or Parquet (`.parquet`).
 
     Args:
-        metadata: the CSV file (UTF-8, header line).
-        root: folder that `path` is relative to; default: the CSV's folder.
+        metadata: the table.
+        root: folder that `path` is relative to; default: the table's folder.
         follow_links: links may lead out of the root; else a clip behind such a link is refused. Where no clip is
             opened, links do not matter.
         mapping: other names for labels; None leaves their clips out.
@@ -104,7 +105,7 @@ def read_corpus(
     if not root.is_dir():
         raise ValueError(f"corpus_root {root} is not a folder")
     paths, label_at, clips = MeantPaths(root, follow_links), dict[int, str](), list[Clip]()
-    for line, row in read_rows(metadata, REQUIRED):
+    for line, row in read_rows(metadata, REQUIRED, COLUMNS):
         clips.append(_clip(metadata, line, row, paths))
         label_at[line] = clips[-1].label
     _refuse_duplicates(metadata, clips)
@@ -116,41 +117,44 @@ def read_corpus(
     return Corpus(root, kept, found.labels, found.notes)
 
 
-def metadata_text(clips: Sequence[Clip], further: Sequence[Mapping[str, str]] = ()) -> str:
-    """A metadata.csv that `read_corpus` accepts.
+def write_metadata(clips: Iterable[Clip], path: Path, further: Sequence[Mapping[str, str]] = ()) -> None:
+    """Write a table that `read_corpus` accepts: a CSV, or Parquet where the name ends in `.parquet`.
 
     `further`: of each clip, columns that it does not know; the same ones for all clips. (): there are none.
+
+    Raises:
+        ValueError: it is to be Parquet, and pyarrow is not installed.
     """
+    header, rows = _table(tuple(clips), further)
+    write_atomic(path, parquet_bytes(header, rows) if is_parquet(path) else csv_text(header, rows))
+
+
+def _table(clips: Sequence[Clip], further: Sequence[Mapping[str, str]]) -> tuple[list[str], Iterator[tuple[str, ...]]]:
+    """The names of the columns, and the cells of each clip."""
     # Two columns more only where somebody needs them.
     known = [name for name in COLUMNS if name not in STRETCH or any(clip.stretch for clip in clips)]
     more = tuple(further[0]) if further else ()
     cells = [tuple(columns[name] for name in more) for columns in further] or [()] * len(clips)
     rows = ((*(getattr(clip, name) for name in known), *others) for clip, others in zip(clips, cells, strict=True))
-    return csv_text([*known, *more], rows)
-
-
-def write_metadata(clips: Iterable[Clip], path: Path) -> None:
-    """Write a metadata.csv that `read_corpus` accepts."""
-    write_atomic(path, metadata_text(tuple(clips)))
+    return [*known, *more], rows
 
 
 def _clip(metadata: Path, line: int, row: dict[str, str], paths: MeantPaths) -> Clip:
-    where = f"{metadata} line {line}"
     values = {name: (row.get(name) or "").strip() for name in COLUMNS}
     values |= {name: intern(values[name]) for name in SHARED}
     empty = [name for name in REQUIRED if not values[name]]
     if empty:
-        raise ValueError(f"{where}: {', '.join(empty)} is empty")
+        raise ValueError(f"{place_in(metadata, line)}: {', '.join(empty)} is empty")
     label = normal_label(values["label"])
     if strange := unprintable(label):
-        raise ValueError(f"{where}: label {label!r} holds the character {strange}; take it out")
+        raise ValueError(f"{place_in(metadata, line)}: label {label!r} holds the character {strange}; take it out")
     # Hashes are compared as text, and some tools write them in capitals.
     known = {"label": intern(label), "speaker": normal_speaker(values["speaker"]), "sha256": values["sha256"].lower()}
     try:
         parse_stretch(values["start"], values["end"])
         return Clip(**{**values, **known, "path": paths.find(values["path"])})
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{place_in(metadata, line)}: {error}") from error
 
 
 def _refuse_duplicates(metadata: Path, clips: Sequence[Clip]) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 import yaml
 
 from cache.corpus.ravdess import LABELS, is_ravdess_id
+from cache.corpus.sheet import place_in
 from cache.names import did_you_mean
 
 TEXT_LIST, YAML_LIST = "labels.txt", "labels.yaml"
@@ -56,7 +57,7 @@ def label_set(
     """The label set of a corpus, as the module says.
 
     Args:
-        metadata: the CSV file of the corpus, beside which a list may stand.
+        metadata: the table of the corpus, beside which a list may stand.
         clip_ids: of all clips.
         label_at: by line of the metadata, the label of the clip there, as `normal_label` gives it.
         mapping: other names for labels; None leaves their clips out.
@@ -173,7 +174,9 @@ def _refuse_unknown(metadata: Path, label_at: Mapping[int, str], known: Sequence
     for line, label in label_at.items():
         if label not in members:
             hint = did_you_mean(label, known)
-            raise ValueError(f"{metadata} line {line}: unknown label {label!r}{hint}; known: {_shown(known)} ({why})")
+            raise ValueError(
+                f"{place_in(metadata, line)}: unknown label {label!r}{hint}; known: {_shown(known)} ({why})"
+            )
 
 
 def _refuse_misspelt(metadata: Path, label_at: Mapping[int, str]) -> None:
@@ -183,7 +186,7 @@ def _refuse_misspelt(metadata: Path, label_at: Mapping[int, str]) -> None:
         meant = next((one for one in used if label not in LABELS and _near(label, one)), None)
         if meant:
             raise ValueError(
-                f"{metadata} line {line}: label {label!r} beside {meant!r} (did you mean {meant}?); "
+                f"{place_in(metadata, line)}: label {label!r} beside {meant!r} (did you mean {meant}?); "
                 f"if both are meant, list all labels in {TEXT_LIST} beside it, one per line"
             )
 

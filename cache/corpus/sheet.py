@@ -4,6 +4,8 @@ Plain are a byte order mark, any line ends, columns in capitals or with spaces a
 or tabs between cells where commas make no header, and lines of empty cells at the end of a spreadsheet. Refused, with
 the line, are text that is not UTF-8 and a line with more cells than the header has names: there a cell that holds an
 unquoted comma would move all cells after it into columns that are not theirs.
+
+A table whose name ends in `.parquet` is read by the same rules (`cache.corpus.parquet`); its lines are rows.
 """
 
 from __future__ import annotations
@@ -12,39 +14,75 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from cache.corpus.parquet import is_parquet, parquet_cells, parquet_names
+
 DELIMITERS = (",", ";", "\t")
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+PARQUET_MARK = b"PAR1"
+# What a corpus's table is called unless it is given a name of its own.
+USUAL_NAMES = ("metadata.csv", "metadata.parquet")
 
 Row = tuple[int, dict[str, str]]
 
 
-def read_rows(metadata: Path, required: Sequence[str]) -> Iterator[Row]:
-    """Line numbers and cells by column of every line that is not empty, one after another as they are read.
+def is_table(file: Path) -> bool:
+    """Whether a file is a table of clips, by its name."""
+    return file.suffix.lower() == ".csv" or is_parquet(file)
+
+
+def place_in(metadata: Path, number: int) -> str:
+    """A line of a table, or a row, for messages."""
+    return f"{metadata} {'row' if is_parquet(metadata) else 'line'} {number}"
+
+
+def read_rows(metadata: Path, required: Sequence[str], further: Sequence[str] = ()) -> Iterator[Row]:
+    """Numbers of lines, and cells by column, of every line that is not empty, one after another as they are read.
+
+    Args:
+        metadata: the table.
+        required: the columns that it must have.
+        further: columns that matter where it has them.
 
     Raises:
         ValueError: one line naming the file, the line where it is known, what was found and what to do.
     """
-    delimiter = _delimiter(_header(metadata), required)
     is_empty = True
+    for row in _parquet_rows(metadata, required, further) if is_parquet(metadata) else _csv_rows(metadata, required):
+        is_empty = False
+        yield row
+    if is_empty:
+        raise ValueError(f"{metadata} lists no clips")
+
+
+def _parquet_rows(metadata: Path, required: Sequence[str], further: Sequence[str]) -> Iterator[Row]:
+    header = [column_name(name) for name in parquet_names(metadata)]
+    _check_header(metadata, header, required)
+    asked = {*required, *further}
+    for number, cells in parquet_cells(metadata, [place for place, name in enumerate(header) if name in asked]):
+        if any(cell.strip() for cell in cells):
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _csv_rows(metadata: Path, required: Sequence[str]) -> Iterator[Row]:
+    delimiter = _delimiter(_header(metadata), required)
     try:
         with metadata.open(encoding="utf-8-sig", newline="") as file:
-            for row in _rows(metadata, _without_nul(metadata, file), delimiter, required):
-                is_empty = False
-                yield row
+            yield from _rows(metadata, _without_nul(metadata, file), delimiter, required)
     except UnicodeDecodeError as error:
         raise ValueError(f"{metadata} is not a CSV file in UTF-8: {_foreign(metadata.read_bytes())}") from error
     except csv.Error as error:
         raise ValueError(f"{metadata} is not a CSV file in UTF-8: {error}") from error
-    if is_empty:
-        raise ValueError(f"{metadata} lists no clips")
 
 
 def columns_of(metadata: Path) -> list[str]:
     """The names of a table's columns, whichever delimiter gives most of them.
 
     Raises:
-        ValueError: one line: it is not text in UTF-8.
+        ValueError: one line: it is not text in UTF-8, nor Parquet.
     """
+    if is_parquet(metadata):
+        return [column_name(name) for name in parquet_names(metadata)]
     header = _header(metadata)
     cells = max((header.split(delimiter) for delimiter in DELIMITERS), key=len)
     return [column_name(cell) for cell in cells]
@@ -61,6 +99,8 @@ def _header(metadata: Path) -> str:
         line = file.readline()
     if line.startswith(UTF_16_MARKS):
         raise ValueError(f"{metadata} is not a CSV file in UTF-8: it is UTF-16; save it again as CSV in UTF-8")
+    if line.startswith(PARQUET_MARK):
+        raise ValueError(f"{metadata} is not a CSV file in UTF-8: it is Parquet; give it a name that ends in .parquet")
     try:
         return (line.decode("utf-8-sig").splitlines() or [""])[0]
     except UnicodeDecodeError as error:
@@ -104,7 +144,7 @@ def _rows(metadata: Path, lines: Iterable[str], delimiter: str, required: Sequen
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
-        where = f"{metadata} line {reader.line_num}"
+        where = place_in(metadata, reader.line_num)
         if any(cell.strip() for cell in cells[len(header) :]):
             raise ValueError(
                 f"{where} has {len(cells)} cells and the header {len(header)}; "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cache.corpus.clips import Clip, Corpus
 from cache.corpus.labels import label_difference
+from cache.corpus.sheet import USUAL_NAMES
 from cache.protocols.folds import speakers_of
 from cache.protocols.speaker_folds import even_groups
 
@@ -38,7 +39,7 @@ class CorpusPart:
 
 def corpus_names(source: Path, target: Path) -> tuple[str, str]:
     """What two corpora are called: by their folder, or by their file where that has a name of its own."""
-    names = [path.resolve().parent.name if path.name == "metadata.csv" else path.stem for path in (source, target)]
+    names = [path.resolve().parent.name if path.name in USUAL_NAMES else path.stem for path in (source, target)]
     return (names[0], names[1]) if names[0] != names[1] else (f"source-{names[0]}", f"target-{names[1]}")
 
 

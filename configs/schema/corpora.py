@@ -34,14 +34,15 @@ class CorpusConfig:
 
     Attributes:
         root: the folder; paths in the metadata start from it.
-        out: the CSV to write; null: `metadata.csv` in the folder.
+        out: the table to write, Parquet where it ends in `.parquet`, else CSV; null: `metadata.csv` in the folder.
         layout: `ravdess`, `folders` (label/clip, speaker/label/clip), `pattern`, `csv`, or the name of a file in
             configs/corpora; null: `pattern` or `csv` where that key is set, else what the names of the files show.
         channels: which of RAVDESS's vocal channels to list.
         kind: list only `video` (mp4 and others) or only `audio` (wav, flac and others); null: what is there.
         pattern: of file names, with parts in braces: "{speaker}_{statement}_{label}_*"; of several, the first that
             fits a name counts.
-        csv: a table with a line per clip, in the folder or below; or a table per split: {train: a.csv, test: b.csv}.
+        csv: a table (CSV or Parquet) with a line per clip, in the folder or below; or a table per split:
+            {train: a.csv, test: b.csv}.
         columns: what the table calls our columns: {label: emotion, speaker: actor}.
         labels: the labels behind the codes of names or tables, {ANG: angry, XXX: null} (null: leave those clips
             out); or the labels alone, in their order. Either way, their order is that of `labels.txt`.

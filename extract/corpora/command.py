@@ -1,4 +1,4 @@
-"""`make corpus`: metadata.csv for a folder of clips, what was found in it, and what to type next."""
+"""`make corpus`: metadata.csv, or .parquet, for a folder of clips, what was found in it, and what to type next."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from cache.corpus.clips import metadata_text, read_corpus
+from cache.corpus.clips import REQUIRED, read_corpus, write_metadata
 from cache.corpus.labels import TEXT_LIST, listed_labels
+from cache.corpus.parquet import SUFFIX, is_parquet, refuse_no_pyarrow
 from cache.corpus.ravdess import is_ravdess_id
+from cache.corpus.sheet import USUAL_NAMES, columns_of
 from cache.files.atomic import write_atomic
 from cache.files.commands import make_command, settings_of
 from cache.protocols.choice import LEAKING, fitting_protocol
@@ -34,6 +36,7 @@ def run(config: CorpusConfig) -> int:
     if out.is_dir():
         raise ValueError(f"out={out} is a folder; name the CSV file, e.g. out={out / 'metadata.csv'}")
     refuse_no_folder(root)
+    refuse_no_pyarrow(out)
     listing = list_corpus(root, config)
     _write(listing, root, out, config)
     print("\n".join((*listing.notes, listing.summary(), *_table(listing))))
@@ -59,19 +62,31 @@ def _write(listing: Listing, root: Path, out: Path, config: CorpusConfig) -> Non
     if listing.labels:
         _refuse_neighbours(out)
         write_atomic(out.parent / TEXT_LIST, "".join(f"{label}\n" for label in listing.labels))
-    write_atomic(out, metadata_text(listing.clips, listing.further))
+    write_metadata(listing.clips, out, listing.further)
 
 
 def _refuse_foreign(out: Path, root: Path, config: CorpusConfig) -> None:
-    """A CSV that this command did not write is somebody's work, perhaps the very table that is read."""
+    """A table that this command did not write is somebody's work, perhaps the very table that is read."""
     asked = config.csv is not None or config.layout == "csv" or bool(config.columns)
     read = asked and out.resolve() in {file.resolve() for _, file in tables(root, config)}
-    if not read and (not out.is_file() or out.read_bytes().startswith(OUR_HEADER.encode())):
+    if not read and (not out.is_file() or _is_ours(out)):
         return
     what = "is the table that is read" if read else "was written by somebody else"
     raise ValueError(
-        f"{out} {what}; give another name: OUT={out.with_name('clips.csv')}, or replace it: SET=overwrite=true"
+        f"{out} {what}; give another name: OUT={out.with_name(f'clips{out.suffix}')}, or replace it: SET=overwrite=true"
     )
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether this command wrote a table: its columns begin as ours do."""
+    if not is_parquet(file):
+        with file.open("rb") as content:
+            return content.read(len(OUR_HEADER)) == OUR_HEADER.encode()
+    try:
+        return tuple(columns_of(file)[: len(REQUIRED)]) == REQUIRED
+    # It is no such table, or there is no pyarrow, without which nobody here can have written it.
+    except ValueError:
+        return False
 
 
 def _refuse_other_labels(listing: Listing, out: Path) -> None:
@@ -85,11 +100,11 @@ def _refuse_other_labels(listing: Listing, out: Path) -> None:
 
 def _refuse_neighbours(out: Path) -> None:
     """A list of labels holds for every table of its folder."""
-    for file in sorted(out.parent.glob("*.csv")):
-        if file.name != out.name and file.read_bytes().startswith(OUR_HEADER.encode()):
+    for file in sorted([*out.parent.glob("*.csv"), *out.parent.glob(f"*{SUFFIX}")]):
+        if file.name != out.name and _is_ours(file):
             raise ValueError(
                 f"{TEXT_LIST} would hold for {file} as well; give OUT a folder of its own, e.g. "
-                f"OUT={out.parent / out.stem / 'metadata.csv'}"
+                f"OUT={out.parent / out.stem / f'metadata{out.suffix}'}"
             )
 
 
@@ -124,7 +139,7 @@ def next_commands(listing: Listing, root: Path, out: Path, follow_links: bool) -
     own: dict[str, object] = {}
     fusion: dict[str, object] = {}
     if out != DEFAULT_OUT:
-        name = re.sub(r"[^\w.-]+", "-", out.parent.resolve().name if out.name == "metadata.csv" else out.stem)
+        name = re.sub(r"[^\w.-]+", "-", out.parent.resolve().name if out.name in USUAL_NAMES else out.stem)
         shared = {"corpus": str(out), "features_dir": f"features/{name}"}
         fusion["output_dir"] = f"outputs/{name}"
     if out.parent.resolve() != root.resolve():

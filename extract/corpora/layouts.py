@@ -17,7 +17,7 @@ from extract.corpora.folders import folder_rows, looks_like_labels
 from extract.corpora.listing import Listing, listed, path_id
 from extract.corpora.pattern import Pattern, read_pattern
 from extract.corpora.ravdess import list_clips
-from extract.corpora.tables import TableRow, output_columns, placed, stretch_id, table_rows
+from extract.corpora.tables import TableRow, output_columns, placed, stretch_id, table_rows, tables_in
 
 RAVDESS_SHAPE = re.compile(r"[0-9]{2}(-[0-9]{2}){6}")
 # What may be said beside the name of a ready-made layout; the rest is what the layout is made of.
@@ -171,8 +171,8 @@ def _names_fit(name: str, paths: Sequence[PurePosixPath]) -> bool:
 
 
 def _no_layout(root: Path, paths: Sequence[PurePosixPath]) -> str:
-    tables = sorted(file.name for file in root.glob("*.csv"))
-    table = f"; or, if it lists the clips, LAYOUT=csv CSV={root / tables[0]}" if tables else ""
+    tables = tables_in(root)
+    table = f"; or, if it lists the clips, LAYOUT=csv CSV={tables[0]}" if tables else ""
     return (
         f"{root}: the names do not say how {paths[0]} and {len(paths) - 1} other files are labelled; say where the "
         f'label stands, e.g. make corpus ROOT={root} PATTERN="{{speaker}}_{{label}}_*", or LAYOUT=folders if the '

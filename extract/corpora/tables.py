@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cache.corpus.parquet import SUFFIX
 from cache.corpus.paths import meant_path
-from cache.corpus.sheet import column_name, columns_of, read_rows
+from cache.corpus.sheet import USUAL_NAMES, column_name, columns_of, place_in, read_rows
 from cache.names import did_you_mean
 from configs.schema.corpora import CorpusConfig
 from extract.corpora.listing import COLUMNS
@@ -37,7 +38,7 @@ class TableRow:
     @property
     def where(self) -> str:
         """The line, for messages."""
-        return f"{self.file} line {self.line}"
+        return place_in(self.file, self.line)
 
 
 def table_rows(root: Path, config: CorpusConfig) -> tuple[list[TableRow], list[str]]:
@@ -98,12 +99,17 @@ def tables(root: Path, config: CorpusConfig) -> list[tuple[str, Path]]:
         return [(split, _there(root, name)) for split, name in config.csv.items()]
     if config.csv is not None:
         return [("", _there(root, config.csv))]
-    found = sorted(root.glob("*.csv"))
-    named = [file for file in found if file.name == "metadata.csv"] or found
+    found = tables_in(root)
+    named = [file for file in found if file.name in USUAL_NAMES] or found
     if len(named) != 1:
         what = f"{len(named)} tables ({', '.join(file.name for file in named[:5])})" if named else "no .csv file"
         raise ValueError(f"{root} holds {what}; say which one lists the clips: CSV=<file>")
     return [("", named[0])]
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of a folder: CSV files, or where there is none, Parquet."""
+    return sorted(folder.glob("*.csv")) or sorted(folder.glob(f"*{SUFFIX}"))
 
 
 def _there(root: Path, name: str) -> Path:
@@ -146,10 +152,10 @@ def _times(file: Path, line: int, row: Mapping[str, str]) -> dict[str, str]:
     try:
         seconds = {name: _seconds(text) for name, text in texts.items()}
     except ValueError as error:
-        raise ValueError(f"{file} line {line}: {error}") from error
+        raise ValueError(f"{place_in(file, line)}: {error}") from error
     start, end = seconds["start"], seconds["end"]
     if end is not None and end <= (start or 0.0):
-        raise ValueError(f"{file} line {line}: end {texts['end']} is not after start {texts['start'] or 0}")
+        raise ValueError(f"{place_in(file, line)}: end {texts['end']} is not after start {texts['start'] or 0}")
     if not start and end is None:
         return dict.fromkeys(TIMES, "")
     return {"start": str(start or 0.0), "end": "" if end is None else str(end)}

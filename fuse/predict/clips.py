@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.corpus.clips import read_corpus
 from cache.corpus.ravdess import parse_ravdess_name
+from cache.corpus.sheet import is_table
 from cache.corpus.stretch import Stretch
 from extract.corpora.files import KINDS, media_files
 
@@ -26,15 +27,15 @@ def find_clips(name: str, root: str | None = None, labels: Mapping[str, str | No
     """The clips that are meant, in the order of the table or of their paths.
 
     Args:
-        name: a media file, a folder (searched recursively; hidden files are passed over), or a CSV as stage one reads.
-        root: folder that the paths of a CSV start from; default: its own.
-        labels: other names for the labels of a CSV; None leaves their clips out.
+        name: a media file, a folder (searched recursively; hidden files are passed over), or a table of clips.
+        root: folder that the paths of a table start from; default: its own.
+        labels: other names for the labels of a table; None leaves their clips out.
 
     Raises:
-        ValueError: there is none, or there are labels to be named and no CSV that has any.
+        ValueError: there is none, or there are labels to be named and no table that has any.
     """
     path = Path(name).expanduser()
-    if path.suffix.lower() == ".csv":
+    if is_table(path):
         corpus = read_corpus(path, Path(root) if root else None, mapping=labels)
         return [Wanted(corpus.source(clip), clip.statement, clip.stretch, clip.label) for clip in corpus.clips]
     if labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def test_what_was_found_is_said_beside_what_is_missing(tmp_path: Path) -> None:
 def test_another_encoding_is_refused_and_named(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_corpus(sheet(tmp_path, content))
+
+
+def test_without_pyarrow_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"metadata\.parquet needs pyarrow, which is not installed; run: pip install "):
+        read_corpus(tmp_path / "metadata.parquet")
 
 
 cells = st.text(st.characters(codec="utf-8"), max_size=8)
