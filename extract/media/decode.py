@@ -5,23 +5,17 @@ from __future__ import annotations
 import errno
 import re
 import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as DecodeTimeoutError
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from dataclasses import replace
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-from pebble import ProcessExpired, ProcessPool
 
 from cache.corpus.stretch import Stretch, part_hash
 from cache.files.hashes import sha256_of
 from cache.media import Failure, Media, Source
+from configs.command.workers import TookTooLongError, WorkerDiedError, Workers
 from extract.media.by_decord import are_alike, frames_by_decord
 from extract.media.cut import PLAIN, Cut
 from extract.media.frames import Frames
@@ -36,26 +30,6 @@ TROUBLE_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, e
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # Their frames are in memory at once.
 STRETCHES_AT_ONCE = 64
-_STARTING = threading.Lock()
-
-
-class _Worker(ForkServerProcess):
-    """Does not run the module again that Python was started with: a script that predicts would start itself."""
-
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802
-        with _STARTING:
-            main = sys.modules["__main__"]
-            # What has no file cannot be run again.
-            sys.modules["__main__"] = ModuleType("__main__")
-            try:
-                return ForkServerProcess._Popen(process_obj)
-            finally:
-                sys.modules["__main__"] = main
-
-
-class _Workers(ForkServerContext):
-    Process = _Worker
 
 
 def decode(path: Path, frames: int, size: int, cut: Cut = PLAIN, reader: str = "auto") -> Media:
@@ -119,7 +93,7 @@ def decode_all(
     cut: Cut = PLAIN,
     reader: str = "auto",
     stretches: Sequence[Stretch | None] | None = None,
-    pool: ProcessPool | None = None,
+    pool: Workers | None = None,
 ) -> Iterator[tuple[Media | Failure, Source]]:
     """Decode clips in order, `workers` at a time; yields each clip with the file it came from.
 
@@ -128,34 +102,26 @@ def decode_all(
     `check` is called at least once a second while waiting and ends the work by raising. `pool`: of `decoders`, for a
     caller that comes again and keeps it (to start one and end it takes longer than to decode a clip); it stays open.
     """
-    kept = pool is not None
     with nullcontext(pool) if pool is not None else decoders(workers, cut, reader) as pool:
         groups = list(_groups(paths, stretches or [None] * len(paths), 1 if cut.face else STRETCHES_AT_ONCE))
         tasks = [(path, several, frames, size, cut, reader) for path, several in groups]
-        futures = [pool.schedule(_decode_source, task, timeout=timeout_seconds) for task in tasks]
+        futures = [pool.schedule(_decode_source, task, timeout_seconds) for task in tasks]
         try:
             for (path, several), future in zip(groups, futures, strict=True):
                 check()
                 while not wait([future], timeout=1.0).done:
                     check()
                 yield from _outcomes(path, several, future, timeout_seconds)
-        except BaseException:
-            if kept:
-                # It goes on, without what nobody waits for.
-                for future in futures:
-                    future.cancel()
-            else:
-                pool.stop()
-            raise
+        finally:
+            # A pool that stays open goes on without what nobody waits for.
+            for future in futures:
+                future.cancel()
 
 
-def decoders(workers: int, cut: Cut, reader: str) -> ProcessPool:
+def decoders(workers: int, cut: Cut, reader: str) -> Workers:
     """Processes that decode."""
-    # Each pool's workers are forked from a server that has imported these once; nothing runs there.
-    context = _Workers()
     wanted = [*(["decord"] if reader == "decord" else []), *(["cv2"] if cut.face else [])]
-    context.set_forkserver_preload(["torch", "torchaudio.functional", "av", *wanted])
-    return ProcessPool(max_workers=workers, context=context)
+    return Workers(workers, ["torch", "torchaudio.functional", "av", *wanted])
 
 
 def _groups(
@@ -172,24 +138,21 @@ def _groups(
 
 
 def _outcomes(
-    path: Path, stretches: Sequence[Stretch | None], future: Any, timeout_seconds: float
+    path: Path, stretches: Sequence[Stretch | None], future: Future[Any], timeout_seconds: float
 ) -> list[tuple[Media | Failure, Source]]:
     try:
         outcomes: list[tuple[Media | Failure, Source]] = future.result()
         return outcomes
-    except DecodeTimeoutError:
+    except TookTooLongError:
         failure = Failure(f"decoding took longer than {timeout_seconds:g} s")
-    except ProcessExpired as error:
-        _refuse_a_signal(abs(int(error.exitcode or 0)))
-        failure = Failure(f"the decoder crashed (exit code {error.exitcode})")
+    except WorkerDiedError as error:
+        _refuse_a_signal(-error.exit_code)
+        failure = Failure(f"the decoder crashed (exit code {error.exit_code})")
     return [(failure, Source.of(path, stretch=stretch)) for stretch in stretches]
 
 
 def _refuse_a_signal(number: int) -> None:
-    """A batch system signals decoders too, and torchrun does: their rank ends next, and no clip has failed.
-
-    Pebble's processes end by SIGTERM with its number, others with its negative.
-    """
+    """A batch system signals decoders too, and torchrun does: their rank ends next, and no clip has failed."""
     if number in STOPPING:
         name = signal.Signals(number).name
         raise OSError(errno.EINTR, f"a decoder was stopped by {name}; the same command continues")

@@ -34,7 +34,8 @@ from fuse.stack.rows import torch_device
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pebble import ProcessPool
+
+    from configs.command.workers import Workers
 
 FEATURES_CONFIG = "config.yaml"
 
@@ -82,7 +83,7 @@ class TrainedModel:
     def __init__(self, members: Sequence[Checkpoint], encoder: ClipEncoder) -> None:
         """`members`: the run's checkpoints, of one label set and one kind of features."""
         self.encoder = encoder
-        self._pool: ProcessPool | None = None
+        self._pool: Workers | None = None
         self._members = [_Member(one, one.head()) for one in members]
 
     @property
@@ -155,7 +156,7 @@ class TrainedModel:
             pool=self._decoders(),
         )
 
-    def _decoders(self) -> ProcessPool:
+    def _decoders(self) -> Workers:
         """Started with the first clip and kept: to start and end them takes longer than all of a clip's decoding."""
         if self._pool is None or not self._pool.active:
             media = self.encoder.config.media

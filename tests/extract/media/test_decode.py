@@ -347,15 +347,20 @@ def hang(
     if path.name.startswith("stopped"):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(600)
+    if path.name.startswith("gone"):
+        raise OSError(errno.ETIMEDOUT, "the server is gone")
     return [(Media(np.full(frames, size, np.float32), None), Source(path.name, 0, 0, 0, 0))]
 
 
-def test_hanging_and_crashing_decoders_cost_one_clip_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_hanging_and_crashing_decoders_cost_one_clip_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     names = ["a", "hang1", "b", "crash1", "c", "crash2"]
     paths = [write_bytes(tmp_path / name, name.encode()) for name in names]
     monkeypatch.setattr(extract.media.decode, "_decode_source", hang)
     start = time.monotonic()
-    outcomes = everything(paths, timeout_seconds=1.0)
+    outcomes = everything(paths, timeout_seconds=1.0, workers=workers)
     assert time.monotonic() - start < 25
     reasons = [outcome.reason if isinstance(outcome, Failure) else "" for outcome, _ in outcomes]
     crashed = "the decoder crashed (exit code 11)"
@@ -370,6 +375,15 @@ def test_a_decoder_that_is_told_to_stop_fails_no_clip(tmp_path: Path, monkeypatc
     monkeypatch.setattr(extract.media.decode, "_decode_source", hang)
     with pytest.raises(OSError, match="a decoder was stopped by SIGTERM; the same command continues"):
         everything(paths, timeout_seconds=30.0)
+
+
+def test_a_server_that_does_not_answer_is_no_clip_that_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python makes a `TimeoutError` of it, which was taken for the decoder's own."""
+    monkeypatch.setattr(extract.media.decode, "_decode_source", hang)
+    with pytest.raises(OSError, match="the server is gone"):
+        everything([write_bytes(tmp_path / "gone", b"")])
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
