@@ -22,7 +22,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-# A task whose process dies is done again, alone: memory may have been short, or somebody killed the wrong process.
+# A task whose process dies is done again, alone: memory may have been short, or somebody killed a wrong process.
 TRIES = 2
 # Processes that die in a row with no task in hand: more of them would not live either.
 DEATHS_OF_IDLE = 5
@@ -32,11 +32,11 @@ _PROCESSES = threading.Lock()
 
 
 class WorkerDiedError(Exception):
-    """The process that did a task ended before the task did, time and again."""
+    """The process that did a task ended before the task did, as often as it was tried."""
 
     def __init__(self, exit_code: int) -> None:
         """`exit_code`: of the last one; a signal's number is negative."""
-        super().__init__(f"exit code {exit_code}")
+        super().__init__(f"its process ended with exit code {exit_code}")
         self.exit_code = exit_code
 
 
@@ -78,14 +78,14 @@ class _Process(ForkServerProcess):
 class Workers:
     """At most so many processes. They start as they are needed and live until `stop`, or the end of a `with`."""
 
-    def __init__(self, count: int, preload: Sequence[str] = ()) -> None:
-        """`preload`: modules that a process has imported when it starts; they are imported once for all."""
-        self._count, self._context = count, ForkServerContext()
+    def __init__(self, count: int, preload: Sequence[str] = (), tries: int = TRIES) -> None:
+        """`preload`: modules that a process has imported when it starts, once for all; `tries`: of tasks that die."""
+        self._count, self._tries, self._context = count, tries, ForkServerContext()
         # Processes are forked from a server that has imported these; nothing else runs there.
         self._context.set_forkserver_preload(list(preload))
         self._tasks: deque[_Task] = deque()
         self._workers: list[_Worker] = []
-        self._deaths_of_idle, self._stopping, self._awake = 0, False, False
+        self._deaths_of_idle, self._closed, self._stopping, self._awake = 0, False, False, False
         # Never closed here: whoever writes to it may be about to.
         self._woken, self._waker = self._context.Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -116,6 +116,10 @@ class Workers:
         self._tasks.append(task)
         self._wake()
         return task.future
+
+    def close(self) -> None:
+        """Begin no further task."""
+        self._closed = True
 
     def stop(self) -> None:
         """Kill the processes, whatever they do. Takes no lock: garbage collection may call this at any time."""
@@ -153,6 +157,8 @@ class Workers:
             _settle(task, error) if error else task.future.cancel()
 
     def _staff(self) -> None:
+        if self._closed:
+            return
         busy = sum(worker.task is not None for worker in self._workers)
         while len(self._workers) < min(self._count, busy + len(self._tasks)):
             ours, theirs = self._context.Pipe()
@@ -163,7 +169,7 @@ class Workers:
             self._workers.append(_Worker(process, ours))
 
     def _hand_out(self) -> None:
-        while self._tasks:
+        while self._tasks and not self._closed:
             busy = [worker.task for worker in self._workers if worker.task]
             free = [worker for worker in self._workers if worker.ready and not worker.task]
             if not free or any(task.deaths for task in busy) or (busy and self._tasks[0].deaths):
@@ -219,7 +225,7 @@ class Workers:
                 raise OSError(f"processes end as soon as they start (exit code {exit_code})")
             return
         task.deaths += 1
-        if task.deaths < TRIES:
+        if task.deaths < self._tries:
             self._tasks.appendleft(task)
         else:
             _settle(task, WorkerDiedError(exit_code))

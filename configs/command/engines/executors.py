@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -9,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configs.command.engines.job import LOGS, Job, python_path
+from configs.command.engines.job import LOGS, Job, python_path, stop_ranks
 from configs.command.engines.slurm import cancel, wait_for
+from configs.command.workers import Workers
 
 
 def run_tasks(job: Job, step: Callable[..., None], skip_completed: bool) -> None:
@@ -26,16 +28,37 @@ def run_tasks(job: Job, step: Callable[..., None], skip_completed: bool) -> None
         "logging_dir": str(job.folder / LOGS),
         "skip_completed": skip_completed,
     }
-    # Imported where they are used: whoever has other engines, or none, need not have them.
+    # datatrove is imported where it is used: whoever has no use for it need not have it.
     if not job.engine.allots:
-        from datatrove.executor import LocalPipelineExecutor
-
-        LocalPipelineExecutor(**settings).run()
+        _by_processes(job, settings)
         return
     settings["cpus_per_task"] = job.engine.cpus_per_task
     settings["mem_per_cpu_gb"] = job.engine.mem_per_cpu_gb
     settings["gpus_per_task"] = job.engine.gpus_per_task
     (_by_slurm if job.engine.name == "slurm" else _by_ray)(job, settings)
+
+
+def _by_processes(job: Job, settings: dict[str, Any]) -> None:
+    """What datatrove's executor does, in processes of our own: its pool waits for ever where one of it is killed."""
+    from datatrove.executor import LocalPipelineExecutor
+
+    ranks = LocalPipelineExecutor(**settings).get_incomplete_ranks()
+    with Workers(settings["workers"], tries=1) as pool:
+        try:
+            for rank, task in [(rank, pool.schedule(_run_rank, (settings, rank), math.inf)) for rank in ranks]:
+                if error := task.exception():
+                    print(f"task {rank}: {error}", flush=True)
+        except BaseException:
+            pool.close()
+            stop_ranks(job)
+            raise
+
+
+def _run_rank(settings: dict[str, Any], rank: int) -> None:
+    from datatrove.executor import LocalPipelineExecutor
+
+    # All but rank 0 of this machine keep their log to themselves.
+    LocalPipelineExecutor(**settings)._run_for_rank(rank, local_rank=1)
 
 
 def _by_slurm(job: Job, settings: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ not an executor that waits for ever. No datatrove here: whoever starts a job nee
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -128,6 +130,27 @@ def run_task(_: object, rank: int, world_size: int, job: Job) -> None:
         signal.signal(signal.SIGTERM, before)
     if code:
         raise RuntimeError(f"rank {rank} of {world_size} ended with {code}")
+
+
+def stop_ranks(job: Job) -> None:
+    """Tell the ranks of a job on this machine to stop, and wait until they have (Linux only)."""
+    # Once: a second signal would find the interpreter of a rank that is already ending.
+    for number in _ranks(job):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGTERM)
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    while _ranks(job) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _ranks(job: Job) -> list[int]:
+    wanted = "\0".join([module_name(job.program[0]), *job.program[1:]]).encode()
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if wanted in file.read_bytes():
+                found.append(int(file.parent.name))
+    return found
 
 
 def _die_at_once() -> None:

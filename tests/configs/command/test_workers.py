@@ -96,6 +96,21 @@ def test_it_is_done_again_alone(workers: Workers, tmp_path: Path) -> None:
     assert [one.result() for one in both] == ["a", "b"]
 
 
+def test_nothing_is_begun_after_the_close_and_what_runs_goes_on() -> None:
+    with Workers(1) as one:
+        running, waiting = do(one, time.sleep, 0.5), do(one, own_id)
+        time.sleep(0.2)
+        one.close()
+        assert running.result() is None
+        time.sleep(0.2)
+        assert not waiting.done()
+
+
+def test_a_task_may_have_one_try(tmp_path: Path) -> None:
+    with Workers(1, tries=1) as one, pytest.raises(WorkerDiedError, match="its process ended with exit code -9"):
+        do(one, die_once, tmp_path / "died", signal.SIGKILL).result()
+
+
 def test_a_process_that_has_nothing_to_do_is_replaced(workers: Workers) -> None:
     """The pool was broken by it, and every later task was refused."""
     before = do(workers, own_id).result()
@@ -107,7 +122,7 @@ def test_half_an_answer_is_none(workers: Workers) -> None:
     """It held the lock of the pipe that all shared, and what all read from it was rubbish."""
     half = do(workers, answer_by_half)
     assert do(workers, divmod, 9, 7).result() == (1, 2)
-    with pytest.raises(WorkerDiedError, match="exit code 3"):
+    with pytest.raises(WorkerDiedError, match="its process ended with exit code 3"):
         half.result()
 
 

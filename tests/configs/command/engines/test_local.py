@@ -36,6 +36,20 @@ def test_a_killed_rank_is_run_again_and_the_bytes_are_torchruns(site: Site, by_t
     assert done.stores == by_torchrun.stores
 
 
+def test_a_task_whose_own_process_is_killed_is_run_again(site: Site, by_torchrun: Done) -> None:
+    """The pool of datatrove waited for its answer for ever."""
+    folder = site.root / "task"
+    process = site.start("task", *settings("local"))
+    wait_for(lambda: ranks_anywhere(folder), process)
+    rank = ranks_anywhere(folder)[0]
+    rank.parent().kill()
+    assert all_gone([rank])
+    done = finish(process, folder)
+    assert done.code == 0, done.output
+    assert "ended with exit code -9" in (folder / ".engine/log.txt").read_text()
+    assert done.stores == by_torchrun.stores
+
+
 def test_a_killed_launcher_leaves_nobody_and_the_same_command_continues(site: Site, by_torchrun: Done) -> None:
     folder = site.root / "launcher"
     process = site.start("launcher", *settings("local"))
