@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import KINDS, UNCHANGED, JointCondition
 from configs.loader import STRICT
+from configs.schema.features import NoiseSettings
 from configs.schema.fields import BareName, BareSubset, LabelMapping, NamedCondition
 
 PerCent = Annotated[int, Field(ge=1, le=99)]
@@ -40,7 +42,7 @@ class RobustnessConfig:
     """Configuration of `python -m fuse.robustness`.
 
     Attributes:
-        runs: run folders of stage two.
+        runs: run folders, of stage two or fine-tuned.
         conditions: what they are tested under; `clean` is always included, joint ones (`a+b`) are allowed; null: those
             that are cached for all runs and change what they look at.
         modalities: subsets that are given to the model, the others are withheld (`audio` alone is `[audio]`); empty:
@@ -57,6 +59,8 @@ class RobustnessConfig:
         columns: of the table in Markdown and LaTeX, from docs/robustness.md; empty: those that fit a page. The CSV has
             all of them.
         corpus, labels, features_dir: as in the runs when null.
+        noise: `folder`: for `noise-file` and a fine-tuned run, the files that stage one mixed in; null: the folder that
+            the last `make features` was given.
         output_dir: gets robustness_table.{md,csv,tex,png,svg}, the figures of levels and of pairs, and predictions.csv.
     """
 
@@ -72,12 +76,15 @@ class RobustnessConfig:
     corpus: str | None = None
     labels: LabelMapping | None = None
     features_dir: str | None = None
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
     output_dir: str = "outputs/robustness"
 
     def __post_init__(self) -> None:
-        """Refuse runs named twice."""
+        """Refuse runs named twice, and what is stage one's alone."""
         if len(set(self.runs)) < len(self.runs):
             raise ValueError("runs names a folder twice")
+        if self.noise.babble_speakers is not None:
+            raise ValueError("noise.babble_speakers: who is heard in noise-babble stands in the features; leave it out")
 
     @property
     def all_conditions(self) -> tuple[JointCondition, ...]:

@@ -114,7 +114,7 @@ def read_runs(config: RobustnessConfig) -> list[TrainedRun]:
         checkpoints = tuple(read_checkpoint(leaf / CHECKPOINT) for leaf in leaves)
         if checkpoints[0].fine_tuned:
             tuned = tuple(
-                TunedEncoders.of(leaf, checkpoint, config.corpus, config.features_dir)
+                TunedEncoders.of(leaf, checkpoint, config.corpus, config.features_dir, config.noise.folder)
                 for leaf, checkpoint in zip(leaves, checkpoints, strict=True)
             )
             refuse_shared_speakers(tuned)

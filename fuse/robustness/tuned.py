@@ -5,43 +5,44 @@ Ranks share out batches and need no process group: there is nothing to tell one 
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from cache.conditions import JointCondition
-from cache.corpus.clips import read_corpus
-from cache.features.store import open_store
+from cache.conditions import JointCondition, parse_joint
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from configs.command.launch import ERROR_FILE, Interruption
-from configs.loader import dump_config, load_config
-from configs.schema.features import NoiseSettings
+from configs.loader import load_config
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import Augment, FusionConfig
-from configs.schema.studies import RobustnessConfig
-from extract.corrupt.noise.sources import NoiseSources, known_sources
 from extract.encoders.loading import rank_device
 from fuse.finetune.inputs.batches import Loaders
+from fuse.finetune.inputs.recordings import recordings_again
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.network import EndToEndModel
 from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.training.rows import Rows, own_rows, put_together
 from fuse.finetune.training.stepper import World
-from fuse.runs.checkpoint import Checkpoint
-from fuse.runs.folder import CONFIG, run_folders
-from fuse.runs.tables import trained_config, with_root
+from fuse.runs.checkpoint import Checkpoint, read_checkpoint
+from fuse.runs.folder import CHECKPOINT, CONFIG, run_folders
+from fuse.runs.tables import trained_config
+
+# Where ranks find what they are asked for.
+ASKED = "asked.json"
 
 
-def rows_file(rank: int, condition: int) -> str:
-    """Where a rank leaves the rows that it made under a condition, by its number."""
-    return f"{rank}-{condition}.safetensors"
+def rows_file(rank: int, number: int) -> str:
+    """Where a rank leaves the rows that it made, by their number in `TunedEncoders.share`."""
+    return f"{rank}-{number}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,30 @@ class TunedEncoders:
         leaf: its folder.
         checkpoint: with the weights of its encoders.
         config: how the run of stage two was trained that it continues: what its clips and features are.
-        made: by condition, the rows of its test clips, once they are made.
+        noise_folder: of the files of `noise-file`; None: the one that the last `make features` was given.
+        parts: whose clips are encoded: `validation`, `test` or both.
+        made: by condition, the rows of these clips, once they are made.
+        clip_ids: by condition, whose rows these are.
     """
 
     leaf: Path
     checkpoint: Checkpoint
     config: FusionConfig
+    noise_folder: str | None = None
+    parts: tuple[str, ...] = ("test",)
     made: dict[JointCondition, Rows] = field(default_factory=dict)
+    clip_ids: dict[JointCondition, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, leaf: Path, checkpoint: Checkpoint, corpus: str | None, features_dir: str | None) -> TunedEncoders:
+    def of(
+        cls,
+        leaf: Path,
+        checkpoint: Checkpoint,
+        corpus: str | None = None,
+        features_dir: str | None = None,
+        noise_folder: str | None = None,
+        parts: tuple[str, ...] = ("test",),
+    ) -> TunedEncoders:
         """Those of a run's folder; `corpus`, `features_dir`: others than its own.
 
         Raises:
@@ -71,98 +86,130 @@ class TunedEncoders:
         (start,) = run_folders(Path(tuned.init))
         given = (corpus or tuned.corpus, features_dir or tuned.features_dir, tuned.labels)
         config = replace(trained_config(start, checkpoint, *given), condition=tuned.condition)
-        return cls(leaf, checkpoint, config)
+        return cls(leaf, checkpoint, config, noise_folder, parts)
 
     def table(self, given: FeatureTable, condition: JointCondition) -> FeatureTable:
-        """The table with rows of these encoders in the place of those of the test speakers.
-
-        Raises:
-            ValueError: the decoded clips are not there, or the condition mixes in recordings that are not known.
-        """
-        plan, rows = self._plan(condition), self.made[condition]
+        """The table with rows of these encoders in the place of those of the clips that were encoded."""
+        rows = self.made[condition]
         places = {clip.clip_id: row for row, clip in enumerate(given.clips)}
-        test = [places[item.clip.clip_id] for item in plan.parts["test"]]
+        encoded = [places[clip_id] for clip_id in self.clip_ids[condition]]
         features = {name: values.copy() for name, values in given.features.items()}
         for name, values in features.items():
-            values[test] = rows[name]
+            values[encoded] = rows[name]
         return replace(given, features=features)
 
-    def make(self, conditions: Sequence[JointCondition], ranks: int) -> None:
-        """Have the test clips encoded under these conditions.
+    def make(self, conditions: Sequence[JointCondition], ranks: int, interruption: Interruption | None = None) -> bool:
+        """Have the clips encoded under these conditions.
+
+        Args:
+            conditions: all of them are checked before any clip is encoded.
+            ranks: how many share the clips out.
+            interruption: of the command; None: one rank is this process.
+
+        Returns:
+            whether it came to its end: not where a signal came.
 
         Raises:
-            ValueError: one line, of what a rank has met.
+            ValueError: one line: the decoded clips are not there, a condition mixes in recordings that are not found
+                again, or what a rank has met.
         """
-        if ranks == 1:
-            shares = [self.share(conditions, World(0, 1, rank_device()))]
+        plans = [self.plan(condition) for condition in conditions]
+        if ranks == 1 and interruption is None:
+            shares = [self.encode(plans, World(0, 1, rank_device()))]
         else:
-            shares = self._by_ranks(conditions, ranks)
-        for number, condition in enumerate(conditions):
-            plan = self._plan(condition)
-            own = [share[number] for share in shares]
-            self.made[condition] = put_together(own, len(plan.parts["test"]), plan.config.optim.batch_size)
+            shares = self._by_ranks(conditions, ranks, interruption or Interruption())
+        if not shares:
+            return not conditions
+        for number, (condition, plan) in enumerate(zip(conditions, plans, strict=True)):
+            found: list[Rows] = []
+            for place, part in enumerate(self.parts, start=number * len(self.parts)):
+                own = [share[place] for share in shares]
+                found.append(put_together(own, len(plan.parts[part]), plan.config.optim.batch_size))
+            self.made[condition] = {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
+            self.clip_ids[condition] = [item.clip.clip_id for part in self.parts for item in plan.parts[part]]
+        return True
 
-    def share(self, conditions: Sequence[JointCondition], world: World) -> list[Rows]:
-        """By condition, the rows that this rank makes."""
-        plans = [self._plan(condition) for condition in conditions]
+    def encode(self, plans: Sequence[FinetunePlan], world: World) -> list[Rows]:
+        """By condition, and then by part, the rows that this rank makes."""
+        if not plans:
+            return []
         torch.set_num_threads(plans[0].config.threads)
         model, loaders = self._loaded(plans[0], world.device)
-        return [own_rows(model, loaders, clips_of(plan, "test"), world) for plan in plans]
+        return [own_rows(model, loaders, clips_of(plan, part), world) for plan in plans for part in self.parts]
 
-    def _by_ranks(self, conditions: Sequence[JointCondition], ranks: int) -> list[list[Rows]]:
-        asked = RobustnessConfig(
-            runs=(str(self.leaf),),
-            conditions=tuple(conditions),
-            corpus=self.config.corpus,
-            features_dir=self.config.features_dir,
-        )
+    def plan(self, condition: JointCondition) -> FinetunePlan:
+        """What is encoded under a condition, and of what it is mixed.
+
+        Raises:
+            ValueError: one line: as `make`.
+        """
+        tuned = load_config(FinetuneConfig, self.leaf / CONFIG)
+        own = replace(tuned, corpus=self.config.corpus, features_dir=self.config.features_dir)
+        return plan_under(own, condition, self.config, self.checkpoint.encoders, self.noise_folder)
+
+    def _by_ranks(
+        self, conditions: Sequence[JointCondition], ranks: int, interruption: Interruption
+    ) -> list[list[Rows]]:
+        """What each rank made; nothing where a signal came."""
+        asked = {
+            "leaf": str(self.leaf),
+            "conditions": [condition.name for condition in conditions],
+            "corpus": self.config.corpus,
+            "features_dir": self.config.features_dir,
+            "noise_folder": self.noise_folder,
+            "parts": list(self.parts),
+        }
         with tempfile.TemporaryDirectory() as name:
             folder, error_file = Path(name), Path(name, ERROR_FILE)
-            write_atomic(folder / CONFIG, dump_config(asked))
-            Interruption().torchrun(["fuse.robustness.rank", name, str(error_file)], ranks, 0)
+            write_atomic(folder / ASKED, json.dumps(asked))
+            interruption.torchrun(["fuse.robustness.rank", name, str(error_file)], ranks, 0)
+            if interruption.exit_code:
+                return []
             if error_file.exists():
                 raise ValueError(error_file.read_text())
-            files = [[folder / rows_file(rank, number) for number in range(len(conditions))] for rank in range(ranks)]
+            numbers = range(len(conditions) * len(self.parts))
+            files = [[folder / rows_file(rank, number) for number in numbers] for rank in range(ranks)]
             if not all(path.exists() for own in files for path in own):
                 raise ValueError(f"ranks that encode for {self.leaf} died (see above); the same command starts again")
             return [[load_file(path) for path in own] for own in files]
-
-    def _plan(self, condition: JointCondition) -> FinetunePlan:
-        tuned = load_config(FinetuneConfig, self.leaf / CONFIG)
-        asked = replace(
-            tuned,
-            corpus=self.config.corpus,
-            features_dir=self.config.features_dir,
-            condition=condition,
-            augment=Augment(),
-            unfreeze="none",
-            lora=None,
-        )
-        return plan_finetune(asked, self._noises(condition))
-
-    def _noises(self, condition: JointCondition) -> NoiseSources | None:
-        """The babble that stage one mixed in, from the clips that its store names."""
-        babble = [part for part in condition.parts if part.kind == "noise-babble"]
-        if not babble:
-            return None
-        store = open_store(Path(self.config.features_dir, f"{babble[0].name}.zarr"))
-        (array,) = [f"audio/{name}" for name in store.encoders("audio") if name == self.checkpoint.encoders["audio"]]
-        drawn = store.provenance(array)["noise"]
-        read = read_corpus(Path(self.config.corpus), follow_links=True, mapping=self.config.labels)
-        corpus = with_root(read, Path(self.config.features_dir))
-        known = {clip.clip_id for clip in corpus.clips}
-        if not set(drawn["pool"]) <= known:
-            raise ValueError(f"{babble[0].name}: {self.config.corpus} lacks clips that are heard in it; leave it out")
-        noises = known_sources(NoiseSettings(), corpus, {babble[0].kind: drawn["pool"]})
-        if noises.provenance(babble[0].kind) != drawn:
-            raise ValueError(f"{babble[0].name}: clips that are heard in it have changed; leave it out")
-        return noises
 
     def _loaded(self, plan: FinetunePlan, device: torch.device) -> tuple[EndToEndModel, Loaders]:
         model, loaders = load(plan, device)
         for name, weights in self.checkpoint.networks.items():
             model.networks[name].load_state_dict(weights)
         return model, loaders
+
+
+def asked_for(asked: Mapping[str, Any]) -> tuple[TunedEncoders, list[FinetunePlan]]:
+    """On a rank: the encoders, and a plan for each condition, of what `ASKED` holds."""
+    leaf = Path(asked["leaf"])
+    given = (asked["corpus"], asked["features_dir"], asked["noise_folder"], tuple(asked["parts"]))
+    tuned = TunedEncoders.of(leaf, read_checkpoint(leaf / CHECKPOINT), *given)
+    return tuned, [tuned.plan(parse_joint(name)) for name in asked["conditions"]]
+
+
+def plan_under(
+    tuned: FinetuneConfig,
+    condition: JointCondition,
+    stage_two: FusionConfig,
+    encoders: Mapping[str, str],
+    noise_folder: str | None = None,
+) -> FinetunePlan:
+    """A fine-tune as what encodes its clips under a condition, with nothing to learn.
+
+    Args:
+        tuned: its configuration.
+        condition: whose features are cached: what it says of clips is what stage one did.
+        stage_two: of the run that is continued; its corpus and features.
+        encoders: by modality, their names.
+        noise_folder: as `TunedEncoders`.
+
+    Raises:
+        ValueError: one line: as `TunedEncoders.make`.
+    """
+    noises = recordings_again(condition, stage_two, encoders["audio"], noise_folder) if "audio" in encoders else None
+    asked = replace(tuned, condition=condition, augment=Augment(), unfreeze="none", lora=None)
+    return plan_finetune(asked, noises)
 
 
 def tuned_table(folds: Sequence[TunedEncoders], cached: FeatureTable, condition: JointCondition) -> FeatureTable:

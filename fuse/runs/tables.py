@@ -79,9 +79,14 @@ def corpus_of(config: FusionConfig) -> Corpus:
 
 def with_root(corpus: Corpus, features_dir: Path) -> Corpus:
     """The corpus with its clips where stage one found them: `corpus_root` is a setting of that stage alone."""
+    settings = stage_one_settings(features_dir)
+    return replace(corpus, root=Path(settings.corpus_root)) if settings and settings.corpus_root else corpus
+
+
+def stage_one_settings(features_dir: Path) -> FeaturesConfig | None:
+    """What the last `make features` into a folder was told; None where the folder does not keep it."""
     settings = features_dir / CONFIG
-    root = load_config(FeaturesConfig, settings).corpus_root if settings.is_file() else None
-    return replace(corpus, root=Path(root)) if root else corpus
+    return load_config(FeaturesConfig, settings) if settings.is_file() else None
 
 
 def tested(config: FusionConfig, corpus: Corpus) -> Corpus:

@@ -22,7 +22,7 @@ from cache.media import SAMPLE_RATE_HZ, Media, Source
 from configs.command.progress import Progress
 from configs.command.stop import StopRequest
 from configs.schema.demo import RandomEncodersConfig
-from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings
+from configs.schema.features import Asr, Encoders, FeaturesConfig, MediaSettings, NoiseSettings
 from configs.schema.finetune import FinetuneConfig, FinetuneOptim
 from configs.schema.fusion import FusionConfig, Optim
 from extract.corpora.synthetic.encoders import write_random_encoders
@@ -85,15 +85,21 @@ def write_corpus(root: Path) -> None:
 
 
 def stage_one(
-    root: Path, clips: int, noise: JointCondition, encoders: Encoders | None = None, features: Path | None = None
+    root: Path,
+    clips: int,
+    condition: JointCondition,
+    encoders: Encoders | None = None,
+    features: Path | None = None,
+    noise: NoiseSettings | None = None,
 ) -> None:
-    """Features of clean clips and under a noise, from media that are written where they are not there."""
+    """Features of clean clips and under a condition, from media that are written where they are not there."""
     config = FeaturesConfig(
         corpus=str(root / "metadata.csv"),
         features_dir=str(features or root / "features"),
         encoders=encoders or encoders_of(root),
         asr=Asr(model=None),
-        conditions=(UNCHANGED, noise),
+        noise=noise or NoiseSettings(),
+        conditions=(UNCHANGED, condition),
         media=MediaSettings(size=32),
     )
     plan = make_plan(config)

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from cache.conditions import UNCHANGED, parse_joint
+from cache.conditions import UNCHANGED, JointCondition, parse_joint
 from cache.corpus.clips import read_corpus
 from cache.features.table import load_table
 from cache.media import SAMPLE_RATE_HZ
 from configs.command.stop import StopRequest
+from configs.schema.features import NoiseSettings
 from configs.schema.finetune import FinetuneOptim, Lora
 from configs.schema.fusion import FusionConfig, Optim
 from configs.schema.studies import RobustnessConfig
 from fuse import train
 from fuse.finetune.load import clips_of, load
-from fuse.finetune.plan import plan_finetune
+from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.rank import finetune
 from fuse.finetune.training.loop import evaluate
 from fuse.finetune.training.rows import put_together
@@ -88,7 +89,8 @@ def test_its_rows_are_the_same_on_any_number_of_ranks(corpus: Path, tmp_path: Pa
 
     def made(ranks: int) -> list[dict[str, np.ndarray]]:
         tuned = TunedEncoders.of(run, read_checkpoint(run / "best_model.pth"), None, None)
-        shares = [tuned.share(conditions, World(rank, ranks, CPU)) for rank in range(ranks)]
+        plans = [tuned.plan(condition) for condition in conditions]
+        shares = [tuned.encode(plans, World(rank, ranks, CPU)) for rank in range(ranks)]
         return [put_together([share[number] for share in shares], 2, 1) for number in range(len(conditions))]
 
     one, two, three = made(1), made(2), made(3)
@@ -130,6 +132,61 @@ def test_babble_is_mixed_in_again_as_stage_one_did(
     write_wav(voices / "1.mp4", signal(1.0, 7))
     with pytest.raises(ValueError, match=r"noise-babble-0db: clips that are heard in it have changed; leave it out"):
         tuned.make([babble], 1)
+
+
+@pytest.mark.usefixtures("alone")
+def test_files_are_mixed_in_again_from_the_folder_that_stage_one_was_given(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were refused: no store remembers its folder of noise files."""
+    noises, noise = tmp_path / "noises", parse_joint("noise-file-0db")
+    noises.mkdir()
+    write_wav(noises / "hum.wav", signal(2.0, 5))
+    features = shutil.copytree(corpus / "features", tmp_path / "features")
+    stage_one(corpus, 8, noise, features=features, noise=NoiseSettings(folder=str(noises)))
+    start = shutil.copytree(corpus / "fusion", tmp_path / "fusion")
+    run = tuned_run(corpus, tmp_path / "tuned", init=str(start), features_dir=str(features))
+    monkeypatch.setenv("RANKS", "1")
+    asked = RobustnessConfig(
+        runs=(str(run),),
+        conditions=(noise,),
+        modalities=(("audio", "video", "text"),),
+        noise=NoiseSettings(folder=str(noises)),
+        output_dir=str(tmp_path / "table"),
+    )
+    planned: list[str] = []
+    plan = TunedEncoders.plan
+
+    def noted(own: TunedEncoders, condition: JointCondition) -> FinetunePlan:
+        planned.append(condition.name)
+        return plan(own, condition)
+
+    monkeypatch.setattr(TunedEncoders, "plan", noted)
+    assert robustness.run(asked) == 0
+    # Plans were made three times for each condition: the whole corpus read, and what babbles hashed, for each.
+    assert planned == ["clean", "noise-file-0db"]
+    tuned = read_predictions(tmp_path / "table/predictions.csv")
+    # Its encoders are those of the features: a head on these says the same.
+    frozen = replace(asked, runs=(str(start),), features_dir=str(features), output_dir=str(tmp_path / "frozen"))
+    assert robustness.run(frozen) == 0
+    expected = read_predictions(tmp_path / "frozen/predictions.csv")
+    np.testing.assert_allclose(tuned.probabilities_NC, expected.probabilities_NC, atol=1e-4)
+    clean, noisy = (tuned.select(condition=name).probabilities_NC for name in ("clean", "noise-file-0db"))
+    assert not np.allclose(clean, noisy, atol=1e-3)
+    unsaid = replace(asked, noise=NoiseSettings())
+    with pytest.raises(ValueError, match=r"noise-file-0db: nothing says which folder .* noise\.folder=<that of make"):
+        robustness.run(unsaid)
+    # What the last make features was given will do.
+    (features / "config.yaml").write_text(f"corpus: {corpus}/metadata.csv\nnoise:\n  folder: {noises}\n")
+    assert robustness.run(unsaid) == 0
+    write_wav(noises / "hum.wav", signal(2.0, 6))
+    with pytest.raises(ValueError, match=r"noise-file-0db: noise\.folder has other files than its features were made"):
+        robustness.run(asked)
+
+
+def test_who_babbles_is_no_setting_of_the_table() -> None:
+    with pytest.raises(ValueError, match=r"noise\.babble_speakers: who is heard in noise-babble stands in"):
+        RobustnessConfig(noise=NoiseSettings(babble_speakers=("1",)))
 
 
 def write_wav(path: Path, waveform_T: np.ndarray) -> None:
