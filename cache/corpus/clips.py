@@ -17,7 +17,7 @@ from cache.corpus.paths import MeantPaths
 from cache.corpus.sheet import place_in, read_rows
 from cache.corpus.stretch import Stretch, parse_stretch
 from cache.files.atomic import write_atomic
-from cache.files.csv import csv_text
+from cache.files.csv import write_csv
 
 REQUIRED = ("clip_id", "path", "label", "speaker")
 STRETCH = ("start", "end")
@@ -126,7 +126,10 @@ def write_metadata(clips: Iterable[Clip], path: Path, further: Sequence[Mapping[
         ValueError: it is to be Parquet, and pyarrow is not installed.
     """
     header, rows = _table(tuple(clips), further)
-    write_atomic(path, parquet_bytes(header, rows) if is_parquet(path) else csv_text(header, rows))
+    if is_parquet(path):
+        write_atomic(path, parquet_bytes(header, rows))
+    else:
+        write_csv(path, header, rows)
 
 
 def _table(clips: Sequence[Clip], further: Sequence[Mapping[str, str]]) -> tuple[list[str], Iterator[tuple[str, ...]]]:

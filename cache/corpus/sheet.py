@@ -144,10 +144,9 @@ def _rows(metadata: Path, lines: Iterable[str], delimiter: str, required: Sequen
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
-        where = place_in(metadata, reader.line_num)
         if any(cell.strip() for cell in cells[len(header) :]):
             raise ValueError(
-                f"{where} has {len(cells)} cells and the header {len(header)}; "
+                f"{place_in(metadata, reader.line_num)} has {len(cells)} cells and the header {len(header)}; "
                 f'a cell that contains "{delimiter}" must stand in double quotes'
             )
         yield reader.line_num, dict(zip(header, cells, strict=False))

@@ -6,7 +6,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cache.files.atomic import revealed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -19,6 +22,14 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]] = ()) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write what `csv_text` returns to a file that appears complete or not at all; rows are not held together."""
+    with revealed(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def csv_of(rows: Sequence[DataclassInstance]) -> str:

@@ -6,7 +6,7 @@ The launcher makes the plan, and hands it over whole, as JSON: whoever computes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.rows import ArraySpec
 from cache.features.store import FeatureStore
 from cache.features.units import unit_count, unit_rows
-from cache.files.atomic import write_atomic
+from cache.files.atomic import revealed
 from cache.media import MediaStore, Source
 from configs.schema.features import FeaturesConfig
 from extract.asr.models import check_asr, recogniser_files
@@ -34,6 +34,7 @@ from extract.run.provenance import array_spec, device_kind, kept_layers, media_p
 
 # In the folder where launcher and ranks leave word for each other.
 PLAN_FILE = "plan.json"
+CLIPS_PER_LINE = 1000
 
 
 @dataclass(frozen=True)
@@ -172,13 +173,24 @@ def _device(config: FeaturesConfig) -> str:
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """Write a plan for `read_plan`."""
-    write_atomic(path, TypeAdapter(Plan).dump_json(plan))
+    """Write a plan for `read_plan`: a line of JSON without clips, then lines of some clips each."""
+    clips, plans = TypeAdapter(tuple[Clip, ...]), TypeAdapter(Plan)
+    parts = (
+        plan.corpus.clips[first : first + CLIPS_PER_LINE] for first in range(0, len(plan.corpus.clips), CLIPS_PER_LINE)
+    )
+    with revealed(path) as part, part.open("wb") as file:
+        file.write(plans.dump_json(replace(plan, corpus=replace(plan.corpus, clips=()))) + b"\n")
+        file.writelines(clips.dump_json(some, exclude_defaults=True) + b"\n" for some in parts)
 
 
 def read_plan(path: Path) -> Plan:
     """The plan that was written there; stores and media are opened when they are asked for."""
-    return TypeAdapter(Plan).validate_json(path.read_bytes())
+    some = TypeAdapter(tuple[Clip, ...])
+    with path.open("rb") as file:
+        plan = TypeAdapter(Plan).validate_json(file.readline())
+        # A line at a time: JSON of a million clips, and the objects of a parser, are 1.2 GB in every rank.
+        clips = tuple(clip for line in file for clip in some.validate_json(line))
+    return replace(plan, corpus=replace(plan.corpus, clips=clips))
 
 
 def _check_options(config: FeaturesConfig, modality: str, model: Model) -> None:

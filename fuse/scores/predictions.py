@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache.corpus.labels import label_difference
-from cache.files.atomic import write_atomic
-from cache.files.csv import csv_text
+from cache.files.csv import write_csv
 
 # The probabilities stand between these, a column `p_<label>` for each label of the set, in its order.
 FIRST_COLUMNS = ("clip_id", "speaker", "sex", "label", "predicted")
@@ -31,6 +30,7 @@ KEY = ("clip_id", "fold", "seed", "condition", "modalities")
 _INTEGERS = ("label", "predicted", "fold", "seed")
 # Float16 rounds each probability by up to 5e-4 of its value; logits miss by far more.
 _SUM_TOLERANCE = 1e-3
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     """
     _refuse_duplicates(predictions, str(path))
     header = (*FIRST_COLUMNS, *probability_columns(predictions.label_names), *LAST_COLUMNS)
-    write_atomic(path, csv_text(header, zip(*_text_columns(predictions), strict=True)))
+    write_csv(path, header, _rows(predictions))
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -226,13 +226,17 @@ def _refuse_duplicates(predictions: Predictions, where: str) -> None:
             raise ValueError(f"{where}: {described} appears {times} times; each clip counts once")
 
 
-def _text_columns(predictions: Predictions) -> list[list[Any]]:
-    columns: dict[str, list[Any]] = {name: getattr(predictions, name).tolist() for name in LAST_COLUMNS + FIRST_COLUMNS}
-    for name in ("label", "predicted"):
-        columns[name] = [predictions.label_names[index] for index in columns[name]]
-    # csv writes a Python float as repr does: the shortest text that reads back as the same float64.
-    probabilities = predictions.probabilities_NC.T.tolist()
-    return [*map(columns.get, FIRST_COLUMNS), *probabilities, *map(columns.get, LAST_COLUMNS)]
+def _rows(predictions: Predictions) -> Iterator[tuple[Any, ...]]:
+    """As they are written; some at a time, for texts and floats of Python take several times what they take here."""
+    for first in range(0, len(predictions), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        columns = {name: getattr(predictions, name)[part].tolist() for name in LAST_COLUMNS + FIRST_COLUMNS}
+        for name in ("label", "predicted"):
+            columns[name] = [predictions.label_names[index] for index in columns[name]]
+        # csv writes a Python float as repr does: the shortest text that reads back as the same float64.
+        probabilities = predictions.probabilities_NC[part].T.tolist()
+        texts = (*map(columns.__getitem__, FIRST_COLUMNS), *probabilities, *map(columns.__getitem__, LAST_COLUMNS))
+        yield from zip(*texts, strict=True)
 
 
 def _read_rows(path: Path) -> tuple[tuple[str, ...], list[int], list[dict[str, str]]]:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import cache.care.growth
+import extract.run.plan
 from cache.care.growth import grow
 from cache.corpus.clips import read_corpus, write_metadata
 from cache.features.store import FeatureStore
 from cache.features.units import unit_count
 from cache.media import Media, MediaStore, Source
-from extract.run.plan import Plan, make_plan, prepare_stores
+from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, read_plan, write_plan
 from extract.run.sources import check_sources
 from tests.benchmarks.scale.encoders import write_stub_encoders
 from tests.benchmarks.scale.stub import fill, stub_clips, stub_config, write_stub_corpus
@@ -73,6 +74,16 @@ def test_stores_of_one_corpus_share_its_ids(plan: Plan) -> None:
     first, *others = plan.stores.values()
     assert others
     assert all(store.clip_ids is first.clip_ids for store in others)
+
+
+def test_ranks_read_a_plan_some_clips_at_a_time(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its clips were one piece of JSON: every rank of a million clips held 1.3 GB."""
+    monkeypatch.setattr(extract.run.plan, "CLIPS_PER_LINE", 20)
+    write_plan(plan, tmp_path / PLAN_FILE)
+    read = read_plan(tmp_path / PLAN_FILE)
+    assert read == plan
+    lines = (tmp_path / PLAN_FILE).read_bytes().splitlines()
+    assert [line.count(b"clip-") // 2 for line in lines] == [0, *[20] * 7, 10]
 
 
 def test_folders_are_resolved_once_and_not_for_every_clip(tmp_path: Path) -> None:

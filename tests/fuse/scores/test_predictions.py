@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.corpus.ravdess import LABELS
-from fuse.scores.predictions import Predictions, concatenate, read_predictions, write_predictions
+from fuse.scores.predictions import ROWS_AT_ONCE, Predictions, concatenate, read_predictions, write_predictions
 
 SHARED: dict[str, Any] = {
     "protocol": "luna5",
@@ -45,6 +46,19 @@ def rewritten(path: Path, change: Callable[[list[dict[str, str]]], None]) -> Non
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
+    """Once all were held as Python's texts and numbers and as one text: 2.3 GB for a million clips."""
+    many = evaluation(3 * ROWS_AT_ONCE)
+    tracemalloc.start()
+    try:
+        write_predictions(many, tmp_path / "predictions.csv")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert_same(read_predictions(tmp_path / "predictions.csv"), many)
+    assert peak_bytes < 750 * len(many)
 
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=0, max_size=8)
