@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.benchmarks.scale.encoders import BLOCKS, WIDTH
@@ -17,6 +18,9 @@ def run(folder: Path, clips: int = CLIPS) -> Iterator[str]:
     site = Site(folder, clips)
     yield f"{clips} clips, 4 arrays of {BLOCKS + 1} x {WIDTH} in 2 stores, one process and thread:"
     for step in STEPS:
+        if "Parquet" in step and find_spec("pyarrow") is None:
+            yield f"  {step:26} left out: no pyarrow (requirements-parquet.txt)"
+            continue
         took = measured(site, step)
         per_million = took.seconds * 1_000_000 / clips
         yield (

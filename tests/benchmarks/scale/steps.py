@@ -69,6 +69,15 @@ def _read(site: Site) -> int:
     return len(read_corpus(site.folder / "metadata.csv").clips)
 
 
+def _write_parquet(site: Site) -> int:
+    write_stub_corpus(site.folder, site.clips, "metadata.parquet")
+    return site.clips
+
+
+def _read_parquet(site: Site) -> int:
+    return len(read_corpus(site.folder / "metadata.parquet").clips)
+
+
 def _write_encoders(site: Site) -> int:
     # Here and below: torch alone takes more memory than all steps that do without it.
     from tests.benchmarks.scale.encoders import write_stub_encoders
@@ -146,6 +155,8 @@ STEPS: dict[str, Callable[[Site], int]] = {
     "write the encoders": _write_encoders,
     "write the manifest": _write,
     "read the manifest": _read,
+    "write it as Parquet": _write_parquet,
+    "read it as Parquet": _read_parquet,
     "plan, and make the stores": _plan,
     "write half of the units": _fill_half,
     "open as a rank does": _open,

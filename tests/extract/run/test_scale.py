@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,17 @@ import pytest
 import cache.care.growth
 import extract.run.plan
 from cache.care.growth import grow
+from cache.care.verify import verify
 from cache.corpus.clips import read_corpus, write_metadata
+from cache.features.chunks import UnitLayers
 from cache.features.store import FeatureStore
 from cache.features.units import unit_count
 from cache.media import Media, MediaStore, Source
+from extract.__main__ import run as run_features
 from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, read_plan, write_plan
 from extract.run.sources import check_sources
 from tests.benchmarks.scale.encoders import write_stub_encoders
+from tests.benchmarks.scale.steps import STEPS, Site, measured
 from tests.benchmarks.scale.stub import fill, stub_clips, stub_config, write_stub_corpus
 
 CLIPS = 150
@@ -128,3 +134,53 @@ def test_a_corpus_that_grows_deals_its_clips_once_and_opens_few_files(
     assert len(dealt) == 1 + len(large.stores)
     assert unit_count(CLIPS) > 2
     assert (most, open_now) == ([2], [0])
+
+
+@pytest.mark.slow
+def test_ten_thousand_clips_from_the_manifest_to_a_trained_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundredth of a million, as `make bench BENCH=scale` runs it, beside a quarter of that; all in shards."""
+    few, many = (lived_through(Site(tmp_path / str(clips), clips, most_chunks=100)) for clips in (2_500, 10_000))
+    # Memory for each further clip: its text, and of training its rows and what is predicted of it. Others are flat.
+    for step in many.peaks_mib:
+        clip_bytes = (many.peaks_mib[step] - few.peaks_mib[step]) * 2**20 / 7500
+        assert clip_bytes < (6_000 if "train" in step else 3_000), step
+    # Of an array a unit is a shard, states, hashes and checksums; what else there is does not grow.
+    assert (many.files - few.files) / (unit_count(10_000) - unit_count(2_500)) == 4 * 4
+    assert many.counts["verify"] == 0
+    for step in ("verify: find that unit", "repair it", "compute it again"):
+        assert many.counts[step] == 1, step
+    folder = tmp_path / "10000"
+    assert verify(folder / "features").damage == []
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is left to do")
+
+    before = modified(folder / "features")
+    for owner, name in ((UnitLayers, "read"), (FeatureStore, "read_rows"), (FeatureStore, "write_unit")):
+        monkeypatch.setattr(owner, name, refuse)
+    assert run_features(stub_config(folder, folder / "encoders")) == 0
+    assert modified(folder / "features") == before
+
+
+@dataclass(frozen=True)
+class Life:
+    """What the steps of a corpus took and counted, by their names, and how many files came of it."""
+
+    peaks_mib: Mapping[str, float]
+    counts: Mapping[str, int]
+    files: int
+
+
+def lived_through(site: Site) -> Life:
+    site.folder.mkdir()
+    took = {step: measured(site, step) for step in STEPS if "Parquet" not in step or find_spec("pyarrow")}
+    peaks = {step: one.peak_mib for step, one in took.items()}
+    return Life(peaks, {step: one.counted for step, one in took.items()}, len(modified(site.folder / "features")))
+
+
+def modified(folder: Path) -> dict[str, int]:
+    """When files were last written to; what a run writes of itself is left out."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.parent != folder)
+    return {str(file): file.stat().st_mtime_ns for file in files}
