@@ -14,6 +14,7 @@ READY := .venv/.ready
 DOCS_READY := .venv-docs/.ready
 READY_APP := .venv/.ready-app
 READY_CLUSTER := .venv/.ready-cluster
+READY_SLOW := .venv/.ready-slow
 # Text as YAML, whatever it holds: braces, colons, "#".
 text = '$(subst ','',$(1))'
 
@@ -105,13 +106,20 @@ $(READY_CLUSTER): requirements-cluster.txt | $(READY)
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-cluster.txt
 	@touch $(READY_CLUSTER)
 
+# A server that speaks S3 is for tests alone, and may bring what it likes as long as no pin moves.
+$(READY_SLOW): requirements-s3.txt $(READY_CLUSTER)
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-s3.txt
+	$(PY) -m pip install --disable-pip-version-check --quiet -c requirements.txt "moto[server]==5.2.1"
+	@touch $(READY_SLOW)
+
 doctor: | $(READY) ## will it run here? torch and GPU, disk, decoders, models, memory, each with its remedy
 	$(PY) -m configs.command.doctor --config $(or $(CONFIG),configs/ravdess/features.yaml) $(SET)
 
 test: | $(READY) ## every test that is not slow (under 10 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile
 
-test-slow: | $(READY) ## all tests, the long ones too
+test-slow: | $(READY) ## all tests, the long ones too, with what engines and object stores need
+	@$(MAKE) --no-print-directory $(READY_SLOW) || echo "note: tests that need what could not be installed are skipped"
 	$(PY) -m pytest -n 2 --dist loadfile -m ""
 
 bench: | $(READY) ## what speed and memory are, as ratios side by side (minutes); BENCH=stores for one of them; BENCH=scale CLIPS=1000000

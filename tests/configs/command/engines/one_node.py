@@ -44,7 +44,7 @@ PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 @contextmanager
-def one_node_slurm(folder: Path) -> Iterator[None]:
+def one_node_slurm(folder: Path, partition: str = PARTITION) -> Iterator[None]:
     """Start it, with SLURM_CONF in this process's environment; skips the test where that cannot be done."""
     os.environ["PATH"] += os.pathsep + DAEMONS_ARE_IN
     if missing := [name for name in NEEDED if not shutil.which(name)]:
@@ -52,7 +52,7 @@ def one_node_slurm(folder: Path) -> Iterator[None]:
     if os.geteuid():
         pytest.skip("slurmd wants to be started by root")
     with ExitStack() as stack:
-        config = _write_config(folder)
+        config = _write_config(folder, partition)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("SLURM_CONF", str(config))
         for name, *arguments in _daemons(folder, config):
@@ -66,7 +66,7 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _write_config(folder: Path) -> Path:
+def _write_config(folder: Path, partition: str) -> Path:
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     key = folder / "munge.key"
@@ -74,7 +74,7 @@ def _write_config(folder: Path) -> Path:
     key.chmod(0o400)
     config = folder / "slurm.conf"
     values = {"host": socket.gethostname().split(".")[0], "ports": [_free_port(), _free_port()], "user": "root"}
-    config.write_text(CONFIG.format(folder=folder, partition=PARTITION, **values))
+    config.write_text(CONFIG.format(folder=folder, partition=partition, **values))
     return config
 
 
