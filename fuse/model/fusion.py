@@ -112,9 +112,9 @@ def draw_weights(settings: ModelSettings, seed: int) -> Weights:
     return weights
 
 
-def standardise(raw_BD: Tensor, mean_D: Tensor, scale_D: Tensor) -> Tensor:
-    """One expression for training and use, so that both give the same bits."""
-    return (raw_BD - mean_D) / scale_D
+def standardise(raw_BD: Tensor, mean_D: Tensor, scale_D: Tensor, out: Tensor | None = None) -> Tensor:
+    """One expression for training and use, so that both give the same bits; `out` may be the rows themselves."""
+    return torch.sub(raw_BD, mean_D, out=out).div_(scale_D)
 
 
 def forward(settings: ModelSettings, weights: Weights, rows: Rows, zero_MD: Tensor, drop: Drop) -> Outputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,20 +21,21 @@ class Pace:
     updates: int
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """Neighbours of one pace: views of their weights and moments, and how often they were updated."""
+@dataclass
+class _Group:
+    """The heads of one pace, as runs of neighbours: views of their weights and moments, and their updates so far."""
 
-    heads: slice
     pace: Pace
+    runs: list[slice]
     weights: list[Tensor]
     first_moments: list[Tensor]
     second_moments: list[Tensor]
-    done: list[Tensor]
+    done: Tensor
+    updates: int = 0
 
 
 class StackedAdamW:
-    """torch's fused AdamW over slices of the stack, a slice per run of heads with one pace.
+    """torch's fused AdamW, once for all heads of one pace.
 
     Loshchilov & Hutter 2019 (arXiv 1711.05101); annealing as torch.optim.lr_scheduler.CosineAnnealingLR, by update. The
     kernel is called directly: torch.optim's own bookkeeping costs as much as a small head's whole update.
@@ -43,41 +43,45 @@ class StackedAdamW:
 
     def __init__(self, weights: Weights, paces: Sequence[Pace]) -> None:
         """`weights`: (M, ...) each, which are updated in place; heads with more updates come first."""
-        self._slices: list[_Slice] = []
-        moments = [[torch.zeros_like(weight) for weight in weights.values()] for _ in range(2)]
-        start = 0
-        for pace, same in itertools.groupby(paces):
-            heads = slice(start, start + len(list(same)))
-            start = heads.stop
-            own, first, second = ([one.detach()[heads] for one in several] for several in (weights.values(), *moments))
-            done = [torch.zeros((), device=view.device) for view in own]
-            self._slices.append(_Slice(heads, pace, own, first, second, done))
-        self._updates = [0] * len(self._slices)
+        self._groups: list[_Group] = []
+        own = [weight.detach() for weight in weights.values()]
+        moments = [[torch.zeros_like(weight) for weight in own] for _ in range(2)]
+        for pace in dict.fromkeys(paces):
+            runs = _runs([head for head, other in enumerate(paces) if other == pace])
+            mine, first, second = ([weight[run] for weight in several for run in runs] for several in (own, *moments))
+            self._groups.append(_Group(pace, runs, mine, first, second, torch.zeros((), device=own[0].device)))
 
     def step(self, gradients: Sequence[Tensor], heads: int) -> None:
         """Update the first `heads` heads; `gradients` are of those, in the order of the weights."""
-        for number, part in enumerate(self._slices):
-            if part.heads.stop > heads:
-                return
+        for group in self._groups:
+            if group.runs[-1].stop > heads:
+                continue
             # The kernel reads memory as it lies.
-            own = [gradient[part.heads].contiguous() for gradient in gradients]
-            torch._foreach_add_(part.done, 1)
+            own = [gradient[run].contiguous() for gradient in gradients for run in group.runs]
+            group.done.add_(1)
             torch._fused_adamw_(
-                part.weights,
+                group.weights,
                 own,
-                part.first_moments,
-                part.second_moments,
+                group.first_moments,
+                group.second_moments,
                 [],
-                part.done,
-                lr=part.pace.lr * _annealed(self._updates[number], part.pace.updates),
+                [group.done] * len(own),
+                lr=group.pace.lr * _annealed(group.updates, group.pace.updates),
                 beta1=0.9,
                 beta2=0.999,
-                weight_decay=part.pace.weight_decay,
+                weight_decay=group.pace.weight_decay,
                 eps=1e-8,
                 amsgrad=False,
                 maximize=False,
             )
-            self._updates[number] += 1
+            group.updates += 1
+
+
+def _runs(heads: Sequence[int]) -> list[slice]:
+    """Ascending numbers as runs of neighbours."""
+    starts = [head for place, head in enumerate(heads) if place == 0 or heads[place - 1] != head - 1]
+    stops = [head + 1 for place, head in enumerate(heads) if place == len(heads) - 1 or heads[place + 1] != head + 1]
+    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _annealed(done: int, updates: int) -> float:

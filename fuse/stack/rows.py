@@ -57,9 +57,10 @@ class CachedRows:
         return next(len(rows_VND) for rows_VND, _ in self.variants[signal].values())
 
     def take(self, index_MB: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw rows_MBD and absent_MBm of these clips, as they are."""
+        """Copies of raw rows_MBD and absent_MBm of these clips, as they are."""
         absent_MBm = None if self.absent_Nm is None else self.absent_Nm[index_MB]
-        return self.rows_ND[index_MB], absent_MBm
+        # Whole rows are copied; indexed by a table of numbers, they would be gathered one number after the other.
+        return self.rows_ND.index_select(0, index_MB.flatten()).view(*index_MB.shape, -1), absent_MBm
 
     def raw(self, index: Sequence[int]) -> dict[str, Tensor]:
         """Raw rows of some clips by modality, on the CPU, NaN where absent."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from configs.schema.fusion import FusionConfig
 from fuse.model.fusion import FusionModel, ModelSettings, draw_weights, forward, prepared, standardise
@@ -26,10 +25,11 @@ from fuse.model.heads.catalogue import find_head
 from fuse.model.heads.layer import StackWeights, Weights
 from fuse.model.heads.reliable import solve_each
 from fuse.stack.adamw import Pace, StackedAdamW
-from fuse.stack.batches import StackBatch, StackLoader
+from fuse.stack.batches import StackBatch, StackLoader, column, rows_of
 from fuse.stack.job import Fitted, History, Job
 from fuse.stack.reliability import Finisher
 from fuse.stack.rows import CachedRows
+from fuse.stack.streams import Streams
 from fuse.stack.validation import HeldOut
 
 
@@ -71,8 +71,8 @@ def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], 
 
 
 def company(job: Job) -> tuple[object, ...]:
-    """Order of heads in a stack: those of one fold, and those of one pace, side by side."""
-    return (-len(job.train), job.train, job.validation, job.standardise, job.lr, job.weight_decay)
+    """Order of heads in a stack: side by side those of one fold, those that see the same rows, those of one pace."""
+    return (-len(job.train), job.train, job.validation, job.standardise, rows_of(job), job.lr, job.weight_decay)
 
 
 class Stack:
@@ -95,25 +95,30 @@ class Stack:
         updates_M = [schedule.epochs * steps for steps in self.batches.steps_M]
         paces = [Pace(job.lr, job.weight_decay, updates) for job, updates in zip(jobs, updates_M, strict=True)]
         self.adamw = StackedAdamW(self.weights, paces)
-        self.dropout_M11 = self.batches.column(lambda job: job.dropout, 1, 1)
-        self.smoothing_M = self.batches.column(lambda job: job.label_smoothing)
+        self.streams = Streams([job.seed for job in jobs], self.device)
+        self.drops = any(job.dropout for job in jobs)
+        self.dropout_M = column(jobs, lambda job: job.dropout, self.device)
+        self.kept_M = 1 / (1 - self.dropout_M)
+        self.targets_MCC = targets(column(jobs, lambda job: job.label_smoothing, self.device), settings.classes)
+        self.clips_M = column(jobs, lambda job: len(job.train), self.device)
         self.histories = [History() for _ in jobs]
         self.best_M = [(-1.0, 0.0)] * len(jobs)
 
     def train(self, epoch: int, batches: int | None = None) -> None:
         """One epoch of every head, or the first few batches of it."""
-        total_M, clips_M = torch.zeros(2, len(self.jobs), device=self.device)
+        self.streams.begin(epoch)
+        total_M = torch.zeros(len(self.jobs), device=self.device)
         for batch in itertools.islice(self.batches.epoch(epoch), batches):
             heads = len(batch.labels_MB)
             weights = self.weights if heads == len(self.jobs) else self.weights.first(heads)
             outputs = forward(self.settings, weights, batch.rows, self.zero_MD[:heads], self._drop)
-            sum_M = (losses(outputs.taught_MBKC, batch, self.smoothing_M[:heads]) * batch.weight_MB).sum(1)
-            count_M = batch.weight_MB.sum(1)
-            gradients = torch.autograd.grad((sum_M / count_M).sum(), list(weights.values()), materialize_grads=True)
+            sum_M, slope_MBKC = loss_and_slope(outputs.taught_MBKC.detach(), batch, self.targets_MCC[:heads])
+            gradients = torch.autograd.grad(
+                outputs.taught_MBKC, list(weights.values()), slope_MBKC, materialize_grads=True
+            )
             self.adamw.step(gradients, heads)
-            total_M[:heads] += sum_M.detach()
-            clips_M[:heads] += count_M
-        self._record_losses(epoch, total_M / clips_M)
+            total_M[:heads] += sum_M
+        self._record_losses(epoch, total_M / self.clips_M)
 
     def validate(self, epoch: int) -> None:
         """Score every head on its validation clips; keep the weights of those that were never better."""
@@ -176,12 +181,11 @@ class Stack:
 
     def _drop(self, values_MBx: Tensor) -> Tensor:
         """Dropout, each head with its own probability."""
-        if not any(job.dropout for job in self.jobs):
+        if not self.drops:
             return values_MBx
         heads, *shape = values_MBx.shape
-        chance = self.dropout_M11[:heads].reshape(heads, *[1] * len(shape))
-        kept = self.batches.streams.uniform("dropout", heads, *shape) >= chance
-        return values_MBx * (kept / (1 - chance))
+        chance, scale = (one_M[:heads].view(heads, *[1] * len(shape)) for one_M in (self.dropout_M, self.kept_M))
+        return values_MBx * ((self.streams.uniform("dropout", heads, *shape) >= chance) * scale)
 
     def _record_losses(self, epoch: int, loss_M: Tensor) -> None:
         for history, loss in zip(self.histories, loss_M.tolist(), strict=True):
@@ -192,9 +196,10 @@ class Stack:
 
     def _training_loss(self, weights: Weights, drawn: Sequence[StackBatch], head: int) -> float:
         total, clips = 0.0, 0
+        unsmoothed_1CC = targets(torch.zeros(1, device=self.device), self.settings.classes)
         for batch in drawn:
             outputs = forward(self.settings, weights, batch.rows, self.zero_MD[[head]], lambda values: values)
-            total += losses(outputs.taught_MBKC, batch, self.smoothing_M[[head]] * 0).sum().item()
+            total += losses(outputs.taught_MBKC, batch, unsmoothed_1CC).sum().item()
             clips += batch.labels_MB.numel()
         return total / clips
 
@@ -205,13 +210,39 @@ def joined(rows: Sequence[Rows]) -> Rows:
     return Rows(torch.cat([one.values_MBD for one in rows], dim=1), torch.cat(absent, dim=1) if absent else None)
 
 
-def losses(taught_MBKC: Tensor, batch: StackBatch, smoothing_M: Tensor) -> Tensor:
-    """Cross-entropy of each clip, (M, B), averaged over the logits that are taught; of mixtures, mixed as they are."""
-    classes = taught_MBKC.shape[-1]
-    target_MBC = one_hot(batch.labels_MB, classes).to(taught_MBKC.dtype)
-    if batch.partner_labels_MB is not None and batch.share_M is not None:
-        share_M11 = batch.share_M[:, None, None]
-        target_MBC = share_M11 * target_MBC + (1 - share_M11) * one_hot(batch.partner_labels_MB, classes)
+def targets(smoothing_M: Tensor, classes: int) -> Tensor:
+    """What the probabilities of a clip of each class should be, (M, C, C), under each head's label smoothing."""
     smoothing_M11 = smoothing_M[:, None, None]
-    target_MBC = (1 - smoothing_M11) * target_MBC + smoothing_M11 / classes
-    return -(taught_MBKC.log_softmax(-1) * target_MBC[:, :, None]).sum((2, 3)) / taught_MBKC.shape[2]
+    return (1 - smoothing_M11) * torch.eye(classes, device=smoothing_M.device) + smoothing_M11 / classes
+
+
+def losses(taught_MBKC: Tensor, batch: StackBatch, targets_MCC: Tensor) -> Tensor:
+    """Cross-entropy of each clip, (M, B), averaged over the logits that are taught; of mixtures, mixed as they are."""
+    return _cross_entropy(taught_MBKC.log_softmax(-1), _of_clips(targets_MCC, batch))
+
+
+def loss_and_slope(taught_MBKC: Tensor, batch: StackBatch, targets_MCC: Tensor) -> tuple[Tensor, Tensor]:
+    """Each head's sum of `losses` over its batch, (M,), and the derivative of its mean by `taught_MBKC`.
+
+    Softmax minus target (Bishop 2006, eq. 4.109): the chain of small operations that autograd would go back through
+    takes longer than the products of a small head.
+    """
+    target_MBC = _of_clips(targets_MCC, batch)
+    log_MBKC = taught_MBKC.log_softmax(-1)
+    share_MB = batch.weight_MB / (batch.weight_MB.sum(1, keepdim=True) * taught_MBKC.shape[2])
+    slope_MBKC = log_MBKC.exp().sub_(target_MBC[:, :, None]).mul_(share_MB[:, :, None, None])
+    return (_cross_entropy(log_MBKC, target_MBC) * batch.weight_MB).sum(1), slope_MBKC
+
+
+def _cross_entropy(log_MBKC: Tensor, target_MBC: Tensor) -> Tensor:
+    return (log_MBKC * target_MBC[:, :, None]).sum((2, 3)) / -log_MBKC.shape[2]
+
+
+def _of_clips(targets_MCC: Tensor, batch: StackBatch) -> Tensor:
+    """The target of each clip, (M, B, C); they sum to 1."""
+    each_M1 = torch.arange(len(targets_MCC), device=targets_MCC.device)[:, None]
+    target_MBC = targets_MCC[each_M1, batch.labels_MB]
+    if batch.partner_labels_MB is None or batch.share_M is None:
+        return target_MBC
+    share_M11 = batch.share_M[:, None, None]
+    return share_M11 * target_MBC + (1 - share_M11) * targets_MCC[each_M1, batch.partner_labels_MB]

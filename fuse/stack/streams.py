@@ -7,11 +7,15 @@ draws: comparisons between them are not blurred by luck. Numbers are drawn on th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# Numbers of a purpose that are drawn in one call, for several batches where heads are small.
+AT_ONCE = 2**15
 
 PURPOSES = ("order", "variants", "absences", "dropout", "mixup")
 
@@ -29,15 +33,22 @@ class Streams:
         self._place_M = torch.tensor([self.seeds.index(seed) for seed in seeds], device=device)
         self._one_each = len(self.seeds) == len(seeds)
         self._generators: dict[str, list[torch.Generator]] = {}
+        self._ahead: dict[str, Tensor] = {}
 
     def begin(self, epoch: int) -> None:
         """Begin the streams of an epoch."""
         self._epoch = epoch
         self._generators = {}
+        self._ahead = {}
 
     def uniform(self, purpose: str, heads: int, *shape: int) -> Tensor:
         """From 0 to 1, of shape `(heads, *shape)`, for the first so many heads of the stack."""
-        drawn = torch.stack([torch.rand(shape, generator=one) for one in self._of(purpose)]).to(self.device)
+        count = math.prod(shape)
+        ahead_SN = self._ahead.get(purpose)
+        if ahead_SN is None or ahead_SN.shape[1] < count:
+            ahead_SN = self._drawn(purpose, count, ahead_SN)
+        self._ahead[purpose] = ahead_SN[:, count:]
+        drawn = ahead_SN[:, :count].view(-1, *shape)
         return drawn[:heads] if self._one_each else drawn[self._place_M[:heads]]
 
     def order(self, seed: int, clips: int) -> Tensor:
@@ -49,6 +60,12 @@ class Streams:
         uniform_M = self.uniform("mixup", heads, 1)[:, 0].double().cpu().numpy()
         drawn = [_beta(alpha, share) if alpha else 1.0 for alpha, share in zip(alphas, uniform_M, strict=False)]
         return torch.tensor(drawn[:heads], dtype=torch.float32, device=self.device)
+
+    def _drawn(self, purpose: str, count: int, ahead_SN: Tensor | None) -> Tensor:
+        """What is left of a stream, and more of it: a generator goes on where it was, so how much does not matter."""
+        more = count * max(1, AT_ONCE // count // len(self.seeds))
+        drawn_SN = torch.stack([torch.rand(more, generator=one) for one in self._of(purpose)]).to(self.device)
+        return drawn_SN if ahead_SN is None else torch.cat([ahead_SN, drawn_SN], dim=1)
 
     def _of(self, purpose: str) -> list[torch.Generator]:
         if purpose not in self._generators:

@@ -7,7 +7,7 @@ came out, and a width that is given is used untimed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +19,16 @@ from fuse.stack.job import Fitted, Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, Stack, company, fit_stack
 
-# Fewer heads than this are never faster in several stacks.
-NARROWEST = 8
+# Where the search begins. Large heads are quicker in narrower stacks, or alone: their weights and moments stay in the
+# processor's caches from one batch to the next.
+FIRST = 8
 TIMED_BATCHES = 3
-# A wider stack must be worth its memory, and a timing has noise.
+# Another width must be worth it, and a timing has noise.
 WORTH = 0.95
 # Of a stack: its weights, two moments, gradients and the best weights so far.
 LARGEST_BYTES, COPIES = 2**31, 5
+# Eight heads of this size, with what AdamW keeps of them, are more than most caches hold.
+LARGE_BYTES = 2**20
 
 
 def width_of(
@@ -77,39 +80,65 @@ class Measured:
 def measure(
     settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, wanted: StackWidth = "auto"
 ) -> Measured:
-    """The width with the least time per head among 8, 32, 128, ... over a few batches each; fewer than 8: all.
+    """The width with the least time per head over a few batches each: 8, then 4, 2, 1, or else 32, 128, ...
 
     Where a number is `wanted`, that width alone is timed, to tell how long the jobs will take.
     """
     if find_head(settings.head, settings.hidden, settings.unimodal).solve:
         return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
+
+    def timed(width: int) -> Measured:
+        return Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule))
+
     known = _known(settings, jobs, wanted)
-    width = known or NARROWEST
-    best = Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule))
-    widest = known or min(len(jobs), _widest(settings))
-    while width < widest:
-        width = min(4 * width, widest)
-        seconds = _seconds_per_head(settings, cached, jobs[:width], schedule)
-        if seconds > WORTH * best.seconds_per_batch:
-            break
-        best = Measured(width, seconds)
+    if known is not None:
+        return timed(known)
+    widest = min(len(jobs), _widest(settings))
+    first = timed(min(FIRST, widest))
+    narrower = _while_better(first, timed, _narrower(first.width))
+    return narrower if narrower.width < first.width else _while_better(first, timed, _wider(first.width, widest))
+
+
+def _while_better(best: Measured, timed: Callable[[int], Measured], widths: Iterable[int]) -> Measured:
+    """The last of these widths that was worth it: one that is not ends the search."""
+    for width in widths:
+        other = timed(width)
+        if other.seconds_per_batch > WORTH * best.seconds_per_batch:
+            return best
+        best = other
     return best
 
 
+def _narrower(width: int) -> Iterator[int]:
+    while width > 1:
+        width //= 2
+        yield width
+
+
+def _wider(width: int, widest: int) -> Iterator[int]:
+    while width < widest:
+        width = min(4 * width, widest)
+        yield width
+
+
 def _known(settings: ModelSettings, jobs: Sequence[Job], wanted: StackWidth) -> int | None:
-    """The width where there is nothing to time: one in closed form, else as wanted, or all of a few; else None."""
+    """The width where there is nothing to time: one in closed form, else as wanted, or all of a few small ones."""
     if find_head(settings.head, settings.hidden, settings.unimodal).solve:
         return 1
     if wanted != "auto":
         return min(wanted, len(jobs))
     widest = min(len(jobs), _widest(settings))
-    return widest if widest <= NARROWEST else None
+    small = widest <= FIRST and _head_bytes(settings) < LARGE_BYTES
+    return widest if small or widest == 1 else None
 
 
 def _widest(settings: ModelSettings) -> int:
     """How many heads fit into the memory that a stack may take."""
-    head_bytes = sum(weight.nbytes for weight in draw_weights(settings, 0).values())
-    return max(1, LARGEST_BYTES // (COPIES * head_bytes))
+    return max(1, LARGEST_BYTES // (COPIES * _head_bytes(settings)))
+
+
+def _head_bytes(settings: ModelSettings) -> int:
+    return sum(weight.nbytes for weight in draw_weights(settings, 0).values())
 
 
 def _seconds_per_head(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> float:

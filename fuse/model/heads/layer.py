@@ -58,9 +58,10 @@ def linear(weights: Weights, name: str, rows_MBI: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """As torch.bmm and its derivative, but for where the weight's gradient is written to and in which order.
+    """As torch.nn.Linear and its derivative, in the orders of multiplying that are quickest for few rows.
 
-    torch's own gradient of a stack is x^T dy; dy^T x lies as AdamW reads it, and takes two thirds of the time.
+    W x^T takes four fifths of the time of x W^T, and dy^T x, which lies as AdamW reads it, two thirds of x^T dy. Rows
+    that all heads share are multiplied by all their weights at once.
     """
 
     @staticmethod
@@ -70,9 +71,13 @@ class _Linear(torch.autograd.Function):
         """`memory`: where the gradient of the weight is written; a new place if None."""
         ctx.save_for_backward(rows_MBI, weight_MOI)
         ctx.memory = memory
-        if bias_MO is None:
-            return torch.bmm(rows_MBI, weight_MOI.transpose(1, 2))
-        return torch.baddbmm(bias_MO[:, None], rows_MBI, weight_MOI.transpose(1, 2))
+        if _shared(rows_MBI):
+            outputs_MOB = (weight_MOI.flatten(0, 1) @ rows_MBI[0].T).view(*weight_MOI.shape[:2], -1)
+        else:
+            outputs_MOB = torch.bmm(weight_MOI, rows_MBI.transpose(1, 2))
+        if bias_MO is not None:
+            outputs_MOB += bias_MO[:, :, None]
+        return outputs_MOB.transpose(1, 2).contiguous()
 
     @staticmethod
     @once_differentiable
@@ -82,7 +87,20 @@ class _Linear(torch.autograd.Function):
         of_rows, of_weight, of_bias, _ = ctx.needs_input_grad
         return (
             torch.bmm(slope_MBO, weight_MOI) if of_rows else None,
-            torch.bmm(slope_MBO.transpose(1, 2), rows_MBI, out=ctx.memory) if of_weight else None,
+            _of_weight(slope_MBO.transpose(1, 2), rows_MBI, ctx.memory) if of_weight else None,
             slope_MBO.sum(1) if of_bias else None,
             None,
         )
+
+
+def _shared(rows_MBI: Tensor) -> bool:
+    """Whether all heads see the same rows, which then lie in memory once."""
+    return rows_MBI.shape[0] > 1 and rows_MBI.stride(0) == 0
+
+
+def _of_weight(slope_MOB: Tensor, rows_MBI: Tensor, memory: Tensor | None) -> Tensor:
+    """The gradient of a layer's weight, (M, O, I)."""
+    if not _shared(rows_MBI):
+        return torch.bmm(slope_MOB, rows_MBI, out=memory)
+    place = None if memory is None else memory.flatten(0, 1)
+    return torch.mm(slope_MOB.flatten(0, 1), rows_MBI[0], out=place).view(*slope_MOB.shape[:2], -1)

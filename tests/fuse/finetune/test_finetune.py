@@ -60,7 +60,7 @@ from fuse.runs.checkpoint import Checkpoint, read_checkpoint, read_stage_two, wr
 from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
 from fuse.stack.batches import StackBatch
-from fuse.stack.stack import losses
+from fuse.stack.stack import losses, targets
 from tests.fuse.finetune.site import ALONE, CPU, NO_NEWS, config_of, encoders_of, media_of, signal, together
 from tests.tiny.encoders import WRITERS
 from tests.tiny.pickled import sent
@@ -503,7 +503,9 @@ def test_the_loss_is_that_of_stage_two_for_every_head(corpus: Path) -> None:
         (batch, *_) = loaders.over(clips_of(plan, "train"))
         answers = model.eval()(batch.inputs, batch.present)
         stacked = StackBatch(Rows(torch.empty(0)), batch.labels_B[None], torch.ones(1, len(batch.labels_B)))
-        expected = losses(answers.taught_BKC[None], stacked, torch.tensor([0.1])).mean()
+        expected = losses(
+            answers.taught_BKC[None], stacked, targets(torch.tensor([0.1]), answers.logits_BC.shape[1])
+        ).mean()
         torch.testing.assert_close(loss_of(answers.taught_BKC, batch.labels_B, 0.1), expected)
         if not head.startswith("late"):
             plain = torch.nn.functional.cross_entropy(answers.logits_BC, batch.labels_B, label_smoothing=0.1)

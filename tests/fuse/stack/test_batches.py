@@ -125,3 +125,15 @@ def test_variants_are_loaded_one_after_the_other() -> None:
     variants = Variants([parse_joint(name) for name in names], load)
     rows_VND, _ = cached_rows(main, {"audio": variants}, torch.device("cpu")).variants["audio"]["audio"]
     assert rows_VND[:, 0, 0].tolist() == [0.0, 1.0]
+
+
+def test_heads_that_differ_in_pace_alone_are_given_one_copy_of_their_rows() -> None:
+    several = [Job(ALL, ALL, seed=1, augment=0.5, lr=lr, dropout=lr) for lr in (0.1, 0.2, 0.3)]
+    (shared,) = batches(cached(absent=True), several)
+    (alone,) = batches(cached(absent=True), several[:1])
+    assert shared.rows.values_MBD.shape == (3, CLIPS, 3)
+    assert shared.rows.values_MBD.stride(0) == 0
+    assert torch.equal(shared.rows.values_MBD[2], alone.rows.values_MBD[0])
+    (mixed,) = batches(cached(), [several[0], Job(ALL, ALL, seed=2), several[1]])
+    assert torch.equal(mixed.rows.values_MBD[0], mixed.rows.values_MBD[2])
+    assert not torch.equal(mixed.rows.values_MBD[0], mixed.rows.values_MBD[1])

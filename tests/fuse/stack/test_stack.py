@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +87,20 @@ def test_a_head_in_a_stack_of_64_equals_the_head_alone_after_20_epochs(head: str
     # Three differ in every setting; what a job is told does not go by its head.
     for number in (0, 1, 17, 38, 63) if head == "mlp" else (0, 38, 63):
         assert_same(together[number], fit_stack(settings, rows, [jobs[number]], schedule)[0])
+
+
+@pytest.mark.parametrize("several", [1, 2])
+@pytest.mark.parametrize("head", [name for name, head in HEADS.items() if head.solve is None])
+def test_heads_that_see_the_same_rows_equal_themselves_alone(head: str, several: int) -> None:
+    """Rows that are fetched once for all of them, of one seed or of several."""
+    rows, schedule = cached(absent=True, variants=True), Schedule(20, 16)
+    jobs = [
+        replace(job(7), seed=number % several, lr=(1e-3, 3e-3, 1e-2)[number % 3], dropout=0.1 * number)
+        for number in range(6)
+    ]
+    together = fit_stack(shape(head), rows, jobs, schedule)
+    for number in (0, 5):
+        assert_same(together[number], fit_stack(shape(head), rows, [jobs[number]], schedule)[0])
 
 
 def test_at_the_widths_of_the_default_recipe_not_a_bit_differs() -> None:
@@ -195,9 +211,48 @@ def test_stacks_hold_every_job_once_and_no_more_than_their_width(count: int, wid
 
 def test_the_width_is_measured_and_fits_the_jobs() -> None:
     jobs = [job(number) for number in range(40)]
-    assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (8, 32, 40)
+    assert measure(shape("mlp"), cached(), jobs, Schedule(1, 16)).width in (1, 2, 4, 8, 32, 40)
     assert measure(shape("mlp"), cached(), jobs[:6], Schedule(1, 16)).width == 6
     assert measure(shape("lda"), cached(), jobs, Schedule(1, 16)).width == 1
+
+
+@pytest.mark.parametrize(
+    ("fastest", "timed"),
+    [(1, [8, 4, 2, 1]), (4, [8, 4, 2]), (8, [8, 4, 32]), (32, [8, 4, 32, 40]), (40, [8, 4, 32, 40])],
+)
+def test_the_search_goes_down_to_one_head_or_up(
+    fastest: int, timed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never tried fewer than eight: heads that fill the caches lost to a plain loop over one head."""
+    tried = []
+
+    def seconds(*them: Any) -> float:
+        tried.append(len(them[2]))
+        return abs(math.log2(len(them[2]) / fastest)) + 1
+
+    monkeypatch.setattr("fuse.stack.width._seconds_per_head", seconds)
+    assert measure(shape("mlp"), cached(), [job(number) for number in range(40)], Schedule(1, 16)).width == fastest
+    assert tried == timed
+
+
+def test_a_few_large_heads_are_timed_too_and_a_few_small_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuse.stack.width._seconds_per_head", lambda *them: float(len(them[2])))
+    jobs, large = [job(number) for number in range(5)], shape("mlp", hidden=2**14)
+    assert width_of(large, cached(), jobs, Schedule(1, 16), "auto") == 1
+    assert width_of(shape("mlp"), cached(), jobs, Schedule(1, 16), "auto") == 5
+
+
+def test_how_many_numbers_are_drawn_at_once_changes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shapes in turn, as a head draws that drops in two places."""
+
+    def drawn() -> list[torch.Tensor]:
+        streams = Streams([3, 5, 3], torch.device("cpu"))
+        streams.begin(1)
+        return [streams.uniform("dropout", 3, *size) for size in [(4, 5), (7,)] * 9]
+
+    ahead = drawn()
+    monkeypatch.setattr("fuse.stack.streams.AT_ONCE", 1)
+    assert all(torch.equal(*pair) for pair in zip(ahead, drawn(), strict=True))
 
 
 def test_a_width_that_is_given_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,15 +321,17 @@ def test_what_a_stack_draws_and_computes_lies_where_its_rows_do(head: str, monke
     monkeypatch.setattr(Streams, "beta", lambda self, _, heads: torch.ones(heads, device=self.device))
     taught: list[torch.Tensor] = []
 
-    def untaught(loss: torch.Tensor, weights: list[torch.Tensor], **_: object) -> list[torch.Tensor]:
-        taught.append(loss)
+    def untaught(
+        logits: torch.Tensor, weights: list[torch.Tensor], slope: torch.Tensor, **_: object
+    ) -> list[torch.Tensor]:
+        taught.extend([logits, slope])
         return [torch.zeros_like(weight) for weight in weights]
 
     monkeypatch.setattr(torch.autograd, "grad", untaught)
     monkeypatch.setattr(Stack, "_record_losses", lambda _, __, loss_M: taught.append(loss_M))
     with FakeTensorMode(shape_env=ShapeEnv()):
         on_a_gpu_that_is_not_there(head).train(0)
-    assert len(taught) == 6
+    assert len(taught) == 11  # of five batches, and the losses of the epoch
     assert {one.device.type for one in taught} == {"cuda"}
 
 
