@@ -43,7 +43,7 @@ ifneq ($(UNKNOWN),)
 $(error $(MAKECMDGOALS) does not take $(firstword $(UNKNOWN))=...; settings go into SET="$(firstword $(UNKNOWN))=..."; it takes $(KNOWN) $(foreach goal,$(MAKECMDGOALS),$(KNOWN_$(goal))))
 endif
 
-.PHONY: help setup demo data corpus preview features train-fusion sweep report enrolment finetune-e2e robustness-table predict app doctor test test-slow bench lint docs
+.PHONY: help setup demo data corpus preview features train-fusion sweep report compare enrolment finetune-e2e robustness-table predict app doctor test test-slow bench lint docs
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -85,6 +85,9 @@ sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=
 
 report: | $(READY) ## one HTML file about runs, to click through: RUN="outputs/fusion outputs/other"
 	$(PY) -m fuse.studies.report --config $(or $(CONFIG),configs/ravdess/studies/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
+
+compare: | $(READY) ## is one run better than another? SET="pairs=[[outputs/a,outputs/b]]", paired by speaker
+	$(PY) -m fuse.studies.compare --config $(or $(CONFIG),configs/ravdess/studies/compare.yaml) $(SET)
 
 enrolment: | $(READY) ## how many clips of a speaker adaptation needs: for a run with standardise=speaker
 	$(PY) -m fuse.studies.enrolment --config $(or $(CONFIG),configs/ravdess/studies/enrolment.yaml) $(SET)

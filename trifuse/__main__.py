@@ -40,6 +40,7 @@ COMMANDS = {
     "report": Command(
         "fuse.studies.report", "ravdess/studies/report.yaml", "one HTML file about runs: RUN=outputs/fusion"
     ),
+    "compare": Command("fuse.studies.compare", "ravdess/studies/compare.yaml", "is one run better? Paired by speaker"),
     "enrolment": Command("fuse.studies.enrolment", "ravdess/studies/enrolment.yaml", "how many clips adaptation needs"),
     "robustness-table": Command("fuse.robustness", "ravdess/robustness.yaml", "what noise and occlusion cost"),
     "predict": Command("fuse.predict", "predict.yaml", "what a run says of clips: CLIP=x.mp4 RUN=outputs/fusion"),

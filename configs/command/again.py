@@ -26,6 +26,7 @@ TARGETS = {
     "configs.command.doctor": "doctor",
     "fuse.robustness": "robustness-table",
     "fuse.studies.report": "report",
+    "fuse.studies.compare": "compare",
     "fuse.studies.enrolment": "enrolment",
 }
 

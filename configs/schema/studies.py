@@ -1,4 +1,4 @@
-"""What the robustness table, the enrolment curve and `make report` may be told."""
+"""What the robustness table, paired tests, the enrolment curve and `make report` may be told."""
 
 from __future__ import annotations
 
@@ -106,6 +106,28 @@ class RobustnessConfig:
     def missing_rates(self) -> tuple[int | dict[str, int], ...]:
         """What is asked of clips that lack modalities."""
         return self.missing or ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class CompareConfig:
+    """Configuration of `python -m fuse.studies.compare`.
+
+    Attributes:
+        pairs: of folders: a run, and the run that it is compared with. Each holds predictions.csv, or a `fold-K` or
+            `fold-K/seed-S` for each fold that does. p values are corrected over all pairs.
+        output_dir: gets compare.md and compare.csv.
+    """
+
+    pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)]
+    output_dir: str = "outputs/compare"
+
+    def __post_init__(self) -> None:
+        """Refuse a pair that stands there twice, and a run against itself."""
+        for one, other in self.pairs:
+            if one == other:
+                raise ValueError(f"pairs: {one} is compared with itself")
+        if len(set(self.pairs)) < len(self.pairs):
+            raise ValueError("pairs: one of them stands there twice; each is one comparison")
 
 
 @dataclass(frozen=True, config=STRICT)

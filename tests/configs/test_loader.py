@@ -23,12 +23,13 @@ from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import FusionConfig
 from configs.schema.predict import PredictConfig
 from configs.schema.preview import PreviewConfig
-from configs.schema.studies import EnrolmentConfig, ReportConfig, RobustnessConfig
+from configs.schema.studies import CompareConfig, EnrolmentConfig, ReportConfig, RobustnessConfig
 from configs.schema.sweep import SweepConfig
 from tests.tiny.places import ROOT
 
 CONFIGS = ROOT / "configs"
 KINDS: dict[str, type[Any]] = {
+    "compare": CompareConfig,
     "enrolment": EnrolmentConfig,
     "report": ReportConfig,
     "corpus": CorpusConfig,

@@ -21,6 +21,7 @@ TARGETS = (
     "train-fusion",
     "sweep",
     "report",
+    "compare",
     "enrolment",
     "finetune-e2e",
     "robustness-table",
