@@ -3,6 +3,7 @@
 #   SET="a.b=value c=[x,y]"  overrides, parsed as YAML
 #   RANKS=2                  processes of `features` and `finetune-e2e`: a GPU each, or the CPU
 #   ENGINE=slurm             what starts those of `features`: torchrun, local, slurm, ray (docs/cluster.md)
+#   REMOTE=s3://bucket/name  where `features` puts each unit as soon as it is complete (docs/cluster.md)
 #   TORCH_INDEX=url          other builds of the same torch, e.g. for a V100 (no CUDA 13 support):
 #                            make setup TORCH_INDEX=https://download.pytorch.org/whl/cu126
 
@@ -15,6 +16,7 @@ DOCS_READY := .venv-docs/.ready
 READY_APP := .venv/.ready-app
 READY_CLUSTER := .venv/.ready-cluster
 READY_SLOW := .venv/.ready-slow
+READY_S3 := .venv/.ready-s3
 # Text as YAML, whatever it holds: braces, colons, "#".
 text = '$(subst ','',$(1))'
 
@@ -26,10 +28,10 @@ endif
 
 # What each target may be given beside CONFIG, SET and the like. Anything else would be ignored without a word:
 # `make train-fusion seeds=[7]` would train the default seeds, and replace their run.
-KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP READY_CLUSTER
+KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP READY_CLUSTER READY_S3
 KNOWN_data := ACTORS KIND
 KNOWN_corpus := ROOT OUT LAYOUT PATTERN CSV LABEL SPEAKER
-KNOWN_features := ENGINE
+KNOWN_features := ENGINE REMOTE
 KNOWN_preview := CLIP
 KNOWN_report := RUN
 KNOWN_predict := CLIP RUN
@@ -71,8 +73,8 @@ corpus: | $(READY) ## metadata for a folder of clips that is already there: ROOT
 preview: | $(READY) ## a clip under every condition, to look at and listen to: CLIP=x.mp4
 	$(PY) -m extract.preview --config $(or $(CONFIG),configs/demo/preview.yaml) $(if $(CLIP),"clip=$(CLIP)") $(SET)
 
-features: $(if $(ENGINE:torchrun=),$(READY_CLUSTER)) | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks, by ENGINE
-	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(if $(ENGINE),engine.name=$(ENGINE)) $(SET)
+features: $(if $(ENGINE:torchrun=),$(READY_CLUSTER)) $(if $(REMOTE),$(READY_S3)) | $(READY) ## stage one: features of every clip under every condition, on RANKS ranks, by ENGINE
+	$(PY) -m extract --config $(or $(CONFIG),configs/ravdess/features.yaml) $(if $(ENGINE),engine.name=$(ENGINE)) $(if $(REMOTE),"remote=$(REMOTE)") $(SET)
 
 train-fusion: | $(READY) ## stage two: fusion heads on cached features
 	$(PY) -m fuse.train --config $(or $(CONFIG),configs/ravdess/fusion.yaml) $(SET)
@@ -108,6 +110,10 @@ $(READY_APP): requirements-app.txt | $(READY)
 $(READY_CLUSTER): requirements-cluster.txt | $(READY)
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-cluster.txt
 	@touch $(READY_CLUSTER)
+
+$(READY_S3): requirements-s3.txt | $(READY)
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-s3.txt
+	@touch $(READY_S3)
 
 # A server that speaks S3 is for tests alone, and may bring what it likes as long as no pin moves.
 $(READY_SLOW): requirements-s3.txt $(READY_CLUSTER)

@@ -335,6 +335,12 @@ def recorded_provenance(folder: Path) -> dict[str, Any] | None:
     return next((dict(record["provenance"]) for record in records if record is not None), None)
 
 
+def recorded_part(sidecar: Path) -> dict[str, Any] | None:
+    """`sha256` and `size` of the part beside which this file is; None where it is missing or damaged."""
+    record = _record(sidecar)
+    return None if record is None else dict(record["part"])
+
+
 def forget_part(part: Path) -> None:
     """Delete a part; what says that it is complete goes first."""
     sidecar_of(part).unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def check(kind: type[T], tree: dict[str, Any], where: str) -> T:
 
 def _refuse_addresses(tree: Any, key: str = "") -> None:
     """Refuse `s3://...` wherever a path may stand: a folder of that name would be made, or missed, without a word."""
-    if isinstance(tree, str) and not key.endswith("_url"):
+    if isinstance(tree, str) and not key.endswith(("_url", "remote")):
         refuse_address(tree, key)
     for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         _refuse_addresses(value, f"{key}.{name}" if key else str(name))

@@ -29,7 +29,7 @@ from configs.loader import dump_config
 from configs.schema.features import FeaturesConfig
 from extract.run.failures import failed_clips, pending_rows, summary, write_failures
 from extract.run.plan import PLAN_FILE, Plan, make_plan, prepare_stores, write_plan
-from extract.run.sources import check_sources, look_for_files
+from extract.run.sources import check_published, check_sources, look_for_files
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,17 @@ def run(config: FeaturesConfig) -> int:
         print(f"note: {note}")
     with locked(plan.features_dir) as lock:
         refuse_running(plan.features_dir)
+        if plan.live and (came := plan.live.meet(array.place for array in plan.arrays)):
+            print(came)
         if grown := grow(plan.features_dir, plan.corpus, plan.specs):
             print(f"note: {grown}")
         _clean(plan)
         prepare_stores(plan)
         write_atomic(plan.features_dir / "config.yaml", dump_config(config))
         reset = check_sources(plan)
+        if plan.live:
+            check_published(plan)
+            plan.live.give_all()
         if reset:
             print(f"{reset} units are computed again: their media files changed, or clips are retried or encoded whole")
         missing = look_for_files(plan)
@@ -129,6 +134,8 @@ def _clean(plan: Plan) -> None:
 def _conclude(plan: Plan, interruption: Interruption, work: Work) -> int:
     failed = failed_clips(plan)
     write_failures(plan, failed)
+    if plan.live and not interruption.exit_code:
+        plan.live.conclude()
     left = pending_rows(plan)
     if interruption.exit_code and left:
         print(f"interrupted with {left} of {work.rows} rows to go; the same command continues", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Where a user says that something is: a file or folder of this machine, never an address of an object store.
 
 What keeps stores whole are locks and renames, which only a file system has. `s3://bucket/x` taken for a path would be
-a folder called `s3:`; it is refused, with the commands that copy from and to such places (`cache.remote.mirror`).
+a folder called `s3:`; it is refused, with what works with such places (`cache.remote`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 # As it is written, and as a path made of it reads.
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9]/[^/?#\s][^?#\s]*")
 ADDRESS = re.compile(r"(s3[an]?|gs|gcs|az|abfss?|wasbs?|hf|hdfs|https?|ftp|file):/", re.IGNORECASE)
 
 
@@ -33,7 +34,8 @@ def refuse_address(text: str | Path, key: str = "") -> None:
         where = f"{key}: " if key else ""
         raise NotHere(
             f"{where}{text} is no file or folder of this machine, whose locks and renames keep stores whole; "
-            "work on a folder here, and copy features with python -m cache pull s3://bucket/name FOLDER, or push"
+            "work on a folder here with remote=s3://bucket/name beside it, or copy features with python -m cache pull "
+            "s3://bucket/name FOLDER, or push"
         )
 
 
@@ -45,3 +47,16 @@ def local_path(text: str | Path) -> Path:
     """
     refuse_address(text)
     return Path(text)
+
+
+def bucket_address(text: str) -> str:
+    """The address of a place in an object store, which a user gave, without a slash at its end.
+
+    Raises:
+        ValueError: it is none.
+    """
+    address = text.rstrip("/")
+    if BUCKET.fullmatch(address) is None:
+        # Whatever else stands there may be a password.
+        raise ValueError("give s3://bucket/name: small letters and digits, a name below the bucket, no credentials")
+    return address

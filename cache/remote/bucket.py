@@ -11,20 +11,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cache.files.place import bucket_address
+
 T = TypeVar("T")
-PLACE = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+[a-z0-9])/(?P<name>[^/?#\s][^?#\s]*?)/*")
 # Larger files go up in parts, of which nothing is seen before the last one is there.
 LARGE_BYTES = 64 * 2**20
 PAUSES_SECONDS = (0.1, 0.4, 1.5, 5.0, 15.0)
 # These are answers; every other error leaves open what happened.
-ANSWERS = ("NotFoundError", "AlreadyExistsError", "PreconditionError", "PermissionDeniedError", "UnauthenticatedError")
+ANSWERS = (
+    "FileNotFoundError",
+    "NotFoundError",
+    "AlreadyExistsError",
+    "PreconditionError",
+    "PermissionDeniedError",
+    "UnauthenticatedError",
+)
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 INSTALL = "s3:// needs obstore, which is not installed; run: pip install --no-deps -r requirements-s3.txt"
 
@@ -38,20 +45,18 @@ class Bucket:
         Raises:
             ValueError: the address is none, or the package that speaks S3 is not installed.
         """
-        found = PLACE.fullmatch(address)
-        if found is None:
-            # Whatever else stands there may be a password.
-            raise ValueError("give s3://bucket/name: small letters and digits, a name below the bucket, no credentials")
+        self.address = bucket_address(address)
+        bucket, _, name = self.address.removeprefix("s3://").partition("/")
         try:
             import obstore
             from obstore.store import S3Store
         except ModuleNotFoundError as error:
             raise ValueError(INSTALL) from error
-        self.address, self._obs = address.rstrip("/"), obstore
+        self._obs = obstore
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         self._store = S3Store(
-            found["bucket"],
-            prefix=found["name"],
+            bucket,
+            prefix=name,
             config={"checksum_algorithm": "sha256", **({"endpoint": endpoint} if endpoint else {})},
             client_options={"allow_http": endpoint.startswith("http://"), "timeout": "600s", "connect_timeout": "10s"},
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=60)},
@@ -80,16 +85,23 @@ class Bucket:
 
         def put() -> None:
             if size > LARGE_BYTES:
-                self._obs.put(self._store, key, file)
+                if not self._has(key, size):
+                    self._obs.put(self._store, key, file)
                 return
             content = file.read_bytes()
             try:
                 self._obs.put(self._store, key, content, mode="create", use_multipart=False)
             except self._obs.exceptions.AlreadyExistsError:
-                if int(self._obs.head(self._store, key)["size"]) != size:  # by a store that keeps half of a PUT
+                if not self._has(key, size):  # by a store that keeps half of a PUT
                     self._obs.put(self._store, key, content, use_multipart=False)
 
         self._patiently(put)
+
+    def _has(self, key: str, size: int) -> bool:
+        try:
+            return int(self._obs.head(self._store, key)["size"]) == size
+        except FileNotFoundError:
+            return False
 
     def replace(self, key: str, content: bytes, version: str | None) -> bool:
         """Put a small object in place of the one of this version, None: of none; whether it is there now."""
@@ -128,7 +140,8 @@ class Bucket:
         for pause in (*PAUSES_SECONDS, None):
             try:
                 return attempt()
-            except self._obs.exceptions.BaseError as error:
+            # What is not there, as a bucket, is said by Python's own error.
+            except (self._obs.exceptions.BaseError, FileNotFoundError) as error:
                 if pause is None or type(error).__name__ in ANSWERS:
                     raise OSError(f"{self.address}: {_said(error)}") from None
                 time.sleep(pause)

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from cache.conditions import parse_joint
 from configs.loader import STRICT
-from configs.schema.fields import BareName, LabelMapping, NamedCondition
+from configs.schema.fields import Address, BareName, LabelMapping, NamedCondition
 
 # Those of the default recipe.
 DEFAULT_CONDITIONS = tuple(
@@ -198,6 +198,8 @@ class FeaturesConfig:
         compute: number format of the encoders; the features are kept as float32.
         batch_size: clips that an encoder takes at a time; null: 8 on a GPU, 1 on a CPU, where larger batches fall
             out of cache (VideoMAE-base is 18 % slower with four).
+        remote: `s3://bucket/name`, an object store where each unit is put as soon as it is complete, and from where
+            those come that are there already; null: none.
         max_failed: more failed clips than this end the run with exit code 3.
         threads: torch threads per rank.
         max_restarts: how often ranks are started again after one died.
@@ -211,6 +213,7 @@ class FeaturesConfig:
     follow_links: bool = False
     labels: LabelMapping = field(default_factory=dict)
     features_dir: str = "features"
+    remote: Address | None = None
     encoders: Encoders = field(default_factory=Encoders)
     whisper: WhisperSettings = field(default_factory=WhisperSettings)
     pooling: Pooling = "mean"
@@ -234,6 +237,10 @@ class FeaturesConfig:
         """Refuse a run without any encoder, and windows that would leave sound out."""
         if not any((self.encoders.audio, self.encoders.video, self.encoders.text)):
             raise ValueError("encoders: every modality is null; name at least one encoder")
+        if self.remote is not None and self.retry_failed:
+            raise ValueError(
+                "retry_failed: what is at a remote is never replaced; retry with remote=null, then name another remote"
+            )
         if self.hop_seconds is not None and (self.window_seconds is None or self.hop_seconds > self.window_seconds):
             window = "null" if self.window_seconds is None else f"{self.window_seconds:g}"
             raise ValueError(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
 
 from cache.conditions import JointCondition, parse_joint
+from cache.files.place import bucket_address
 
 
 def _parsed(value: object) -> JointCondition:
@@ -22,6 +23,8 @@ def _parsed(value: object) -> JointCondition:
 
 
 NamedCondition = Annotated[JointCondition, PlainValidator(_parsed), PlainSerializer(str, return_type=str)]
+# Of an object store.
+Address = Annotated[str, AfterValidator(bucket_address)]
 LabelMapping = dict[str, str | None]
 
 

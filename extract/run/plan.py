@@ -19,6 +19,7 @@ from cache.features.store import FeatureStore
 from cache.features.units import unit_count, unit_rows
 from cache.files.atomic import revealed
 from cache.media import MediaStore, Source
+from cache.remote.live import Live
 from configs.schema.features import FeaturesConfig
 from extract.asr.models import check_asr, recogniser_files
 from extract.corrupt.noise.sources import NoiseSources, known_sources, noise_sources
@@ -43,6 +44,11 @@ class PlannedArray:
 
     condition: Condition
     spec: ArraySpec
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Condition and path."""
+        return self.condition.name, self.spec.path
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,11 @@ class Plan:
         ids = tuple(clip.clip_id for clip in self.corpus.clips)
         names = dict.fromkeys(array.condition.name for array in self.arrays)
         return {name: FeatureStore.create(self.features_dir / f"{name}.zarr", ids) for name in names}
+
+    @cached_property
+    def live(self) -> Live | None:
+        """The object store that this run works with, if any."""
+        return Live(self.features_dir, self.config.remote) if self.config.remote else None
 
     def clips(self, unit: int) -> tuple[Clip, ...]:
         """The clips of a unit, in the order of its rows."""

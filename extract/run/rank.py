@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -45,6 +46,10 @@ def run_rank(plan: Plan, rank: int, world_size: int, check: Callable[[], None], 
     units = [unit for unit in owned_units(len(plan.corpus.clips), rank, world_size) if plan.lacks(unit)]
     if not units:
         return
+    if plan.live is not None:
+        # Machines that share an object store and begin elsewhere seldom meet at the same unit.
+        first = secrets.randbelow(len(units))
+        units = units[first:] + units[:first]
     arrays = [(unit, array) for unit in units for array in plan.pending(unit)]
     tools = load_tools(plan, {array.spec.modality for _, array in arrays}, rank_device())
     total = sum(len(plan.clips(unit)) for unit, _ in arrays)

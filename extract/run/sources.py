@@ -40,6 +40,53 @@ def check_sources(plan: Plan) -> int:
     return reset
 
 
+def check_published(plan: Plan) -> None:
+    """Refuse to go on with features that came from an object store and are of other media files than are here.
+
+    Raises:
+        ValueError: there are such; the first unit, and the way out.
+    """
+    if plan.live is None:
+        return
+    # `check_sources` has reset those whose decoded clips are not here.
+    plan.live.refuse_reset()
+    for unit in plan.units:
+        if plan.media.has_unit(unit):
+            came = [array for array in plan.arrays if plan.live.came_from_there(*array.place, unit)]
+            _refuse_other_files(plan, unit, came)
+
+
+def take_published(plan: Plan, unit: int) -> None:
+    """Take what an object store has by now of a unit that is lacking here, if the run works with one.
+
+    Raises:
+        ValueError: it was made of other media files than are here.
+        OSError: the object store does not answer, or refuses.
+    """
+    if plan.live is None or not plan.lacks(unit):
+        return
+    came = [array for array in plan.pending(unit) if plan.live.take_unit(*array.place, unit)]
+    lacks_clips = plan.lacks(unit) and not plan.media.has_unit(unit)
+    if lacks_clips and plan.live.take_media(plan.media, unit) and _media_changed(plan, unit, plan.clips(unit)):
+        plan.live.refuse(f"decoded clips of unit {unit}")
+    _refuse_other_files(plan, unit, came)
+
+
+def _refuse_other_files(plan: Plan, unit: int, came: Sequence[PlannedArray]) -> None:
+    if plan.live is None or not came:
+        return
+    clips, rows = plan.clips(unit), unit_rows(len(plan.corpus.clips), unit)
+    sources = (
+        plan.media.sources(unit)
+        if plan.media.has_unit(unit)
+        else [Source.of(plan.corpus.source(clip), stretch=clip.stretch) for clip in clips]
+    )
+    for array in came:
+        then = plan.stores[array.condition.name].column(array.spec.path, "source", rows)
+        if any(now.sha256 and now.sha256 != old for now, old in zip(sources, then, strict=True)):
+            plan.live.refuse(f"{array.condition.name} {array.spec.path}, unit {unit}")
+
+
 def look_for_files(plan: Plan) -> str:
     """One line on the files that this run is to read and that are missing or empty; "" if there is none.
 

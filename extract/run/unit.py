@@ -34,7 +34,7 @@ from extract.run.keeping import SECONDS_BETWEEN_KEEPING, Keeping
 from extract.run.plan import Plan, PlannedArray
 from extract.run.provenance import kept_layers
 from extract.run.reader import UnitReader
-from extract.run.sources import source_now
+from extract.run.sources import source_now, take_published
 
 DEVICE_BATCH = {"cuda": 8, "cpu": 1}
 NAMES = {"cuda": "a GPU", "cpu": "the CPU alone"}
@@ -141,9 +141,9 @@ def process_unit(
         Exception: what `observer.check` raises, and what the machine does (`extract.run.blame`). Whatever it is, arrays
             that were not complete by then stay pending.
     """
-    arrays = plan.pending(unit)
     if not is_decoded:
         decode_unit(plan, unit, observer)
+    arrays = plan.pending(unit)
     if not arrays:
         return
     with plan.media.open_unit(unit) as media:
@@ -152,10 +152,13 @@ def process_unit(
 
 
 def decode_unit(plan: Plan, unit: int, observer: Observer = UNOBSERVED) -> None:
-    """Decode the clips of a unit that needs them, unless that is done."""
+    """Decode the clips of a unit that needs them, unless that is done, here or by whoever shares an object store."""
+    take_published(plan, unit)
     # All of it is read, or a flipped bit would become a feature.
     if plan.lacks(unit) and damaged_part(plan.media.part(unit)):
         plan.media.write_unit(unit, _decoded(plan, unit, observer), SECONDS_BETWEEN_KEEPING)
+        if plan.live is not None:
+            plan.live.give_media(plan.media, unit)
 
 
 def _decoded(plan: Plan, unit: int, observer: Observer) -> Iterator[tuple[Media | Failure, Source]]:
@@ -200,6 +203,8 @@ def _fill_array(plan: Plan, unit: int, array: PlannedArray, media: MediaUnit, to
     if unit == 0:
         _record_deviation(plan, tools, array, rows, reader, read)
     store.write_unit(array.spec, unit, rows)
+    if plan.live is not None:
+        plan.live.give_unit(*array.place, unit)
 
 
 def _record_deviation(

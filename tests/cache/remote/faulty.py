@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BUSY, UNAVAILABLE, CUT, LOST = "429", "503", "cut", "lost"
 FAULTS = (BUSY, UNAVAILABLE, CUT, LOST)
+ADDRESS, SECRET = "s3://lab/features/one", "a-secret-that-nobody-may-read"
 
 
 def healthy(*_: str) -> str:
@@ -96,3 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nobody reads it."""
+
+
+def now_and_then(seed: int, share: float) -> Callable[[str, str], str]:
+    """So large a share of all requests fails."""
+    draw = random.Random(seed)
+    return lambda *_: draw.choice(FAULTS) if draw.random() < share else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,54 +21,23 @@ from cache.features.units import unit_count, unit_rows
 from cache.media import Media, MediaStore, Source
 from cache.remote import bucket as buckets
 from cache.remote.bucket import Bucket
-from cache.remote.mirror import complete_files, pull, push
-from tests.cache.remote.faulty import CUT, FAULTS, LOST, FaultyProxy, healthy
+from cache.remote.mirror import OF_THE_LAST_RUN, complete_files, pull, push
+from cache.remote.parts import parts_here
+from tests.cache.remote.faulty import ADDRESS, CUT, FAULTS, LOST, SECRET, FaultyProxy, healthy, now_and_then
 
 pytest.importorskip("obstore", reason="no obstore: pip install --no-deps -r requirements-s3.txt")
 pytest.importorskip("moto.server", reason='no S3 server to test with: pip install "moto[server]"')
 
-COUNT, SECRET = 20, "a-secret-that-nobody-may-read"
+COUNT = 20
 SPEC = ArraySpec("audio", "tiny", 2, 4, {"encoder": "tiny"})
-ADDRESS = "s3://lab/features/one"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[int]:
-    from moto.server import ThreadedMotoServer
-
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    yield running.get_host_and_port()[1]
-    running.stop()
-
-
-@pytest.fixture
-def proxy(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """An empty bucket behind a proxy that does not fail yet; nothing is waited for."""
-    import boto3
-
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    resource = boto3.resource("s3", endpoint_url=f"http://127.0.0.1:{server}")
-    resource.create_bucket(Bucket="lab")
-    resource.Bucket("lab").objects.delete()
-    monkeypatch.setattr(buckets, "PAUSES_SECONDS", (0.01,) * 12)
-    running = FaultyProxy(server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-    yield running
-    running.shutdown()
-    running.server_close()
-
-
-def write_units(folder: Path, units: range) -> FeatureStore:
+def write_units(folder: Path, units: range, seed: int = 0) -> FeatureStore:
     store = FeatureStore.create(folder / "clean.zarr", [f"c{n:02d}" for n in range(COUNT)])
     store.require(SPEC)
     for unit in units:
         rows = UnitRows.empty(len(unit_rows(COUNT, unit)), SPEC)
-        rows.hidden_BLD[:] = np.random.default_rng(unit).standard_normal(rows.hidden_BLD.shape)
+        rows.hidden_BLD[:] = np.random.default_rng(seed + unit).standard_normal(rows.hidden_BLD.shape)
         rows.state[:] = State.DONE
         store.write_unit(SPEC, unit, rows)
     return store
@@ -93,9 +63,9 @@ def objects() -> dict[str, int]:
     return Bucket(ADDRESS).sizes("")
 
 
-def now_and_then(seed: int, share: float) -> Callable[[str, str], str]:
-    draw = random.Random(seed)
-    return lambda *_: draw.choice(FAULTS) if draw.random() < share else ""
+def after_some_puts(allowed: int) -> Callable[[str, str], str]:
+    puts = iter(range(10_000))
+    return lambda method, _: CUT if method == "PUT" and next(puts) >= allowed else ""
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -109,8 +79,11 @@ def test_what_went_up_through_faults_comes_down_through_faults(
     assert contents(tmp_path / "copy") == contents(features_dir)
     assert not verify(tmp_path / "copy").damage
     proxy.fault = healthy
-    # Each content once, and the manifest.
-    assert len(objects()) == len(set(contents(features_dir).values())) + 1
+    # Each content once, and what lists them.
+    own = contents(features_dir)
+    kept = {name for name in own if name not in OF_THE_LAST_RUN}
+    parts = list(parts_here(features_dir))
+    assert len(objects()) == len({own[name] for name in kept}) + len(parts) + len(own) - len(kept)
     proxy.seen.clear()
     assert "0 files" in push(features_dir, ADDRESS)
     assert not any(method == "PUT" for method, _, _ in proxy.seen)
@@ -136,23 +109,33 @@ def test_a_large_file_goes_up_in_parts_through_faults(
     assert not cut
 
 
-def test_a_push_that_ended_early_is_nothing_and_goes_on(
+def test_a_push_that_ended_early_is_whole_parts_and_goes_on(
     features_dir: Path, tmp_path: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets, "PAUSES_SECONDS", (0.0,))
-    puts = iter(range(10_000))
-    proxy.fault = lambda method, _: CUT if method == "PUT" and next(puts) >= 10 else ""
-    with pytest.raises(OSError, match=ADDRESS):
-        push(features_dir, ADDRESS)
-    proxy.fault = healthy
+    for allowed in (0, 3, 12):
+        proxy.fault = after_some_puts(allowed)
+        with pytest.raises(OSError, match=ADDRESS):
+            push(features_dir, ADDRESS)
+        proxy.fault = healthy
+        copy = tmp_path / f"copy{allowed}"
+        if allowed == 0:
+            with pytest.raises(ValueError, match="no features were put at"):
+                pull(ADDRESS, copy)
+            assert not copy.exists()
+        elif any(key.startswith("parts/clean.zarr/audio") for key in objects()):
+            pull(ADDRESS, copy)
+            assert contents(copy).items() <= contents(features_dir).items()
+            assert not verify(copy).damage
     there = objects()
-    assert 0 < len(there) <= 10
-    with pytest.raises(ValueError, match="no features were pushed"):
-        pull(ADDRESS, tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
     proxy.seen.clear()
     push(features_dir, ADDRESS)
-    assert sum(method == "PUT" for method, _, _ in proxy.seen) == len(objects()) - len(there)
+    pull(ADDRESS, tmp_path / "whole")
+    assert contents(tmp_path / "whole") == contents(features_dir)
+    files = [path for method, path, _ in proxy.seen if method == "PUT" and "/files/" in path]
+    # Nothing that a part lists goes up again.
+    assert len(files) < len([key for key in objects() if key.startswith("files/")])
+    assert len(there) < len(objects())
 
 
 def test_a_pull_that_ended_early_has_pending_units_and_goes_on(
@@ -177,44 +160,57 @@ def test_a_pull_that_ended_early_has_pending_units_and_goes_on(
 
 @pytest.mark.usefixtures("proxy")
 def test_units_of_two_machines_come_together_and_none_is_lost(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
+    one, other, copy = tmp_path / "one", tmp_path / "other", tmp_path / "copy"
     write_units(one, range(2))
-    write_units(other, range(2, 3))
-    push(one, ADDRESS)
-    with pytest.raises(ValueError, match=r"other lacks \d+ files of s3://lab/features/one.*pull.*then push again"):
-        push(other, ADDRESS)
-    pull(ADDRESS, other)
-    push(other, ADDRESS)
+    write_units(other, range(1, 3))
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(lambda folder: push(folder, ADDRESS), (one, other)))) == 2
+    pull(ADDRESS, copy)
     pull(ADDRESS, one)
-    assert contents(one) == contents(other)
-    assert (open_store(one / "clean.zarr").states("audio/tiny") == State.DONE).all()
+    assert contents(one) == contents(copy)
+    assert (open_store(copy / "clean.zarr").states("audio/tiny") == State.DONE).all()
 
 
 @pytest.mark.usefixtures("proxy")
-def test_of_two_who_push_at_once_the_second_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_who_push_other_features_at_once_the_second_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     write_units(one, range(2))
-    write_units(other, range(2, 3))
-    sizes, pushed = Bucket.sizes, list[str]()
+    write_units(other, range(1, 2), seed=7)
+    give, pushed = Bucket.replace, list[str]()
 
-    def meanwhile(self: Bucket, below: str) -> dict[str, int]:
-        if not pushed:
+    def meanwhile(self: Bucket, key: str, content: bytes, version: str | None) -> bool:
+        if "unit" in key and not pushed:
             pushed.append("")
             pushed.append(push(one, ADDRESS))
-        return sizes(self, below)
+        return give(self, key, content, version)
 
-    monkeypatch.setattr(Bucket, "sizes", meanwhile)
-    with pytest.raises(ValueError, match=r"somebody else pushed to \S+ at the same time; run: .* pull"):
+    monkeypatch.setattr(Bucket, "replace", meanwhile)
+    with pytest.raises(ValueError, match=r"unit 1 was made of other media files.*another place"):
         push(other, ADDRESS)
     pull(ADDRESS, tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(one)
 
 
-def test_a_lost_answer_to_the_manifest_is_no_refusal(features_dir: Path, proxy: FaultyProxy) -> None:
-    lost = iter([LOST])
-    proxy.fault = lambda method, path: next(lost, "") if method == "PUT" and "manifest" in path else ""
+def test_a_lost_answer_to_what_lists_a_part_is_no_refusal(features_dir: Path, proxy: FaultyProxy) -> None:
+    proxy.fault = lambda method, path: (
+        LOST if method == "PUT" and "/parts/" in path and (method, path, LOST) not in proxy.seen else ""
+    )
     push(features_dir, ADDRESS)
     assert ("PUT", LOST) in {(method, fault) for method, _, fault in proxy.seen}
+
+
+@pytest.mark.usefixtures("proxy")
+def test_times_and_inodes_of_media_files_are_those_of_a_machine(features_dir: Path, tmp_path: Path) -> None:
+    """Pulled decoded clips, once their files were looked at, were refused by the next push as other ones."""
+    push(features_dir, ADDRESS)
+    copy = tmp_path / "copy"
+    pull(ADDRESS, copy)
+    media = MediaStore(copy, {"frames": 0, "size": 8})
+    media.refresh_sources(0, [replace(source, inode=99) for source in media.sources(0)])
+    assert "0 files" in push(copy, ADDRESS)
+    assert "0 files" in pull(ADDRESS, copy)
 
 
 @pytest.mark.usefixtures("proxy")
@@ -255,19 +251,25 @@ def test_other_features_are_neither_replaced_there_nor_here(features_dir: Path, 
     rows = UnitRows.empty(8, SPEC)
     rows.hidden_BLD[:], rows.state[:] = 1.0, State.DONE
     FeatureStore.create(other / "clean.zarr", store.clip_ids).write_unit(SPEC, 0, rows)
-    with pytest.raises(ValueError, match=r"holds other features: \d+ files differ .* push to another name"):
+    with pytest.raises(ValueError, match=r"holds other features than .*clean.zarr.* differs.* another place"):
         push(other, ADDRESS)
-    with pytest.raises(ValueError, match=r"holds other features: \d+ files differ .* name another folder"):
+    with pytest.raises(ValueError, match=r"holds other features than .* differs.*<a new folder>"):
         pull(ADDRESS, other)
 
 
 @pytest.mark.usefixtures("proxy")
-def test_a_manifest_may_not_name_files_outside(tmp_path: Path) -> None:
+def test_what_is_there_may_not_name_files_outside(tmp_path: Path) -> None:
     for name in ("../x", "/etc/x", "clean.zarr/../../x", "notes.txt", "clean.zarr/.lock"):
         bucket = Bucket(f"s3://lab/{abs(hash(name))}")
-        assert bucket.replace("manifest.json", f'{{"files": {{"{name}": ["00", 1]}}}}'.encode(), None)
-        with pytest.raises(ValueError, match="is no file of a features folder"):
+        assert bucket.replace("parts/clean.zarr.json", f'{{"{name}": ["00", 1]}}'.encode(), None)
+        with pytest.raises(ValueError, match=r"is no file of clean\.zarr"):
             pull(bucket.address, tmp_path / "copy")
+    for name in ("notes", "=2E=2E/x.zarr", "clean.zarr/audio", "clean.zarr/.audio/x", "media/x"):
+        bucket = Bucket(f"s3://lab/{abs(hash(name))}")
+        assert bucket.replace(f"parts/{name}.json", b"{}", None)
+        with pytest.raises(ValueError, match="is no part of a features folder"):
+            pull(bucket.address, tmp_path / "copy")
+    assert not (tmp_path / "copy/clean.zarr").exists()
 
 
 def test_errors_are_one_line_without_credentials(
