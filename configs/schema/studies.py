@@ -109,6 +109,26 @@ class RobustnessConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TunedRowsConfig:
+    """Configuration of `python -m fuse.robustness.rank`, which nobody types: the rows of one fine-tuned run.
+
+    Attributes:
+        leaf: its folder.
+        conditions: under which its clips are encoded.
+        parts: whose clips: `validation`, `test` or both.
+        corpus, features_dir: where clips and features are.
+        noise_folder: of the files of `noise-file`; null: the one that the last `make features` was given.
+    """
+
+    leaf: str
+    conditions: tuple[NamedCondition, ...]
+    parts: tuple[Literal["validation", "test"], ...]
+    corpus: str
+    features_dir: str
+    noise_folder: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class CompareConfig:
     """Configuration of `python -m fuse.studies.compare`.
 

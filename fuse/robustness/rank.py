@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,9 +10,12 @@ from safetensors.numpy import save_file
 
 from cache.files.atomic import revealed
 from configs.command.entry import rank_main
+from configs.loader import load_config
+from configs.schema.studies import TunedRowsConfig
 from extract.encoders.loading import rank_device
 from fuse.finetune.training.stepper import World
-from fuse.robustness.tuned import ASKED, asked_for, rows_file
+from fuse.robustness.tuned import asked_for, rows_file
+from fuse.runs.folder import CONFIG
 
 
 def work(folder: Path, rank: int, ranks: int) -> None:
@@ -21,7 +23,7 @@ def work(folder: Path, rank: int, ranks: int) -> None:
     # Tokenizers warn of every loader process that is forked after they were used.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     world = World(rank, ranks, rank_device())
-    tuned, plans = asked_for(json.loads((folder / ASKED).read_text(encoding="utf-8")))
+    tuned, plans = asked_for(load_config(TunedRowsConfig, folder / CONFIG))
     for number, rows in enumerate(tuned.encode(plans, world)):
         with revealed(folder / rows_file(world.rank, number)) as part:
             save_file(rows, part)

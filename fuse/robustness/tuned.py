@@ -5,25 +5,25 @@ Ranks share out batches and need no process group: there is nothing to tell one 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from cache.conditions import JointCondition, parse_joint
+from cache.conditions import JointCondition
 from cache.features.table import FeatureTable
 from cache.files.atomic import write_atomic
 from configs.command.launch import ERROR_FILE, Interruption
-from configs.loader import load_config
+from configs.loader import dump_config, load_config
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.fusion import Augment, FusionConfig
+from configs.schema.studies import TunedRowsConfig
 from extract.encoders.loading import rank_device
 from fuse.finetune.inputs.batches import Loaders
 from fuse.finetune.inputs.recordings import recordings_again
@@ -36,8 +36,7 @@ from fuse.runs.checkpoint import Checkpoint, read_checkpoint
 from fuse.runs.folder import CHECKPOINT, CONFIG, run_folders
 from fuse.runs.tables import trained_config
 
-# Where ranks find what they are asked for.
-ASKED = "asked.json"
+Part = Literal["validation", "test"]
 
 
 def rows_file(rank: int, number: int) -> str:
@@ -63,7 +62,7 @@ class TunedEncoders:
     checkpoint: Checkpoint
     config: FusionConfig
     noise_folder: str | None = None
-    parts: tuple[str, ...] = ("test",)
+    parts: tuple[Part, ...] = ("test",)
     made: dict[JointCondition, Rows] = field(default_factory=dict)
     clip_ids: dict[JointCondition, list[str]] = field(default_factory=dict)
 
@@ -75,7 +74,7 @@ class TunedEncoders:
         corpus: str | None = None,
         features_dir: str | None = None,
         noise_folder: str | None = None,
-        parts: tuple[str, ...] = ("test",),
+        parts: tuple[Part, ...] = ("test",),
     ) -> TunedEncoders:
         """Those of a run's folder; `corpus`, `features_dir`: others than its own.
 
@@ -151,17 +150,11 @@ class TunedEncoders:
         self, conditions: Sequence[JointCondition], ranks: int, interruption: Interruption
     ) -> list[list[Rows]]:
         """What each rank made; nothing where a signal came."""
-        asked = {
-            "leaf": str(self.leaf),
-            "conditions": [condition.name for condition in conditions],
-            "corpus": self.config.corpus,
-            "features_dir": self.config.features_dir,
-            "noise_folder": self.noise_folder,
-            "parts": list(self.parts),
-        }
+        given = (self.config.corpus, self.config.features_dir, self.noise_folder)
+        asked = TunedRowsConfig(str(self.leaf), tuple(conditions), self.parts, *given)
         with tempfile.TemporaryDirectory() as name:
             folder, error_file = Path(name), Path(name, ERROR_FILE)
-            write_atomic(folder / ASKED, json.dumps(asked))
+            write_atomic(folder / CONFIG, dump_config(asked))
             interruption.torchrun(["fuse.robustness.rank", name, str(error_file)], ranks, 0)
             if interruption.exit_code:
                 return []
@@ -180,12 +173,12 @@ class TunedEncoders:
         return model, loaders
 
 
-def asked_for(asked: Mapping[str, Any]) -> tuple[TunedEncoders, list[FinetunePlan]]:
-    """On a rank: the encoders, and a plan for each condition, of what `ASKED` holds."""
-    leaf = Path(asked["leaf"])
-    given = (asked["corpus"], asked["features_dir"], asked["noise_folder"], tuple(asked["parts"]))
+def asked_for(asked: TunedRowsConfig) -> tuple[TunedEncoders, list[FinetunePlan]]:
+    """On a rank: the encoders, and a plan for each condition."""
+    leaf = Path(asked.leaf)
+    given = (asked.corpus, asked.features_dir, asked.noise_folder, asked.parts)
     tuned = TunedEncoders.of(leaf, read_checkpoint(leaf / CHECKPOINT), *given)
-    return tuned, [tuned.plan(parse_joint(name)) for name in asked["conditions"]]
+    return tuned, [tuned.plan(condition) for condition in asked.conditions]
 
 
 def plan_under(
