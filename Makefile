@@ -2,7 +2,7 @@
 #   CONFIG=file.yaml         another configuration
 #   SET="a.b=value c=[x,y]"  overrides, parsed as YAML
 #   RANKS=2                  processes of `features` and `finetune-e2e`: a GPU each, or the CPU
-#   ENGINE=slurm             what starts those of `features`: torchrun, local, slurm, ray (docs/cluster.md)
+#   ENGINE=slurm             what starts those of `features`, and a sweep's fine-tunes: torchrun, local, slurm, ray (docs/cluster.md)
 #   REMOTE=s3://bucket/name  where `features` puts each unit as soon as it is complete (docs/cluster.md)
 #   TORCH_INDEX=url          other builds of the same torch, e.g. for a V100 (no CUDA 13 support):
 #                            make setup TORCH_INDEX=https://download.pytorch.org/whl/cu126
@@ -32,6 +32,7 @@ KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP READY_CLUSTER READY
 KNOWN_data := ACTORS KIND
 KNOWN_corpus := ROOT OUT LAYOUT PATTERN CSV LABEL SPEAKER
 KNOWN_features := ENGINE REMOTE
+KNOWN_sweep := ENGINE
 KNOWN_preview := CLIP
 KNOWN_report := RUN
 KNOWN_predict := CLIP RUN
@@ -82,8 +83,8 @@ train-fusion: | $(READY) ## stage two: fusion heads on cached features
 finetune-e2e: | $(READY) ## encoders and head together, DDP on RANKS ranks
 	$(PY) -m fuse.finetune --config $(or $(CONFIG),configs/ravdess/finetune.yaml) $(SET)
 
-sweep: | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=configs/sweeps/heads.yaml
-	$(PY) -m fuse.sweep --config $(or $(CONFIG),configs/sweeps/modalities.yaml) $(SET)
+sweep: $(if $(ENGINE:torchrun=),$(READY_CLUSTER)) | $(READY) ## every configuration of a grid, every fold and seed: CONFIG=configs/sweeps/heads.yaml
+	$(PY) -m fuse.sweep --config $(or $(CONFIG),configs/sweeps/modalities.yaml) $(if $(ENGINE),engine.name=$(ENGINE)) $(SET)
 
 report: | $(READY) ## one HTML file about runs, to click through: RUN="outputs/fusion outputs/other"
 	$(PY) -m fuse.studies.report --config $(or $(CONFIG),configs/ravdess/studies/report.yaml) $(if $(RUN),"run=$(RUN)") $(SET)
@@ -116,8 +117,7 @@ $(READY_S3): requirements-s3.txt | $(READY)
 	@touch $(READY_S3)
 
 # A server that speaks S3 is for tests alone, and may bring what it likes as long as no pin moves.
-$(READY_SLOW): requirements-s3.txt $(READY_CLUSTER)
-	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-s3.txt
+$(READY_SLOW): $(READY_S3) $(READY_CLUSTER)
 	$(PY) -m pip install --disable-pip-version-check --quiet -c requirements.txt "moto[server]==5.2.1"
 	@touch $(READY_SLOW)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from configs.loader import STRICT
+from configs.schema.features import Engine
 from configs.schema.fields import BareName, NamedCondition
 
 # All configurations of a sweep are scored on the same clips, by the same folds and seeds.
@@ -31,6 +33,7 @@ class SweepConfig:
             then compared with the first one's.
         test: score the chosen runs on the test speakers; false leaves these untouched while recipes are looked for.
         output_dir: gets sweep.csv, sweep.md, sweep.png, best.yaml and the predictions of every run.
+        engine: of fine-tunes: what starts them, a task for each run, which has one rank then.
         dry_run: print the plan and stop.
     """
 
@@ -41,6 +44,7 @@ class SweepConfig:
     compare: str | None = None
     test: bool = True
     output_dir: str = "outputs/sweep"
+    engine: Engine = field(default_factory=Engine)
     dry_run: bool = False
 
     @property
@@ -63,6 +67,11 @@ class SweepConfig:
                 raise ValueError(f"grid.{factor}: against={name} is no value of it ({', '.join(map(str, named))})")
         if self.stage == "finetune":
             self._refuse_for_fine_tunes()
+        elif self.engine.name != "torchrun":
+            raise ValueError(
+                f"engine.name={self.engine.name} is for stage=finetune: heads on cached features train many at a time "
+                "in one process, which is faster than a job for each"
+            )
         if self.compare is not None and self.compare not in self.grid:
             raise ValueError(f"compare={self.compare} is no factor of the grid ({', '.join(self.grid)})")
 

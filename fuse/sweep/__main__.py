@@ -16,6 +16,8 @@ from cache.corpus.clips import Corpus
 from cache.files.atomic import write_atomic
 from cache.files.lock import locked
 from cache.protocols.leakage import refuse_leaks
+from configs.command.engines.job import require_engine
+from configs.command.engines.slurm import refuse_running
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
 from configs.loader import dump_config, load_config
@@ -28,6 +30,7 @@ from fuse.sweep.ledger import ROWS, read, rewrite
 from fuse.sweep.plan import PLAN, SweepPlan, plan_sweep, read_plan, write_plan
 from fuse.sweep.rank import every_run
 from fuse.sweep.report import conclude
+from fuse.sweep.tasks import tune_by_engine
 from fuse.sweep.tuning import FineTunes
 
 
@@ -39,16 +42,21 @@ def run(config: SweepConfig) -> int:
 def _fine_tune(config: SweepConfig) -> int:
     interruption, ranks = Interruption(SECONDS_OF_GRACE), rank_count()
     interruption.listen()
+    require_engine(config.engine)
     tunes = FineTunes.of(config)
     note, out, factors = tunes.checked(), Path(config.output_dir), list(config.grid)
     if config.dry_run:
         _print_counts(tunes.runs, set())
         return 0
-    with locked(out, key="output_dir"):
+    with locked(out, key="output_dir") as lock:
+        refuse_running(out)
         done = _resume(out, config, factors)
         tunes.refuse_other_starts(out)
         _print_counts(tunes.runs, done)
-        lost = tunes.work(out, done, interruption, ranks)
+        if config.engine.name == "torchrun":
+            lost = tunes.work(out, done, interruption, ranks)
+        else:
+            lost = tune_by_engine(tunes, config, done, interruption, ranks, lock)
         return _finish(config, tunes.runs, factors, note, interruption, lost)
 
 
@@ -98,7 +106,9 @@ def _resume(out: Path, config: SweepConfig, factors: Sequence[str]) -> set[int]:
     """Numbers of the runs that an earlier start of the same sweep finished."""
     kept = out / CONFIG
     text = dump_config(replace(config, dry_run=False))
-    if kept.is_file() and load_config(SweepConfig, kept) != replace(config, dry_run=False):
+    # Who starts a run is no part of it.
+    there = replace(load_config(SweepConfig, kept), engine=config.engine) if kept.is_file() else None
+    if there and there != replace(config, dry_run=False):
         raise ValueError(f"{out} holds another sweep (see {kept}); choose another output_dir, or delete it")
     rows = read(out / ROWS, factors)
     write_atomic(kept, text)

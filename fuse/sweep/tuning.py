@@ -117,8 +117,24 @@ class FineTunes:
                 print(f"note: {diverged}")
                 append(out / ROWS, row_of(run, None, 0, diverged.epoch))
                 continue
-            uar = score(read_predictions(folder / PREDICTIONS))
-            best = json.loads((folder / METRICS).read_text(encoding="utf-8"))["best_epoch"]
-            append(out / ROWS, row_of(run, uar, best - 1, None))
-            print(f"validation UAR {uar:.3f}", flush=True)
+            print(f"validation UAR {_keep(out, run):.3f}", flush=True)
         return ""
+
+    def collect(self, out: Path, done: Collection[int], diverged: Mapping[int, int]) -> None:
+        """Rows of runs that were fine-tuned elsewhere; `diverged`: in which epoch, by the run's number."""
+        for run in self.runs:
+            if run.number in done:
+                continue
+            if is_complete(run_folder(out, run.number)):
+                _keep(out, run)
+            elif run.number in diverged:
+                append(out / ROWS, row_of(run, None, 0, diverged[run.number]))
+
+
+def _keep(out: Path, run: Run) -> float:
+    """The row of a run whose folder is whole; returns its validation UAR."""
+    folder = run_folder(out, run.number)
+    uar = score(read_predictions(folder / PREDICTIONS))
+    best = json.loads((folder / METRICS).read_text(encoding="utf-8"))["best_epoch"]
+    append(out / ROWS, row_of(run, uar, best - 1, None))
+    return uar

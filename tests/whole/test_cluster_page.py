@@ -26,7 +26,7 @@ LINES = {
     for block in of("console")
     if block.page.name == "cluster.md" and "needs-inputs" in block.markers
     for line in commands(block)
-    if "ENGINE=" in line
+    if line.startswith("make features")
 }
 
 

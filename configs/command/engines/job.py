@@ -31,7 +31,7 @@ JOB_FILE = "job.json"
 LOG_FILE = "log.txt"
 LOGS = "datatrove"
 # For what is complete of a unit to be kept; a rank gives up by itself before that.
-SECONDS_TO_STOP = 6
+SECONDS_TO_STOP = 6.0
 NEEDED = {"local": ("datatrove",), "slurm": ("datatrove",), "ray": ("datatrove", "ray")}
 
 
@@ -48,6 +48,7 @@ class Job:
         folder: for this job alone; all nodes see it.
         here: the folder that relative paths start from.
         name: by which a cluster lists it.
+        seconds_to_stop: what a task may take to end by itself.
     """
 
     program: tuple[str, ...]
@@ -58,6 +59,7 @@ class Job:
     folder: Path
     here: Path
     name: str
+    seconds_to_stop: float = SECONDS_TO_STOP
 
     def done(self) -> int:
         """How many tasks have come to their end: datatrove makes a file for each."""
@@ -122,7 +124,7 @@ def run_task(_: object, rank: int, world_size: int, job: Job) -> None:
     except BaseException:
         rank_process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            rank_process.wait(SECONDS_TO_STOP)
+            rank_process.wait(job.seconds_to_stop)
         rank_process.kill()
         raise
     finally:
@@ -138,7 +140,7 @@ def stop_ranks(job: Job) -> None:
     for number in _ranks(job):
         with suppress(ProcessLookupError):
             os.kill(number, signal.SIGTERM)
-    deadline = time.monotonic() + SECONDS_TO_STOP
+    deadline = time.monotonic() + job.seconds_to_stop
     while _ranks(job) and time.monotonic() < deadline:
         time.sleep(0.1)
 
