@@ -110,6 +110,8 @@ class FusionConfig:
         overwrite: replace a run of another configuration that is in `output_dir`; else it is refused.
         tensorboard: also write losses, scores and figures of each run for TensorBoard, which has to be installed.
         device: `auto` is a GPU where there is one.
+        precision: of the products of heads in training; weights, AdamW and scores are float32. `bfloat16` is for
+            processors that multiply it; a head then comes near itself in another stack, and does not equal it.
         stack_width: how many heads are trained at once; `auto`: the fastest here, which is timed. The last bits of a
             score depend on it: a run and a sweep record theirs, and with that number they come out bit for bit again.
     """
@@ -138,6 +140,7 @@ class FusionConfig:
     output_dir: str = "outputs/fusion"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     stack_width: StackWidth = "auto"
 
     def __post_init__(self) -> None:

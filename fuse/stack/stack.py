@@ -27,8 +27,9 @@ from fuse.model.heads.reliable import solve_each
 from fuse.stack.adamw import Pace, StackedAdamW
 from fuse.stack.batches import StackBatch, StackLoader, column, rows_of
 from fuse.stack.job import Fitted, History, Job
+from fuse.stack.precision import Precision, products_in, refuse_slow_products
 from fuse.stack.reliability import Finisher
-from fuse.stack.rows import CachedRows
+from fuse.stack.rows import CachedRows, torch_device
 from fuse.stack.streams import Streams
 from fuse.stack.validation import HeldOut
 
@@ -40,11 +41,18 @@ class Schedule:
     epochs: int = 20
     batch_size: int = 32
     keep: str = "best"
+    precision: Precision = "float32"
 
     @classmethod
     def of(cls, config: FusionConfig) -> Schedule:
-        """What the heads of a configuration share."""
-        return cls(epochs=config.optim.epochs, batch_size=config.optim.batch_size, keep=config.optim.keep)
+        """What the heads of a configuration share.
+
+        Raises:
+            ValueError: its precision is none of this machine.
+        """
+        refuse_slow_products(config.precision, torch_device(config.device))
+        optim = config.optim
+        return cls(optim.epochs, optim.batch_size, optim.keep, config.precision)
 
 
 def fit_stack(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> list[Fitted]:
@@ -78,12 +86,19 @@ def company(job: Job) -> tuple[object, ...]:
 class Stack:
     """The state of M heads in training; `jobs` are in the order of `company`."""
 
-    def __init__(self, settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> None:
-        """At the starting weights of each job's seed."""
+    def __init__(
+        self,
+        settings: ModelSettings,
+        cached: CachedRows,
+        jobs: Sequence[Job],
+        schedule: Schedule,
+        weights: Weights | None = None,
+    ) -> None:
+        """At the starting weights of each job's seed, or all at these."""
         self.settings, self.cached, self.jobs, self.schedule = settings, cached, jobs, schedule
         self.kind = find_head(settings.head, settings.hidden, settings.unimodal)
         self.device = cached.rows_ND.device
-        drawn = {seed: draw_weights(settings, seed) for seed in {job.seed for job in jobs}}
+        drawn = {seed: weights or draw_weights(settings, seed) for seed in {job.seed for job in jobs}}
         self.weights = StackWeights.of([drawn[job.seed] for job in jobs], self.device)
         self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.standardisers = [cached.standardiser(job.train if job.standardise else ()) for job in jobs]
@@ -106,19 +121,8 @@ class Stack:
 
     def train(self, epoch: int, batches: int | None = None) -> None:
         """One epoch of every head, or the first few batches of it."""
-        self.streams.begin(epoch)
-        total_M = torch.zeros(len(self.jobs), device=self.device)
-        for batch in itertools.islice(self.batches.epoch(epoch), batches):
-            heads = len(batch.labels_MB)
-            weights = self.weights if heads == len(self.jobs) else self.weights.first(heads)
-            outputs = forward(self.settings, weights, batch.rows, self.zero_MD[:heads], self._drop)
-            sum_M, slope_MBKC = loss_and_slope(outputs.taught_MBKC.detach(), batch, self.targets_MCC[:heads])
-            gradients = torch.autograd.grad(
-                outputs.taught_MBKC, list(weights.values()), slope_MBKC, materialize_grads=True
-            )
-            self.adamw.step(gradients, heads)
-            total_M[:heads] += sum_M
-        self._record_losses(epoch, total_M / self.clips_M)
+        with products_in(self.schedule.precision):
+            self._train(epoch, batches)
 
     def validate(self, epoch: int) -> None:
         """Score every head on its validation clips; keep the weights of those that were never better."""
@@ -166,6 +170,21 @@ class Stack:
     def fitted(self) -> list[Fitted]:
         """The heads as they were at their best."""
         return [self._fitted(head) for head in range(len(self.jobs))]
+
+    def _train(self, epoch: int, batches: int | None) -> None:
+        self.streams.begin(epoch)
+        total_M = torch.zeros(len(self.jobs), device=self.device)
+        for batch in itertools.islice(self.batches.epoch(epoch), batches):
+            heads = len(batch.labels_MB)
+            weights = self.weights if heads == len(self.jobs) else self.weights.first(heads)
+            outputs = forward(self.settings, weights, batch.rows, self.zero_MD[:heads], self._drop)
+            sum_M, slope_MBKC = loss_and_slope(outputs.taught_MBKC.detach(), batch, self.targets_MCC[:heads])
+            gradients = torch.autograd.grad(
+                outputs.taught_MBKC, list(weights.values()), slope_MBKC, materialize_grads=True
+            )
+            self.adamw.step(gradients, heads)
+            total_M[:heads] += sum_M
+        self._record_losses(epoch, total_M / self.clips_M)
 
     def _fitted(self, head: int) -> Fitted:
         weights = {name: weight[head].cpu().clone() for name, weight in self.best.items()}

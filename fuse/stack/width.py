@@ -15,19 +15,20 @@ import torch
 from configs.schema.fusion import StackWidth
 from fuse.model.fusion import ModelSettings, draw_weights
 from fuse.model.heads.catalogue import find_head
+from fuse.model.heads.layer import Weights
 from fuse.stack.job import Fitted, Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, Stack, company, fit_stack
 
-# Where the search begins. Large heads are quicker in narrower stacks, or alone: their weights and moments stay in the
-# processor's caches from one batch to the next.
+# Where the search begins; fewer small heads are never faster in several stacks. Large ones may be, on a CPU: the
+# weights and moments of a few, or of one, stay in its caches from one batch to the next.
 FIRST = 8
 TIMED_BATCHES = 3
-# Another width must be worth it, and a timing has noise.
+# A wider stack must be worth its memory, and a timing has noise.
 WORTH = 0.95
 # Of a stack: its weights, two moments, gradients and the best weights so far.
 LARGEST_BYTES, COPIES = 2**31, 5
-# Eight heads of this size, with what AdamW keeps of them, are more than most caches hold.
+# From this size on a head is large: eight, with what AdamW keeps of them, are more than most caches hold.
 LARGE_BYTES = 2**20
 
 
@@ -80,30 +81,33 @@ class Measured:
 def measure(
     settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, wanted: StackWidth = "auto"
 ) -> Measured:
-    """The width with the least time per head over a few batches each: 8, then 4, 2, 1, or else 32, 128, ...
+    """The width with the least time per head over a few batches each: 8, 32, 128, ...; of large heads 4, 2, 1, or 8.
 
     Where a number is `wanted`, that width alone is timed, to tell how long the jobs will take.
     """
     if find_head(settings.head, settings.hidden, settings.unimodal).solve:
         return Measured(1, _seconds_to_solve(settings, cached, jobs[0], schedule))
+    like = draw_weights(settings, 0)
 
     def timed(width: int) -> Measured:
-        return Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule))
+        return Measured(width, _seconds_per_head(settings, cached, jobs[:width], schedule, like))
 
     known = _known(settings, jobs, wanted)
     if known is not None:
         return timed(known)
     widest = min(len(jobs), _widest(settings))
-    first = timed(min(FIRST, widest))
-    narrower = _while_better(first, timed, _narrower(first.width))
-    return narrower if narrower.width < first.width else _while_better(first, timed, _wider(first.width, widest))
+    if not _is_large(settings) or cached.rows_ND.is_cuda:
+        return _while_better(timed(min(FIRST, widest)), timed, _wider(FIRST, widest), WORTH)
+    first = timed(min(FIRST // 2, widest))
+    narrower = _while_better(first, timed, _narrower(first.width), 1.0)
+    return narrower if narrower.width < first.width else _while_better(first, timed, {min(FIRST, widest)}, WORTH)
 
 
-def _while_better(best: Measured, timed: Callable[[int], Measured], widths: Iterable[int]) -> Measured:
-    """The last of these widths that was worth it: one that is not ends the search."""
+def _while_better(best: Measured, timed: Callable[[int], Measured], widths: Iterable[int], worth: float) -> Measured:
+    """The last of these widths that took at most this share of the time before; the first that does not ends it."""
     for width in widths:
         other = timed(width)
-        if other.seconds_per_batch > WORTH * best.seconds_per_batch:
+        if other.seconds_per_batch > worth * best.seconds_per_batch:
             return best
         best = other
     return best
@@ -128,7 +132,7 @@ def _known(settings: ModelSettings, jobs: Sequence[Job], wanted: StackWidth) -> 
     if wanted != "auto":
         return min(wanted, len(jobs))
     widest = min(len(jobs), _widest(settings))
-    small = widest <= FIRST and _head_bytes(settings) < LARGE_BYTES
+    small = widest <= FIRST and not _is_large(settings)
     return widest if small or widest == 1 else None
 
 
@@ -137,20 +141,33 @@ def _widest(settings: ModelSettings) -> int:
     return max(1, LARGEST_BYTES // (COPIES * _head_bytes(settings)))
 
 
+def _is_large(settings: ModelSettings) -> bool:
+    return _head_bytes(settings) >= LARGE_BYTES
+
+
 def _head_bytes(settings: ModelSettings) -> int:
     return sum(weight.nbytes for weight in draw_weights(settings, 0).values())
 
 
-def _seconds_per_head(settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule) -> float:
-    """Of one batch."""
-    stack = Stack(settings, cached, sorted(jobs, key=company), schedule)
-    stack.train(0, batches=1)
-    _wait(cached.rows_ND.device)
-    start = time.perf_counter()
-    stack.train(0, batches=TIMED_BATCHES)
-    _wait(cached.rows_ND.device)
-    batches = min(TIMED_BATCHES, stack.batches.steps_M[0])
-    return (time.perf_counter() - start) / len(jobs) / batches
+def _seconds_per_head(
+    settings: ModelSettings, cached: CachedRows, jobs: Sequence[Job], schedule: Schedule, like: Weights
+) -> float:
+    """Of one batch: the quicker of two trials, in processor time where that is what counts, for others are at work.
+
+    `like`: weights that all heads begin with; drawn anew for each, they would take longer than the trial.
+    """
+    stack = Stack(settings, cached, sorted(jobs, key=company), schedule, like)
+    device = cached.rows_ND.device
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    stack.train(0, batches=1)  # memory that is touched for the first time
+    taken = []
+    for _ in range(2):
+        _wait(device)
+        start = clock()
+        stack.train(0, batches=TIMED_BATCHES)
+        _wait(device)
+        taken.append(clock() - start)
+    return min(taken) / len(jobs) / min(TIMED_BATCHES, stack.batches.steps_M[0])
 
 
 def _seconds_to_solve(settings: ModelSettings, cached: CachedRows, job: Job, schedule: Schedule) -> float:

@@ -17,6 +17,7 @@ from tests.benchmarks import (
     bench_runs,
     bench_stores,
 )
+from tests.benchmarks.baselines.machine import Roofs, machine
 from tests.benchmarks.scale import report as scale
 
 Benchmark = Callable[[Path], Iterable[str]]
@@ -43,9 +44,10 @@ def main() -> None:
     if unknown:
         parser.error(f"no benchmark {unknown[0]}; there are: {', '.join(BENCHMARKS)}")
     benchmarks: dict[str, Benchmark] = {**BENCHMARKS, "scale": partial(scale.run, clips=options.clips)}
+    about = machine(Roofs.measured())
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            print(f"[{name}]", flush=True)
+            print(f"[{name}] on {about}", flush=True)
             for line in benchmarks[name](Path(folder)):
                 print(line, flush=True)
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import torch
 
@@ -22,7 +18,7 @@ from extract.run.rank import compute
 from extract.run.unit import Observer, Tools, load_tools
 from tests.benchmarks.baselines.true_encoders import write_true_encoders
 from tests.benchmarks.baselines.usual_loop import usual_loop
-from tests.benchmarks.stopwatch import cpu_seconds, interleaved
+from tests.benchmarks.stopwatch import interleaved
 from tests.tiny.corpus import pictures, tone, write_mp4
 
 CLIPS, SECONDS, FPS = 4, 3.7, 30
@@ -59,7 +55,6 @@ def run(folder: Path) -> list[str]:
         f"  clean alone: the usual loop takes {times['usual'].over(times['clean'])}",
         f"  clean alone: decoding, corrupting, storing cost {100 * overhead:.1f} % over the bare forward passes",
         f"  decodes: {stage.decodes()} of {CLIPS} clips for all 8 conditions",
-        f"  8 conditions: {stage.beside_networks():.2f} s of processor time for a clip beside its networks",
     ]
 
 
@@ -105,16 +100,6 @@ class Stage:
             for encoder, inputs in self.prepared:
                 encoder.states(inputs)
 
-    def beside_networks(self) -> float:
-        """Processor seconds of a clip where networks answer at once: it is decoded, corrupted, prepared and stored."""
-        with ExitStack() as stack:
-            for encoder in self.tools.encoders.values():
-                stack.enter_context(patch.object(encoder, "states", _repeating(encoder.states)))
-            self.run()
-            start = cpu_seconds()
-            self.run()
-            return (cpu_seconds() - start) / CLIPS
-
     def prepare(self) -> None:
         """Inputs of every clip, for `forward`."""
         for clip in make_plan(self.config).corpus.clips:
@@ -126,18 +111,6 @@ class Stage:
     def decodes(self) -> int:
         """Clips decoded by the last run."""
         return sum(self.decoded)
-
-
-def _repeating(states: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
-    """The first answer again and again: all clips are of one size."""
-    answers = list[Any]()
-
-    def answer(inputs: Inputs) -> Any:
-        if not answers:
-            answers.append(states(inputs))
-        return answers[0]
-
-    return answer
 
 
 def _write_corpus(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from cache.corpus.ravdess import LABELS
 from configs.loader import dump_config
@@ -28,13 +29,14 @@ from fuse.stack.job import Job
 from fuse.stack.rows import CachedRows
 from fuse.stack.stack import Schedule, fit_stack
 from fuse.stack.width import fit_jobs, measure, width_of
+from tests.benchmarks.baselines.machine import Roofs
 from tests.benchmarks.baselines.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
 from tests.benchmarks.stopwatch import Times, interleaved
 from tests.tiny.features import tiny_clips, write_tiny_features
 
 MODALITIES, WIDTH, ROWS, HELD_OUT = ("audio", "video", "text"), 768, 1200, 240
 CLASSES = 8
-HEADS, EPOCHS, ROUNDS, GPU_HEADS = 16, 3, 1, 128
+HEADS, EPOCHS, ROUNDS, OVERHEAD_ROUNDS, GPU_HEADS = 16, 3, 3, 5, 128
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 
 
@@ -107,40 +109,47 @@ def _ratio(alone: Times, ours: Times, both: Times, ours_both: Times) -> str:
 
 
 def _roofs() -> list[str]:
-    """How much of a training step the machine itself could not do faster."""
-    one, hidden = dict.fromkeys(MODALITIES, WIDTH), 256
-    width = measure(_settings(one, hidden), _cached(one), _jobs(HEADS), Schedule(EPOCHS, BATCH)).width
-    streamed = [torch.ones(STREAMED) for _ in range(3)]
-    times = interleaved(
-        {
-            "multiply": lambda: _multiply(1024, 4),
-            "stream": lambda: torch.add(*streamed[:2], out=streamed[2]),
-            "train": lambda: fit_stack(_settings(one, hidden), _cached(one), _jobs(width), Schedule(EPOCHS, BATCH)),
-        },
-        ROUNDS,
-    )
-    flops = 4 * 2 * 1024**3 / times["multiply"].cpu_seconds
-    bandwidth = 3 * 4 * STREAMED / times["stream"].cpu_seconds
-    weights, batches = len(one) * WIDTH * hidden, EPOCHS * -(-ROWS // BATCH) * width
+    """How much of a training step the machine itself could not do faster, and where the rest goes."""
+    return [line for hidden in (256, 512) for line in _roof(hidden)]
+
+
+def _roof(hidden: int) -> list[str]:
+    widths, schedule = dict.fromkeys(MODALITIES, WIDTH), Schedule(EPOCHS, BATCH)
+    settings, cached = _settings(widths, hidden), _cached(widths)
+    width = measure(settings, cached, _jobs(HEADS), schedule).width
+    roofs = Roofs.measured()
+    taken = interleaved({"train": lambda: fit_stack(settings, cached, _jobs(width), schedule)}, ROUNDS)["train"]
+    weights, batches = len(widths) * WIDTH * hidden, EPOCHS * -(-ROWS // BATCH) * width
     # Forward and gradient of the first layer; AdamW reads four arrays and writes three.
-    arithmetic = batches * 4 * BATCH * weights / flops
-    memory = batches * 7 * 4 * weights / bandwidth
-    held_out = EPOCHS * width * 2 * HELD_OUT * weights / flops
-    share = (arithmetic + memory + held_out) / times["train"].cpu_seconds
-    binds = "arithmetic" if arithmetic + held_out > memory else "memory"
+    arithmetic = batches * 4 * BATCH * weights / roofs.flops
+    memory = batches * 7 * 4 * weights / roofs.bytes_per_second
+    held_out = EPOCHS * width * 2 * HELD_OUT * weights / roofs.flops
+    bound = (arithmetic + memory + held_out) / taken.cpu_seconds
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        fit_stack(settings, cached, _jobs(width), schedule)
     return [
-        f"roofs measured beside it: {flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s; stacks of {width}",
-        f"  arithmetic and memory traffic one after the other are {100 * share:.0f} % of the time; {binds} binds",
+        f"hidden {hidden}, {'+'.join(widths)}, stacks of {width}: products and memory traffic at this machine's roofs "
+        f"would take {100 * bound:.0f} % of the time",
+        f"  {_shares({event.key: event.self_cpu_time_total for event in profiled.key_averages()})}",
     ]
 
 
-STREAMED, OVERHEAD_ROUNDS = 2**25, 5
+# Parts of a training step by the operations that do it; what is left is Python, autograd and small operations.
+PARTS = {
+    "products": ("aten::bmm", "aten::mm"),
+    "AdamW": ("aten::_fused_adamw_",),
+    "rows fetched and standardised": ("aten::index_select", "aten::sub", "aten::div_"),
+    "activation": ("aten::gelu", "aten::gelu_backward"),
+    "random numbers and masks": ("aten::uniform_", "aten::ge", "aten::mul", "aten::cat"),
+    "copies": ("aten::copy_", "aten::fill_"),
+}
 
 
-def _multiply(size: int, times: int) -> None:
-    left, right = torch.ones(2, size, size)
-    for _ in range(times):
-        torch.mm(left, right)
+def _shares(microseconds: Mapping[str, float]) -> str:
+    whole = sum(microseconds.values())
+    shares = {part: sum(microseconds.get(name, 0) for name in names) / whole for part, names in PARTS.items()}
+    shares["the rest"] = 1 - sum(shares.values())
+    return "profiled: " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())
 
 
 def _overhead(folder: Path) -> list[str]:
