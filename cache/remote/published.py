@@ -1,7 +1,7 @@
 """Parts of a features folder at an object store: given and taken whole, by any number of machines at a time.
 
-    s3://bucket/name/files/<sha256>       contents, each once; an object is never replaced by another content
-    s3://bucket/name/parts/<name>.json    the files of a part: path, SHA-256, size; what none lists is not there
+    s3://bucket/name/files/<sha256>            contents, each once; an object is never replaced by another content
+    s3://bucket/name/parts/<name>/part.json    the files of a part: path, SHA-256, size; what none lists is not there
 
 A part's contents are there before what lists them, which is made on the condition that there is none: of two who give
 the same part one makes it, and the other sees that it is the same. What is given stays, and is never replaced.
@@ -21,7 +21,7 @@ from cache.files.atomic import revealed
 from cache.remote.bucket import Bucket
 from cache.remote.parts import Kept, Listing, Part
 
-FILES, PARTS, RECORD = "files", "parts", ".json"
+FILES, PARTS, RECORD = "files", "parts", "/part.json"
 PARTS_AT_A_TIME, FILES_AT_A_TIME = 4, 8
 T = TypeVar("T")
 R = TypeVar("R")

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import UNCHANGED
 from configs.loader import STRICT
 from configs.schema.features import Encoders
-from configs.schema.fields import BareName, LabelMapping, NamedCondition
+from configs.schema.fields import Address, BareName, LabelMapping, NamedCondition
 from configs.schema.fusion import Augment, Augmentation, Layers
 
 
@@ -95,6 +95,8 @@ class FinetuneConfig:
 
     Attributes:
         labels: other names for labels of the corpus; null takes the mapping of the run that is continued.
+        remote: `s3://bucket/name`, from where features and decoded clips come into `features_dir`, as far as they are
+            not there; null: nowhere.
         encoders: hub name or local directory of each encoder; the weights that stage one ran.
         init: a run folder of stage two (one fold, one seed) to start from.
         unfreeze: `all`, `none`, `norms` (their normalisations alone), or how many of each encoder's last blocks are
@@ -121,6 +123,7 @@ class FinetuneConfig:
 
     corpus: str
     features_dir: str = "features"
+    remote: Address | None = None
     labels: LabelMapping | None = None
     encoders: Encoders = field(default_factory=Encoders)
     init: str = "outputs/fusion"

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from cache.conditions import UNCHANGED
 from cache.protocols.cross_corpus import CROSS_CORPUS
 from configs.loader import STRICT
-from configs.schema.fields import BareName, LabelMapping, NamedCondition
+from configs.schema.fields import Address, BareName, LabelMapping, NamedCondition
 from configs.schema.protocols import AUTO
 
 # A layer, the last one, the mean of all, all of them mixed by learned weights, the mean of a range (both ends
@@ -95,6 +95,8 @@ class FusionConfig:
 
     Attributes:
         labels: other names for labels of the corpus, e.g. {anger: angry}; null leaves their clips out.
+        remote: `s3://bucket/name`, from where what is read comes into `features_dir`, as far as it is not there; null:
+            nowhere.
         target: for `protocol: cross-corpus`, the corpus to test on; the others are of the one that is trained on.
         encoders: which encoder's features, by modality; needed where a store holds several.
         protocol: `auto` is the one that fits the corpus: its name is printed, and saved in place of `auto`.
@@ -118,6 +120,7 @@ class FusionConfig:
 
     corpus: str
     features_dir: str = "features"
+    remote: Address | None = None
     labels: LabelMapping = field(default_factory=dict)
     target: TargetCorpus | None = None
     encoders: dict[str, str] = field(default_factory=dict)

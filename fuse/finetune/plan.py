@@ -25,6 +25,7 @@ from cache.files.commands import setting
 from cache.files.remedy import features_command
 from cache.media import SAMPLE_RATE_HZ, MediaStore
 from cache.protocols.folds import PARTS
+from cache.remote.fetch import fetch_features, fetch_media
 from configs.schema.finetune import FinetuneConfig
 from extract.corrupt.noise.sources import RECORDED, NoiseSources
 from extract.encoders.catalogue import encoder_class
@@ -95,6 +96,7 @@ def plan_finetune(config: FinetuneConfig, noises: NoiseSources | None = None) ->
     encoder_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     corpus = read_corpus(Path(config.corpus), follow_links=True, mapping=config.labels)
     start.checkpoint.refuse_other_labels(corpus.labels, start.folder)
+    _fetch(config, start)
     models, options = _models(config, start)
     table = _table(config, start, corpus, models)
     store = open_store(Path(config.features_dir, f"{CLEAN}.zarr"))
@@ -117,6 +119,14 @@ def plan_finetune(config: FinetuneConfig, noises: NoiseSources | None = None) ->
         corpus.notes,
         noises,
     )
+
+
+def _fetch(config: FinetuneConfig, start: Start) -> None:
+    if config.remote is not None:
+        folder, encoders = Path(config.features_dir), start.checkpoint.encoders
+        fetch_features(folder, config.remote, [config.condition], tuple(start.fusion.widths), encoders)
+        if set(start.fusion.widths) != {"text"}:
+            fetch_media(folder, config.remote)
 
 
 def _refuse_recorded_noise(config: FinetuneConfig, noises: NoiseSources | None) -> None:

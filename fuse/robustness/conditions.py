@@ -14,7 +14,7 @@ from configs.schema.features import DEFAULT_CONDITIONS
 from configs.schema.fusion import FusionConfig
 from configs.schema.studies import MISSING_RATES, RobustnessConfig
 from fuse.robustness.rows import SECTIONS, place_of
-from fuse.runs.tables import refuse_no_features
+from fuse.runs.tables import fetch, refuse_no_features
 
 # What the stability rows are of.
 STABILITY_CONDITIONS = tuple(map(parse_joint, ("gain-track-minus1db", "cut-start-20ms", "shift-picture-4px")))
@@ -30,6 +30,8 @@ def settled(config: RobustnessConfig, trained: Sequence[FusionConfig]) -> tuple[
     Raises:
         ValueError: a condition is asked for whose features are not cached; with the command that makes all of them.
     """
+    for one in trained:
+        fetch(one, config.conditions)
     # What the source of two corpora has, its target might have as well.
     sources = {
         one.target.features_dir: cached_conditions(Path(one.features_dir), one.modalities, one.encoders)[0]
@@ -37,7 +39,9 @@ def settled(config: RobustnessConfig, trained: Sequence[FusionConfig]) -> tuple[
         if one.target
     }
     # Of two corpora, the one that is tested on.
-    trained = [replace(one, features_dir=one.target.features_dir) if one.target else one for one in trained]
+    trained = [
+        replace(one, features_dir=one.target.features_dir, remote=None) if one.target else one for one in trained
+    ]
     for one in trained:
         refuse_no_features(one)
     if config.conditions is None:

@@ -84,7 +84,8 @@ class TunedEncoders:
         tuned = load_config(FinetuneConfig, leaf / CONFIG)
         (start,) = run_folders(Path(tuned.init))
         given = (corpus or tuned.corpus, features_dir or tuned.features_dir, tuned.labels)
-        config = replace(trained_config(start, checkpoint, *given), condition=tuned.condition)
+        remote = None if features_dir else tuned.remote
+        config = replace(trained_config(start, checkpoint, *given), condition=tuned.condition, remote=remote)
         return cls(leaf, checkpoint, config, noise_folder, parts)
 
     def table(self, given: FeatureTable, condition: JointCondition) -> FeatureTable:
@@ -143,7 +144,8 @@ class TunedEncoders:
             ValueError: one line: as `make`.
         """
         tuned = load_config(FinetuneConfig, self.leaf / CONFIG)
-        own = replace(tuned, corpus=self.config.corpus, features_dir=self.config.features_dir)
+        known = self.config
+        own = replace(tuned, corpus=known.corpus, features_dir=known.features_dir, remote=known.remote)
         return plan_under(own, condition, self.config, self.checkpoint.encoders, self.noise_folder)
 
     def _by_ranks(

@@ -44,6 +44,7 @@ EXPORT = "export"
 FREE_TO_DIFFER = frozenset(
     {
         "output_dir",
+        "remote",
         "overwrite",
         "threads",
         "device",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from cache.conditions import CLEAN, JointCondition
+from cache.conditions import CLEAN, UNCHANGED, JointCondition
 from cache.corpus.clips import Clip, Corpus, read_corpus
 from cache.features.cached import lacking
 from cache.features.provenance import refuse_mixing
@@ -20,6 +20,7 @@ from cache.files.remedy import features_command
 from cache.protocols.choice import fitting_protocol
 from cache.protocols.cross_corpus import CROSS_CORPUS, TEST, CorpusPart, corpus_names, joined, parts_of
 from cache.protocols.leakage import recorded_hashes
+from cache.remote.fetch import fetch_features
 from configs.command.again import again_run
 from configs.loader import load_config
 from configs.schema.features import FeaturesConfig
@@ -128,6 +129,8 @@ def trained_config(
         config,
         corpus=corpus or config.corpus,
         features_dir=features_dir or config.features_dir,
+        # It has the features of the run's own folder.
+        remote=None if features_dir else config.remote,
         labels=config.labels if labels is None else dict(labels),
         encoders=dict(kept.encoders),
     )
@@ -155,6 +158,7 @@ def load_tables(config: FusionConfig, corpus: Corpus) -> Tables:
     Raises:
         ValueError: features are missing, with the commands that make all of them, or train without the variants.
     """
+    fetch(config, [config.condition, *(joint for signal in SIGNALS for joint in getattr(config.augment, signal))])
     _refuse_missing_variants(config)
     # Of two corpora, the target is never drawn from, and needs no variant.
     drawn_from = replace(
@@ -205,6 +209,17 @@ def _refuse_empty_modalities(config: FusionConfig, table: FeatureTable) -> None:
     raise ValueError("; ".join([f"no clip has {' or '.join(empty)} in {folder}", *ways]))
 
 
+def fetch(config: FusionConfig, conditions: Iterable[JointCondition] | None) -> None:
+    """Bring what a configuration reads under these conditions, None: under all that are there, if it says from where.
+
+    Raises:
+        ValueError: what is there is not what is here.
+        OSError: the object store does not answer, or refuses.
+    """
+    if config.remote is not None:
+        fetch_features(Path(config.features_dir), config.remote, conditions, config.modalities, config.encoders)
+
+
 def refuse_no_features(config: FusionConfig) -> None:
     """Refuse a folder without features of clean clips.
 
@@ -241,6 +256,7 @@ def raw_table(
     config: FusionConfig, corpus: Corpus, condition: JointCondition, modalities: Sequence[str] | None = None
 ) -> FeatureTable:
     """The features as they are cached; of two corpora, those of the source before those of the target."""
+    fetch(config, [condition])
     refuse_no_features(config)
     names = config.modalities if modalities is None else modalities
     first, *others = [
@@ -272,6 +288,7 @@ def word_error_rate(config: FusionConfig, clips: Sequence[Clip], condition: Join
 
 def recorded(config: FusionConfig, clips: Sequence[Clip]) -> dict[str, str]:
     """SHA-256 of media files by clip id, as stage one found them (`cache.protocols.leakage.recorded_hashes`)."""
+    fetch(config, [UNCHANGED])
     found = {}
     for folder, part in _parts(config, clips):
         known = recorded_hashes(folder, part.own)

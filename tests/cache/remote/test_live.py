@@ -118,7 +118,7 @@ def test_machines_that_share_an_address_end_with_the_same_bytes(
     assert all(done.stores == local.stores for done in ended)
     assert pulled(tmp_path / "copy") == local.stores
     made = [path for method, path, _ in proxy.seen if method == "PUT" and "/parts/" in path]
-    assert set(made) == {f"/lab/features/one/parts/{part}.json" for part in Published(tmp_path, ADDRESS).parts()}
+    assert set(made) == {f"/lab/features/one/parts/{part}/part.json" for part in Published(tmp_path, ADDRESS).parts()}
 
 
 @pytest.mark.usefixtures("proxy")

@@ -261,12 +261,12 @@ def test_other_features_are_neither_replaced_there_nor_here(features_dir: Path, 
 def test_what_is_there_may_not_name_files_outside(tmp_path: Path) -> None:
     for name in ("../x", "/etc/x", "clean.zarr/../../x", "notes.txt", "clean.zarr/.lock"):
         bucket = Bucket(f"s3://lab/{abs(hash(name))}")
-        assert bucket.replace("parts/clean.zarr.json", f'{{"{name}": ["00", 1]}}'.encode(), None)
+        assert bucket.replace("parts/clean.zarr/part.json", f'{{"{name}": ["00", 1]}}'.encode(), None)
         with pytest.raises(ValueError, match=r"is no file of clean\.zarr"):
             pull(bucket.address, tmp_path / "copy")
     for name in ("notes", "=2E=2E/x.zarr", "clean.zarr/audio", "clean.zarr/.audio/x", "media/x"):
         bucket = Bucket(f"s3://lab/{abs(hash(name))}")
-        assert bucket.replace(f"parts/{name}.json", b"{}", None)
+        assert bucket.replace(f"parts/{name}/part.json", b"{}", None)
         with pytest.raises(ValueError, match="is no part of a features folder"):
             pull(bucket.address, tmp_path / "copy")
     assert not (tmp_path / "copy/clean.zarr").exists()
