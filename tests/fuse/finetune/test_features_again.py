@@ -13,6 +13,8 @@ from cache.conditions import UNCHANGED, parse_joint
 from cache.corpus.clips import read_corpus
 from cache.features.store import open_store
 from cache.features.table import load_table
+from cache.remote import published
+from cache.remote.live import Live
 from configs.command.stop import StopRequest
 from configs.loader import check
 from configs.schema.finetune import FinetuneOptim
@@ -26,6 +28,7 @@ from fuse.finetune.training.rows import rows_of
 from fuse.runs.folder import STAGING
 from fuse.scores.predictions import read_predictions
 from fuse.sweep.__main__ import run as sweep
+from tests.cache.remote.memory import MemoryBucket
 from tests.fuse.finetune.site import ALONE, CPU, NOISE, config_of, encoders_of, stage_one
 
 TUNED_ON = ["1", "2", "21"]
@@ -65,3 +68,15 @@ def test_a_tuned_encoder_goes_through_all_stages_and_is_never_tested_on_who_it_k
     told = {"run": {**shared, "protocol": "leave-one-speaker-out"}, "grid": {"optim.lr": [1e-3, 1e-2]}}
     with pytest.raises(ValueError, match=message):
         sweep(check(SweepConfig, {**told, "output_dir": str(tmp_path / "sweep")}, "test"))
+
+
+def test_features_and_decoded_clips_come_from_an_object_store(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "Bucket", MemoryBucket.anew({}))
+    Live(corpus / "features", "s3://lab/x").give_all()
+    here = tmp_path / "here"
+    plan = plan_finetune(config_of(corpus, features_dir=str(here), remote="s3://lab/x"))
+    assert plan.parts == plan_finetune(config_of(corpus)).parts
+    (part,) = (corpus / "features").glob("media/*/unit-*.h5")
+    assert (here / part.relative_to(corpus / "features")).read_bytes() == part.read_bytes()
