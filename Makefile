@@ -2,6 +2,7 @@
 #   CONFIG=file.yaml         another configuration
 #   SET="a.b=value c=[x,y]"  overrides, parsed as YAML
 #   RANKS=2                  processes of `features` and `finetune-e2e`: a GPU each, or the CPU
+#   NODES=2 NODE_RANK=0 RENDEZVOUS=host:29500   the same command on every machine of several (docs/cluster.md)
 #   ENGINE=slurm             what starts those of `features`, and a sweep's fine-tunes: torchrun, local, slurm, ray (docs/cluster.md)
 #   REMOTE=s3://bucket/name  where `features` puts each unit as soon as it is complete (docs/cluster.md)
 #   TORCH_INDEX=url          other builds of the same torch, e.g. for a V100 (no CUDA 13 support):
@@ -9,6 +10,8 @@
 
 export PYTHONPATH := $(CURDIR)
 export RANKS ?= 2
+# Handed on as they are given; one that is empty was not.
+$(foreach name,NODES NODE_RANK RENDEZVOUS,$(if $($(name)),$(eval export $(name))))
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -29,9 +32,11 @@ endif
 # What each target may be given beside CONFIG, SET and the like. Anything else would be ignored without a word:
 # `make train-fusion seeds=[7]` would train the default seeds, and replace their run.
 KNOWN := CONFIG SET RANKS PYTHON TORCH_INDEX READY READY_APP READY_CLUSTER READY_S3
+ACROSS := NODES NODE_RANK RENDEZVOUS
 KNOWN_data := ACTORS KIND
 KNOWN_corpus := ROOT OUT LAYOUT PATTERN CSV LABEL SPEAKER
-KNOWN_features := ENGINE REMOTE
+KNOWN_features := ENGINE REMOTE $(ACROSS)
+KNOWN_finetune-e2e := $(ACROSS)
 KNOWN_sweep := ENGINE
 KNOWN_preview := CLIP
 KNOWN_report := RUN

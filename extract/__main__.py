@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from cache.care.growth import grow
 from cache.features.store import remove_leftovers
 from cache.files.atomic import write_atomic
-from cache.files.lock import locked
+from cache.files.hashes import fingerprint
+from cache.files.lock import locked, share
 from cache.media import forget_part, needless_parts
 from configs.command.engines.job import LOG_FILE, Job, require_engine, run_job
 from configs.command.engines.slurm import refuse_running
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
+from configs.command.nodes.company import Company, assist, company, patience
+from configs.command.nodes.settings import refuse_several, these_nodes
 from configs.loader import dump_config
 from configs.schema.features import FeaturesConfig
 from extract.run.failures import failed_clips, pending_rows, summary, write_failures
@@ -52,12 +56,22 @@ def run(config: FeaturesConfig) -> int:
     """Compute everything that is not there yet; returns the exit code."""
     interruption = Interruption()
     interruption.listen()
-    ranks, start = rank_count(), time.monotonic()
+    ranks, nodes, start = rank_count(), these_nodes(), time.monotonic()
     require_engine(config.engine)
+    if config.engine.name != "torchrun":
+        refuse_several(f"engine.name={config.engine.name}, which has machines of its own,")
     plan = make_plan(config)
     for note in plan.corpus.notes:
         print(f"note: {note}")
-    with locked(plan.features_dir) as lock:
+    if not nodes.lead:
+        agreed, restarts = partial(_agreed, plan, ranks), config.max_restarts
+        return assist(
+            nodes, plan.features_dir, interruption, agreed, lambda folder: [_program(folder)], ranks, restarts
+        )
+    with (
+        locked(plan.features_dir, patience(nodes)) as lock,
+        company(nodes, plan.features_dir, interruption) as together,
+    ):
         refuse_running(plan.features_dir)
         if plan.live and (came := plan.live.meet(array.place for array in plan.arrays)):
             print(came)
@@ -76,36 +90,46 @@ def run(config: FeaturesConfig) -> int:
         if missing:
             print(f"note: {missing}")
         pending, decoded = pending_rows(plan), 0
-        if pending or any(map(plan.lacks_media, plan.units)):
-            decoded = _launch(plan, interruption, ranks, lock)
+        # Other nodes are here to help, and are told that there is nothing to do.
+        if pending or nodes.count > 1 or any(map(plan.lacks_media, plan.units)):
+            decoded = _launch(plan, interruption, ranks, lock, together)
             _clean(plan)
-    return _conclude(plan, interruption, Work(pending, decoded, time.monotonic() - start))
+        work = Work(pending, decoded, time.monotonic() - start)
+        code, said = _conclude(plan, interruption, work, together.why)
+        together.conclude(code, said)
+    print(said, file=sys.stderr if code else sys.stdout)
+    return code
 
 
-def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int) -> int:
+def _launch(plan: Plan, interruption: Interruption, ranks: int, lock: int, together: Company) -> int:
     """Run the ranks to their end; returns how many clips they decoded."""
-    with _exchange(plan) as folder:
-        error_file, program = folder / ERROR_FILE, ("extract.run.rank", str(folder))
-        write_plan(plan, folder / PLAN_FILE)
-        if plan.config.engine.name == "torchrun":
-            interruption.torchrun(program, ranks, plan.config.max_restarts, keep_open=[lock])
-        else:
-            run_job(_job(plan, program, ranks, folder), interruption, [lock], plan.features_dir)
-        if error_file.exists():
-            raise ValueError(error_file.read_text())
-        return sum(counts.stat().st_size for counts in folder.glob("decodes-*"))
-
-
-@contextmanager
-def _exchange(plan: Plan) -> Iterator[Path]:
-    """An empty folder where launcher and ranks leave word for each other; that of an engine keeps its logs."""
-    if plan.config.engine.name == "torchrun":
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+    by_torchrun = plan.config.engine.name == "torchrun"
+    folder = together.folder if by_torchrun else _engine_folder(plan)
+    if not by_torchrun:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder = folder.resolve()
+    write_plan(plan, folder / PLAN_FILE)
+    if by_torchrun:
+        together.meet(partial(_agreed, plan, ranks), share=partial(share, lock))
+        together.run(_program(folder), ranks, plan.config.max_restarts, [lock])
     else:
-        shutil.rmtree(_engine_folder(plan), ignore_errors=True)
-        _engine_folder(plan).mkdir(parents=True)
-        yield _engine_folder(plan).resolve()
+        run_job(_job(plan, _program(folder), ranks, folder), interruption, [lock], plan.features_dir)
+    if (folder / ERROR_FILE).exists():
+        raise ValueError((folder / ERROR_FILE).read_text())
+    return sum(counts.stat().st_size for counts in folder.glob("decodes-*"))
+
+
+def _program(folder: Path) -> tuple[str, ...]:
+    return "extract.run.rank", str(folder)
+
+
+def _agreed(plan: Plan, ranks: int) -> dict[str, Any]:
+    """What nodes compare: a plan is as long as the corpus, and its clips are told by a hash."""
+    tree = TypeAdapter(Plan).dump_python(plan, mode="json", exclude={"corpus": {"clips"}, "arrays": True})
+    clips = fingerprint([repr(clip) for clip in plan.corpus.clips])
+    arrays = {f"{one.condition.name}/{one.spec.path}": one.spec.provenance for one in plan.arrays}
+    return {"RANKS": ranks, **tree, "arrays": arrays, "clips": clips}
 
 
 def _engine_folder(plan: Plan) -> Path:
@@ -131,28 +155,27 @@ def _clean(plan: Plan) -> None:
             part.unlink(missing_ok=True)
 
 
-def _conclude(plan: Plan, interruption: Interruption, work: Work) -> int:
+def _conclude(plan: Plan, interruption: Interruption, work: Work, why: str) -> tuple[int, str]:
+    """The exit code, and what is said last; `why`: the ranks were ended early, if they were."""
     failed = failed_clips(plan)
     write_failures(plan, failed)
     if plan.live and not interruption.exit_code:
         plan.live.conclude()
     left = pending_rows(plan)
     if interruption.exit_code and left:
-        print(f"interrupted with {left} of {work.rows} rows to go; the same command continues", file=sys.stderr)
-        return interruption.exit_code
+        return interruption.exit_code, f"interrupted with {left} of {work.rows} rows to go; the same command continues"
     print(summary(plan, failed))
+    if left and why:
+        return 1, f"error: {why}, with {left} rows to go; the same command on all nodes continues"
     if left:
         where = "above" if plan.config.engine.name == "torchrun" else _engine_folder(plan) / LOG_FILE
-        print(
-            f"error: the ranks died with {left} rows to go (see {where}); the same command continues", file=sys.stderr
-        )
-        return 1
-    print(f"features complete: {work}")
+        return 1, f"error: the ranks died with {left} rows to go (see {where}); the same command continues"
+    complete = f"features complete: {work}"
     clips = len({row.clip_id for row in failed})
     if clips > plan.config.max_failed:
-        print(f"error: {clips} clips failed, more than max_failed={plan.config.max_failed}", file=sys.stderr)
-        return 3
-    return 0
+        print(complete)
+        return 3, f"error: {clips} clips failed, more than max_failed={plan.config.max_failed}"
+    return 0, complete
 
 
 if __name__ == "__main__":

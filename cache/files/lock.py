@@ -27,10 +27,16 @@ NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 @contextmanager
-def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS, key: str = "features_dir") -> Iterator[int]:
+def locked(
+    folder: Path, patience_seconds: float = PATIENCE_SECONDS, key: str = "features_dir", shared: bool = False
+) -> Iterator[int]:
     """Hold the folder's lock; yields its file descriptor, for child processes that should hold it too.
 
-    `key`: the setting that names the folder, for who is refused.
+    Args:
+        folder: it is made where it is missing.
+        patience_seconds: how long to wait for somebody else.
+        key: the setting that names the folder, for who is refused.
+        shared: hold it beside a job's first node, which has called `share`; without locks there is nothing to hold.
 
     Raises:
         ValueError: somebody else still holds it after `patience_seconds`; names the owner.
@@ -42,10 +48,13 @@ def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS, key: str = 
     stands_in = False
     try:
         try:
-            _wait(lambda: _lock(descriptor, folder, key), patience_seconds)
+            _wait(lambda: _lock(descriptor, folder, key, shared), patience_seconds)
         except OSError as error:
             if error.errno not in NO_LOCKS_HERE:
                 raise
+            if shared:
+                yield descriptor
+                return
             print(
                 f"note: the file system of {folder} has no locks ({errno.errorcode[error.errno]}); "
                 f"{owner_file.name} stands in: remove it if a killed run leaves it behind",
@@ -53,13 +62,29 @@ def locked(folder: Path, patience_seconds: float = PATIENCE_SECONDS, key: str = 
             )
             _wait(lambda: _create(owner_file, folder, key), patience_seconds)
             stands_in = True
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        if not shared:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
         if stands_in:
             owner_file.unlink(missing_ok=True)
+
+
+def share(descriptor: int) -> None:
+    """Let other nodes of the same job hold a lock as well; whoever wants it alone waits for all of them.
+
+    Raises:
+        ValueError: somebody else took it in between.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError("another run took the lock while this one was to share it; start this again") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS_HERE:
+            raise
 
 
 def _wait(attempt: Callable[[], str], patience_seconds: float) -> None:
@@ -71,9 +96,9 @@ def _wait(attempt: Callable[[], str], patience_seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _lock(descriptor: int, folder: Path, key: str) -> str:
+def _lock(descriptor: int, folder: Path, key: str, shared: bool = False) -> str:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return _taken(f"process {os.pread(descriptor, 32, 0).decode() or 'unknown'}", folder, key)
     return ""

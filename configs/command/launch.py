@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 PR_SET_PDEATHSIG = 1
 # Ten are promised between a signal and the end; torchrun alone would wait for thirty.
@@ -61,13 +62,31 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
-    def torchrun(self, arguments: Sequence[str], ranks: int, max_restarts: int, keep_open: Sequence[int] = ()) -> int:
-        """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code."""
+    def torchrun(
+        self,
+        arguments: Sequence[str],
+        ranks: int,
+        max_restarts: int,
+        keep_open: Sequence[int] = (),
+        meeting: Sequence[str] = ("--standalone",),
+        extra: Mapping[str, str] = MappingProxyType({}),
+        look: Callable[[], object] = _nothing,
+    ) -> int:
+        """Run `python -m <module> <arguments>` on every rank and wait; returns torchrun's exit code.
+
+        Args:
+            arguments: the module, and what it is given.
+            ranks: how many, on this machine.
+            max_restarts: how often they are started again after one died.
+            keep_open, look: as of `start`.
+            meeting: torchrun's arguments by which ranks of several machines meet.
+            extra: what ranks find in their environment where it is not there already.
+        """
         starter = module_name("configs.command.torchrun")
-        command = [sys.executable, "-m", starter, "--standalone", f"--nproc-per-node={ranks}"]
+        command = [sys.executable, "-m", starter, *meeting, f"--nproc-per-node={ranks}"]
         module, *rest = arguments
         command += [f"--max-restarts={max_restarts}", "--monitor-interval=0.5", "-m", module_name(module), *rest]
-        return self.start(command, environment(), keep_open)
+        return self.start(command, {**extra, **environment()}, keep_open, look=look)
 
     def start(
         self,
@@ -83,7 +102,7 @@ class Interruption:
             command, environment: of the process.
             keep_open: file descriptors that it inherits.
             output: where it writes; None: where this process does.
-            look: called several times a second while it runs.
+            look: called several times a second while it runs; what is true ends it as a signal does.
         """
         # A session of its own: Ctrl-C reaches this process alone, which then stops the ranks in order.
         self._child = subprocess.Popen(
@@ -95,12 +114,15 @@ class Interruption:
             stdout=output,
             stderr=output,
         )
+        ended = False
         while (code := self._child.poll()) is None:
-            if self.signal and time.monotonic() > self._deadline:
+            if (self.signal or ended) and time.monotonic() > self._deadline:
                 break
-            look()
+            if look() and not (self.signal or ended):
+                ended = True
+                self._end()
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        if self.signal:
+        if self.signal or ended:
             # It, ranks and their decoders, as far as they are still there. What this interrupts is pending.
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
@@ -112,6 +134,10 @@ class Interruption:
             # Planning, downloading or waiting for the lock: every file written so far is complete.
             print("interrupted before any rank was started; the same command continues", file=sys.stderr)
             raise SystemExit(self.exit_code)
+        self._end()
+
+    def _end(self) -> None:
+        assert self._child is not None
         self._deadline = time.monotonic() + self._seconds_of_grace
         self._child.terminate()
 

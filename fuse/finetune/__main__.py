@@ -13,8 +13,9 @@ from pathlib import Path
 
 from configs.command.entry import main
 from configs.command.launch import Interruption, rank_count
+from configs.command.nodes.settings import these_nodes
 from configs.schema.finetune import FinetuneConfig
-from fuse.finetune.launch import SECONDS_OF_GRACE, fine_tune, how_to_go_on
+from fuse.finetune.launch import SECONDS_OF_GRACE, fine_tune, help_fine_tune, how_to_go_on
 from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.rank import evaluated
 from fuse.runs.caveats import RANDOM_NOTE, print_caveats
@@ -25,10 +26,12 @@ def run(config: FinetuneConfig) -> int:
     """Fine-tune one run of stage two, write its run folder, print the score before and after."""
     interruption = Interruption(SECONDS_OF_GRACE)
     interruption.listen()
-    ranks, plan = rank_count(), plan_finetune(config)
+    ranks, nodes, plan = rank_count(), these_nodes(), plan_finetune(config)
     for note in plan.notes:
         print(f"note: {note}")
-    ended, out = fine_tune(plan, interruption, ranks), Path(config.output_dir)
+    if not nodes.lead:
+        return help_fine_tune(plan, interruption, ranks, nodes)
+    ended, out = fine_tune(plan, interruption, ranks, nodes), Path(config.output_dir)
     if ended.done:
         _report(out, plan)
         return 0

@@ -8,18 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from cache.files.atomic import write_atomic
 from cache.files.hashes import sha256_of
-from cache.files.lock import locked
+from cache.files.lock import locked, share
 from configs.command.launch import ERROR_FILE, Interruption
+from configs.command.nodes.company import Company, assist, company, patience
+from configs.command.nodes.settings import ONE_NODE, Nodes
 from configs.loader import dump_config
 from fuse.finetune.inputs.clips import ClipItem
 from fuse.finetune.plan import FinetunePlan
@@ -28,6 +32,7 @@ from fuse.finetune.training.loop import Diverged
 from fuse.finetune.training.state import RESUME, begin, in_words, last_position
 from fuse.runs.folder import (
     CHECKPOINT,
+    CONFIG,
     FREE_TO_DIFFER,
     STAGING,
     is_complete,
@@ -48,8 +53,14 @@ class Ended:
     lost: str
 
 
-def fine_tune(plan: FinetunePlan, interruption: Interruption, ranks: int) -> Ended:
+def fine_tune(plan: FinetunePlan, interruption: Interruption, ranks: int, nodes: Nodes = ONE_NODE) -> Ended:
     """Fine-tune one run of stage two, from where an earlier start of the same was interrupted; writes its run folder.
+
+    Args:
+        plan: of the run.
+        interruption: of the command.
+        ranks: how many, on each node.
+        nodes: of which this is the first.
 
     Raises:
         Diverged: its loss is not finite.
@@ -58,20 +69,44 @@ def fine_tune(plan: FinetunePlan, interruption: Interruption, ranks: int) -> End
     out = Path(plan.config.output_dir)
     _check_output(out, plan)
     refuse_no_tensorboard(plan.config.tensorboard)
-    with locked(out, key="output_dir") as lock:
+    with (
+        locked(out, patience(nodes), key="output_dir") as lock,
+        company(nodes, out, interruption) as together,
+    ):
         refuse_other_run(out, dump_config(plan.config), plan.config.overwrite)
         resume = out / STAGING / RESUME
-        begin(resume, settings_of(plan, ranks), plan.config.overwrite)
+        begin(resume, settings_of(plan, ranks * nodes.count), plan.config.overwrite)
         if position := last_position(resume):
             print(f"continues the interrupted fine-tune at {in_words(position)}")
         with replacing(out, RESUME) as staging:
             try:
-                lost = _launch(plan, interruption, ranks, lock)
+                lost = _launch(plan, interruption, ranks, lock, together)
             finally:
                 if last_position(resume) is None:
                     shutil.rmtree(resume, ignore_errors=True)
             done = is_complete(staging)
-    return Ended(done, lost or "the ranks died before the end (see above)")
+        told = "node 0 was told to stop" if interruption.exit_code else ""
+        ended = Ended(done, lost or told or "the ranks died before the end (see above)")
+        said = f"the run is written: {out}" if done else f"error: {ended.lost}; {how_to_go_on(out)}"
+        together.conclude(0 if done else interruption.exit_code or 1, said)
+    return ended
+
+
+def help_fine_tune(plan: FinetunePlan, interruption: Interruption, ranks: int, nodes: Nodes) -> int:
+    """Be another node than the first of a fine-tune; returns the exit code.
+
+    Raises:
+        ValueError: this node would do something else, or node 0 has ended.
+    """
+    return assist(
+        nodes,
+        Path(plan.config.output_dir),
+        interruption,
+        partial(_agreed, plan, ranks, nodes),
+        lambda folder: [_program(folder)],
+        ranks,
+        key="output_dir",
+    )
 
 
 def how_to_go_on(out: Path) -> str:
@@ -110,19 +145,30 @@ def _check_output(out: Path, plan: FinetunePlan) -> None:
         raise ValueError(f"output_dir={out} holds runs of stage two (fold-*/seed-*); set another output_dir")
 
 
-def _launch(plan: FinetunePlan, interruption: Interruption, ranks: int, lock: int) -> str:
+def _launch(plan: FinetunePlan, interruption: Interruption, ranks: int, lock: int, together: Company) -> str:
     """Run the ranks to their end; returns why they lost one another, if they did."""
     if interruption.exit_code:
         return ""
-    with tempfile.TemporaryDirectory() as folder:
-        config_file, error_file = Path(folder, "config.yaml"), Path(folder, ERROR_FILE)
-        write_atomic(config_file, dump_config(plan.config))
-        # No restarts: ranks that train together die together, and what is kept is for the next start.
-        lost_file, diverged_file = error_file.with_name(LOST_FILE), error_file.with_name(DIVERGED_FILE)
-        command = ["fuse.finetune.rank", str(config_file), str(error_file)]
-        interruption.torchrun(command, ranks, max_restarts=0, keep_open=[lock])
-        if diverged_file.exists():
-            raise Diverged(error_file.read_text(), int(diverged_file.read_text()))
-        if error_file.exists():
-            raise ValueError(error_file.read_text())
-        return lost_file.read_text() if lost_file.exists() else ""
+    folder = together.folder
+    error_file, lost_file, diverged_file = (folder / name for name in (ERROR_FILE, LOST_FILE, DIVERGED_FILE))
+    write_atomic(folder / CONFIG, dump_config(plan.config))
+    together.meet(partial(_agreed, plan, ranks, together.nodes), partial(share, lock))
+    # No restarts: ranks that train together die together, and what is kept is for the next start.
+    together.run(_program(folder), ranks, max_restarts=0, keep_open=[lock])
+    if diverged_file.exists():
+        raise Diverged(error_file.read_text(), int(diverged_file.read_text()))
+    if error_file.exists():
+        raise ValueError(error_file.read_text())
+    return lost_file.read_text() if lost_file.exists() else together.why
+
+
+def _program(folder: Path) -> tuple[str, ...]:
+    return "fuse.finetune.rank", str(folder / CONFIG), str(folder / ERROR_FILE)
+
+
+def _agreed(plan: FinetunePlan, ranks: int, nodes: Nodes) -> dict[str, Any]:
+    """What nodes compare before they train together."""
+    libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
+    gpus = torch.cuda.device_count()
+    device = "a GPU for each rank" if gpus >= ranks else "GPUs that ranks share" if gpus else "no GPU"
+    return {"RANKS": ranks, "device": device, "libraries": libraries, **settings_of(plan, ranks * nodes.count)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from cache.files.atomic import write_atomic
 from cache.files.csv import csv_of, csv_text
 from configs.command.entry import main
+from configs.command.nodes.settings import refuse_several
 from configs.loader import dump_config
 from configs.schema.studies import RobustnessConfig
 from fuse.robustness.evaluation import evaluate_all, predictions_path
@@ -33,6 +34,7 @@ from fuse.scores.predictions import write_predictions
 
 def run(config: RobustnessConfig) -> int:
     """Evaluate, write the table in every format with its figures and the predictions that it rests on, print it."""
+    refuse_several("a table")
     config, evaluated, left_out = evaluate_all(config)
     table = table_of(evaluated, config.reference or "", config.baseline or "")
     note = "; ".join(dict.fromkeys(one.caveats for one in evaluated if one.caveats))

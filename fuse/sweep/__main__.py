@@ -20,6 +20,7 @@ from configs.command.engines.job import require_engine
 from configs.command.engines.slurm import refuse_running
 from configs.command.entry import main
 from configs.command.launch import ERROR_FILE, Interruption, rank_count
+from configs.command.nodes.settings import refuse_several
 from configs.loader import dump_config, load_config
 from configs.schema.sweep import SweepConfig
 from fuse.finetune.launch import SECONDS_OF_GRACE
@@ -36,6 +37,7 @@ from fuse.sweep.tuning import FineTunes
 
 def run(config: SweepConfig) -> int:
     """Plan, print the plan, train what is missing, write the tables; returns the exit code."""
+    refuse_several("a sweep")
     return _fine_tune(config) if config.stage == "finetune" else _train(config)
 
 

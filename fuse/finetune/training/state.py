@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cache.files.atomic import fsync_path, write_atomic
+from cache.files.difference import difference
 from configs.command.again import again
 from fuse.stack.job import History
 
@@ -170,7 +171,7 @@ def begin(folder: Path, settings: Mapping[str, Any], anew: bool) -> None:
     wanted = json.loads(json.dumps(settings))
     if last_position(folder) is not None:
         there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        differs = _difference(there, wanted)
+        differs = difference(there, wanted)
         if not differs:
             return
         if not anew:
@@ -181,18 +182,6 @@ def begin(folder: Path, settings: Mapping[str, Any], anew: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_atomic(folder / SETTINGS, json.dumps(wanted, indent=1) + "\n")
-
-
-def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> str:
-    """The first key whose value differs, with both values; "" where none does."""
-    for key in dict.fromkeys((*wanted, *there)):
-        one, other = there.get(key), wanted.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            if found := _difference(one, other, f"{above}{key}."):
-                return found
-        elif one != other:
-            return f"{above}{key}: {one} there, {other} now"
-    return ""
 
 
 def _positions(folder: Path) -> list[tuple[Path, re.Match[str]]]:
