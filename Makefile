@@ -10,8 +10,6 @@
 
 export PYTHONPATH := $(CURDIR)
 export RANKS ?= 2
-# Handed on as they are given; one that is empty was not.
-$(foreach name,NODES NODE_RANK RENDEZVOUS,$(if $($(name)),$(eval export $(name))))
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready

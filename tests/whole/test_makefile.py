@@ -108,6 +108,15 @@ def test_variables_that_a_target_takes_and_those_of_the_environment_are_fine() -
     assert make("-n", "data", "ACTORS=1,2", "KIND=audio", "RANKS=1").returncode == 0
 
 
+def test_nodes_are_named_where_several_can_work_together() -> None:
+    given = ("NODES=2", "NODE_RANK=1", "RENDEZVOUS=gpu-1:29500")
+    for target in ("features", "finetune-e2e"):
+        assert make("-n", target, *given).returncode == 0
+    refused = make("-n", "sweep", *given)
+    assert refused.returncode == 2
+    assert re.search("sweep does not take (NODE|RENDEZVOUS)", refused.stderr)
+
+
 def test_shipped_configurations_of_the_makefile_exist() -> None:
     for path in re.findall(r"configs/[\w/]+\.yaml", (ROOT / "Makefile").read_text()):
         assert (ROOT / path).is_file(), path

@@ -73,7 +73,7 @@ def these_nodes(environment: Mapping[str, str] = os.environ) -> Nodes:
         ValueError: one line: they do not go together.
     """
     rendezvous = environment.get("RENDEZVOUS", "")
-    if "NODES" not in environment:
+    if not environment.get("NODES"):
         if rendezvous:
             raise ValueError(f"RENDEZVOUS={rendezvous} needs NODES=<how many> and NODE_RANK=<which of them, from 0>")
         return Nodes()
@@ -118,7 +118,7 @@ def interface_towards(host: str, port: int) -> str:
 
 
 def _number(environment: Mapping[str, str], name: str, default: str) -> int:
-    text = environment.get(name, default)
+    text = environment.get(name) or default
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"{name}={text!r} must be a whole number")
     return int(text)

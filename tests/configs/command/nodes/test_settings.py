@@ -11,7 +11,7 @@ from configs.command.nodes.settings import Nodes, interface_towards, refuse_seve
 
 def test_nothing_said_is_one_node_and_torchrun_stands_alone() -> None:
     """NODE_RANK alone is something that clouds set, whatever runs there."""
-    for environment in ({}, {"NODE_RANK": "3"}, {"NODES": "1", "RENDEZVOUS": "a:1"}):
+    for environment in ({}, {"NODE_RANK": "3"}, {"NODES": "", "RENDEZVOUS": ""}, {"NODES": "1", "RENDEZVOUS": "a:1"}):
         nodes = these_nodes(environment)
         assert (nodes, nodes.meeting("x"), nodes.environment()) == (Nodes(), ["--standalone"], {})
 
