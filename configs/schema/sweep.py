@@ -76,9 +76,7 @@ class SweepConfig:
             raise ValueError(f"compare={self.compare} is no factor of the grid ({', '.join(self.grid)})")
 
     def _refuse_for_fine_tunes(self) -> None:
-        """Their folds and seeds are those of the runs that they start from, and each is scored as it was trained."""
-        if self.conditions:
-            raise ValueError("conditions: fine-tunes are scored under the condition they are trained on; leave it out")
+        """Their folds and seeds are those of the runs that they start from."""
         for key in ("seeds", "protocol"):
             if self.run.get(key) is not None:
                 raise ValueError(f"run.{key}: those of the runs in run.init are taken; leave it out")

@@ -113,13 +113,15 @@ class TunedEncoders:
             ValueError: one line: the decoded clips are not there, a condition mixes in recordings that are not found
                 again, or what a rank has met.
         """
+        if not conditions:
+            return True
         plans = [self.plan(condition) for condition in conditions]
         if ranks == 1 and interruption is None:
             shares = [self.encode(plans, World(0, 1, rank_device()))]
         else:
             shares = self._by_ranks(conditions, ranks, interruption or Interruption())
         if not shares:
-            return not conditions
+            return False
         for number, (condition, plan) in enumerate(zip(conditions, plans, strict=True)):
             found: list[Rows] = []
             for place, part in enumerate(self.parts, start=number * len(self.parts)):
@@ -131,8 +133,6 @@ class TunedEncoders:
 
     def encode(self, plans: Sequence[FinetunePlan], world: World) -> list[Rows]:
         """By condition, and then by part, the rows that this rank makes."""
-        if not plans:
-            return []
         torch.set_num_threads(plans[0].config.threads)
         model, loaders = self._loaded(plans[0], world.device)
         return [own_rows(model, loaders, clips_of(plan, part), world) for plan in plans for part in self.parts]

@@ -20,12 +20,20 @@ from fuse.sweep.ledger import ROWS, append, read, row_of
 from fuse.sweep.plan import PLAN, read_plan
 
 RUNS = "runs"
+# Of a fine-tune, what is said under the conditions of the sweep: predictions.csv is of the one that it was trained on.
+UNDER_CONDITIONS = "conditions.csv"
 REMEDY = "put back the features that it began with, or choose another output_dir"
 
 
 def run_folder(out: Path, number: int) -> Path:
     """Where a run's predictions are."""
     return out / RUNS / str(number)
+
+
+def scored(config: SweepConfig, number: int) -> Path:
+    """The predictions that a run is scored by."""
+    name = UNDER_CONDITIONS if config.stage == "finetune" and config.conditions else PREDICTIONS
+    return run_folder(Path(config.output_dir), number) / name
 
 
 def every_run(config: SweepConfig) -> list[Run]:

@@ -28,7 +28,7 @@ from fuse.sweep.figure import Row, sweep_figure
 from fuse.sweep.grid import Configuration, Run
 from fuse.sweep.ground import Outcome
 from fuse.sweep.ledger import DIVERGED, UAR
-from fuse.sweep.rank import run_folder
+from fuse.sweep.rank import scored
 
 # Of more than these, a figure's footer has their number.
 CONDITIONS_NAMED = 3
@@ -48,17 +48,17 @@ class Cell:
 def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mapping[str, str]], note: str) -> None:
     """Write sweep.md, sweep.png, best.yaml and the chosen runs' predictions; print the tables."""
     out = Path(config.output_dir)
-    outcomes = [_outcome(out, run, rows[run.number]) for run in runs]
+    outcomes = [_outcome(config, run, rows[run.number]) for run in runs]
     cells = sorted(_cells(outcomes), key=lambda cell: -1 if cell.uar is None else -cell.uar)
     chosen = {value: choose(part) for value, part in _by_value(config, outcomes).items()} if config.test else {}
     test = _test_table(config, chosen) if config.test else ["The test speakers were not scored (test: false)."]
     classes = next((len(one.predictions.label_names) for one in outcomes if one.predictions is not None), 0)
     lines = [*_validation_table(config, cells, classes), "", *test, *([f"**{note}**"] if note else [])]
     write_atomic(out / "sweep.md", "\n".join(lines) + "\n")
-    scored = [cell for cell in cells if cell.uar is not None]
-    if scored:
-        write_atomic(out / "best.yaml", _best(scored[0]))
-        drawn = [_drawn(cell, cell.uar) for cell in scored if cell.uar is not None]
+    finished = [cell for cell in cells if cell.uar is not None]
+    if finished:
+        write_atomic(out / "best.yaml", _best(finished[0]))
+        drawn = [_drawn(cell, cell.uar) for cell in finished if cell.uar is not None]
         sweep_figure(drawn, out / "sweep.png", footer(_caption(config, cells), note), classes=classes)
     for value, one in chosen.items():
         if one is not None:
@@ -67,10 +67,10 @@ def conclude(config: SweepConfig, runs: Sequence[Run], rows: Mapping[int, Mappin
     print(f"sweep: {out}")
 
 
-def _outcome(out: Path, run: Run, row: Mapping[str, str]) -> Outcome:
+def _outcome(config: SweepConfig, run: Run, row: Mapping[str, str]) -> Outcome:
     if row[DIVERGED]:
         return Outcome(run, None, None, 0, int(row[DIVERGED]) - 1)
-    predictions = read_predictions(run_folder(out, run.number) / PREDICTIONS)
+    predictions = read_predictions(scored(config, run.number))
     return Outcome(run, predictions, float(row[UAR]), 0, None)
 
 

@@ -43,9 +43,7 @@ def tune_by_engine(
         ValueError: what the first task that met one met, once the rows of all others are there.
     """
     out = Path(config.output_dir).resolve()
-    waiting = [
-        run.number for run in tunes.runs if run.number not in done and not is_complete(run_folder(out, run.number))
-    ]
+    waiting = [run.number for run in tunes.runs if run.number not in done and not tunes.is_done(run.number)]
     folder = Path(config.engine.folder or out, ".engine").resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -69,7 +67,8 @@ def main() -> int:
     out, folder = map(Path, sys.argv[1:])
     config = load_config(SweepConfig, out / CONFIG)
     number = json.loads((folder / WAITING).read_text())[int(os.environ["RANK"])]
-    if is_complete(run_folder(out, number)):
+    tunes = FineTunes.of(config)
+    if tunes.is_done(number):
         return 0
     interruption = Interruption(SECONDS_OF_GRACE)
     interruption.listen()
@@ -78,16 +77,19 @@ def main() -> int:
     if not config.engine.allots:
         _take_one_gpu()
     try:
-        ended = fine_tune(plan_finetune(FineTunes.of(config).configs[number]), interruption, ranks=1)
+        lost = ""
+        if not is_complete(run_folder(out, number)):
+            lost = fine_tune(plan_finetune(tunes.configs[number]), interruption, ranks=1).lost
+        ended = is_complete(run_folder(out, number)) and tunes.predict(number, interruption, ranks=1)
     except Diverged as diverged:
         write_atomic(folder / f"diverged-{number}", str(diverged.epoch))
         return 0
     except ValueError as error:
         write_atomic(folder / ERROR_FILE, str(error))
         return 0
-    if not ended.done:
-        print(f"run {number}: {ended.lost}", file=sys.stderr)
-    return interruption.exit_code or int(not ended.done)
+    if not ended:
+        print(f"run {number}: {lost}", file=sys.stderr)
+    return interruption.exit_code or int(not ended)
 
 
 def _take_one_gpu() -> None:

@@ -6,7 +6,7 @@ What was interrupted goes on: runs that have a row are done, and a run that stop
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,24 +17,30 @@ from configs.command.launch import Interruption
 from configs.schema.finetune import FinetuneConfig
 from configs.schema.sweep import SweepConfig
 from fuse.finetune.launch import fine_tune
-from fuse.finetune.plan import plan_finetune
+from fuse.finetune.plan import FinetunePlan, plan_finetune
 from fuse.finetune.start import find_start, resolve
 from fuse.finetune.training.loop import Diverged
+from fuse.robustness.tuned import Part, TunedEncoders, plan_under, tuned_table
 from fuse.runs.caveats import RANDOM_NOTE
+from fuse.runs.checkpoint import read_checkpoint
 from fuse.runs.folder import CHECKPOINT, METRICS, PREDICTIONS, is_complete, run_folders
-from fuse.scores.predictions import read_predictions
+from fuse.runs.predict import predictions_of
+from fuse.runs.tables import corpus_of, table_under, trained_config
+from fuse.scores.predictions import concatenate, read_predictions, write_predictions
 from fuse.sweep.grid import Run, configurations
 from fuse.sweep.ground import score
 from fuse.sweep.ledger import ROWS, append, row_of
-from fuse.sweep.rank import run_folder
+from fuse.sweep.rank import run_folder, scored
 
 STARTS = "starts.json"
+PARTS: tuple[Part, ...] = ("validation", "test")
 
 
 @dataclass(frozen=True)
 class FineTunes:
     """Every run of the sweep, and what each of them is as a command of its own."""
 
+    sweep: SweepConfig
     runs: tuple[Run, ...]
     configs: Mapping[int, FinetuneConfig]
 
@@ -66,7 +72,7 @@ class FineTunes:
                 number = len(runs)
                 runs.append(Run(number, named, start.fold, start.checkpoint.seed))
                 configs[number] = replace(one, output_dir=str(run_folder(Path(config.output_dir), number)))
-        return cls(tuple(runs), configs)
+        return cls(config, tuple(runs), configs)
 
     def checked(self) -> str:
         """Check each configuration on its first start; returns what must stand beside the numbers.
@@ -76,9 +82,21 @@ class FineTunes:
         """
         first = {run.configuration.number: run.number for run in reversed(self.runs)}
         plans = [plan_finetune(self.configs[number]) for _, number in sorted(first.items())]
+        self._refuse_missing_conditions(plans)
         for note in dict.fromkeys(note for plan in plans for note in plan.notes):
             print(f"note: {note}")
         return RANDOM_NOTE if any(plan.random_weights for plan in plans) else ""
+
+    def _refuse_missing_conditions(self, plans: Sequence[FinetunePlan]) -> None:
+        """A night later is too late for a condition that is not cached. Rates make no difference to it."""
+        grounds = {
+            (one.start.folder, one.config.corpus, one.config.features_dir, one.config.encoders): one for one in plans
+        }
+        for plan in grounds.values():
+            start, kept = plan.start.folder, plan.start.checkpoint
+            stage_two = trained_config(start, kept, plan.config.corpus, plan.config.features_dir, plan.config.labels)
+            for condition in self.sweep.conditions:
+                plan_under(plan.config, condition, stage_two, kept.encoders)
 
     def refuse_other_starts(self, out: Path) -> None:
         """Refuse to go on from a run of stage two that was trained anew since the sweep began; at first, remember it.
@@ -117,7 +135,9 @@ class FineTunes:
                 print(f"note: {diverged}")
                 append(out / ROWS, row_of(run, None, 0, diverged.epoch))
                 continue
-            print(f"validation UAR {_keep(out, run):.3f}", flush=True)
+            if not self.predict(run.number, interruption, ranks):
+                return ""
+            print(f"validation UAR {self._keep(out, run):.3f}", flush=True)
         return ""
 
     def collect(self, out: Path, done: Collection[int], diverged: Mapping[int, int]) -> None:
@@ -125,16 +145,45 @@ class FineTunes:
         for run in self.runs:
             if run.number in done:
                 continue
-            if is_complete(run_folder(out, run.number)):
-                _keep(out, run)
+            if self.is_done(run.number):
+                self._keep(out, run)
             elif run.number in diverged:
                 append(out / ROWS, row_of(run, None, 0, diverged[run.number]))
 
+    def is_done(self, number: int) -> bool:
+        """Whether a run is there with all that it is scored by: only its row may be missing."""
+        return is_complete(run_folder(Path(self.sweep.output_dir), number)) and scored(self.sweep, number).is_file()
 
-def _keep(out: Path, run: Run) -> float:
-    """The row of a run whose folder is whole; returns its validation UAR."""
-    folder = run_folder(out, run.number)
-    uar = score(read_predictions(folder / PREDICTIONS))
-    best = json.loads((folder / METRICS).read_text(encoding="utf-8"))["best_epoch"]
-    append(out / ROWS, row_of(run, uar, best - 1, None))
-    return uar
+    def predict(self, number: int, interruption: Interruption, ranks: int) -> bool:
+        """Write what a finished run says under the conditions of the sweep; False where a signal came.
+
+        Under the condition that it was trained on, that is known: those are its own predictions.
+        """
+        folder, path = run_folder(Path(self.sweep.output_dir), number), scored(self.sweep, number)
+        if path.is_file():
+            return True
+        written, parts = read_predictions(folder / PREDICTIONS), PARTS if self.sweep.test else PARTS[:1]
+        checkpoint = read_checkpoint(folder / CHECKPOINT)
+        tuned = TunedEncoders.of(folder, checkpoint, parts=parts)
+        if not tuned.make([one for one in self.sweep.conditions if one != tuned.config.condition], ranks, interruption):
+            return False
+        corpus, head = corpus_of(tuned.config), checkpoint.head()
+        identity = (checkpoint.protocol, checkpoint.fold.number, checkpoint.seed)
+        found = []
+        for condition in self.sweep.conditions:
+            if condition == tuned.config.condition:
+                found.append(written)
+                continue
+            table = tuned_table([tuned], table_under(tuned.config, corpus, condition), condition)
+            for part in parts:
+                clips = table.take(checkpoint.fold.clip_ids(part, table.clips))
+                found.append(predictions_of(head, clips, *identity, part))
+        write_predictions(concatenate(found), path)
+        return True
+
+    def _keep(self, out: Path, run: Run) -> float:
+        """The row of a run that is done; returns its validation UAR."""
+        uar = score(read_predictions(scored(self.sweep, run.number)))
+        best = json.loads((run_folder(out, run.number) / METRICS).read_text(encoding="utf-8"))["best_epoch"]
+        append(out / ROWS, row_of(run, uar, best - 1, None))
+        return uar

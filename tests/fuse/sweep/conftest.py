@@ -1,7 +1,7 @@
-"""The corpus that the tests of fine-tuning use."""
+"""The corpus, and the process group of one, that the tests of fine-tuning use."""
 
 from __future__ import annotations
 
-from tests.fuse.finetune.conftest import corpus
+from tests.fuse.finetune.conftest import alone, corpus
 
-__all__ = ["corpus"]
+__all__ = ["alone", "corpus"]

@@ -161,7 +161,7 @@ def set_seed(leaf: Path, seed: int, temperature: float = 1.0) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("conditions=[noise-white-0db]",), "conditions: fine-tunes are scored under the condition they are trained"),
+        (("conditions=[noise-pink-0db]",), "no cached .*noise-pink-0db|no feature store .*noise-pink-0db"),
         (("run.seeds=[3]",), r"run\.seeds: those of the runs in run\.init are taken"),
         (("run.test=false",), r"run\.test: set test"),
         (("run.optim.lrr=1",), "unknown key optim.lrr"),
