@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,13 +21,16 @@ from configs.schema.sweep import SweepConfig
 from fuse.finetune.launch import Ended
 from fuse.finetune.plan import FinetunePlan
 from fuse.finetune.training.loop import Diverged
+from fuse.finetune.training.state import RESUME, last_position
+from fuse.runs.folder import STAGING
 from fuse.sweep import tasks
 from fuse.sweep.__main__ import run
+from fuse.sweep.rank import run_folder
 from tests.configs.command.engines.one_node import one_node_slurm
 from tests.fuse.finetune.site import await_ranks, fork_ranks
 from tests.fuse.sweep.test_tuning import rows_of, same_scores, sweep_of, sweeping
 from tests.tiny.places import ROOT
-from tests.tiny.stage_one import finish, wait_for
+from tests.tiny.stage_one import all_gone, finish, wait_for
 
 pytestmark = pytest.mark.usefixtures("all_undrawn")
 
@@ -163,3 +167,26 @@ def test_a_sweep_by_an_engine_whose_rank_is_killed_has_the_scores_of_one_rank(
     assert done.code == 0, done.output + (tmp_path / "wild/.engine/log.txt").read_text()
     await_ranks(fork_ranks(sweeping(calm), 1, tmp_path / "calm-store"))
     assert same_scores(tmp_path / "calm", tmp_path / "wild", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_stopped_sweep_by_an_engine_goes_on_in_the_middle_of_its_runs(corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("datatrove", reason="pip install --no-deps -r requirements-cluster.txt")
+    one = ("grid={optim.lr: [0.0003]}", "compare=null", "run.optim.epochs=12")
+    calm, wild = (sweep_of(corpus, tmp_path / name, *one) for name in ("calm", "wild"))
+    resume = run_folder(tmp_path / "wild", 0) / STAGING / RESUME
+    process = start(wild, "engine.name=local")
+    wait_for(lambda: ranks_of(tmp_path / "wild"), process)
+    wait_for(lambda: last_position(resume), process)
+    ranks = ranks_of(tmp_path / "wild")
+    process.send_signal(signal.SIGTERM)
+    stopped = finish(process, tmp_path / "wild")
+    assert stopped.code == 143, stopped.output
+    assert "interrupted with 1 of 1 runs to go; the same command continues" in stopped.output
+    assert all_gone(ranks)
+    again = finish(start(wild, "engine.name=local"), tmp_path / "wild")
+    assert again.code == 0, again.output
+    assert "continues the interrupted fine-tune at" in (tmp_path / "wild/.engine/log.txt").read_text()
+    await_ranks(fork_ranks(sweeping(calm), 1, tmp_path / "calm-store"))
+    assert same_scores(tmp_path / "calm", tmp_path / "wild", 1)
