@@ -204,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         write_atomic(error_file, str(error))  # every rank comes to the same end by itself
         return 0
+    except torch.OutOfMemoryError as error:
+        return _conclude(error, error_file)  # others may have the room, and would wait for this one
     try:
         with process_group(world, plan.config.hang_seconds) as joined:
             finetune(plan, model, loaders, joined, stop)

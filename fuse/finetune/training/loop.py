@@ -119,7 +119,7 @@ class Training:
                 self._keep(epoch, step + 1)
 
     def _validate(self, epoch: int) -> None:
-        loss, self.loss_sum = self.loss_sum / len(self.train), 0.0
+        loss = self.loss_sum / len(self.train)
         if not math.isfinite(loss):
             raise Diverged(
                 f"training diverged in epoch {epoch + 1} (loss {loss}); lower optim.lr={self.optim.lr:g} "
@@ -131,9 +131,9 @@ class Training:
                 logits_NC = evaluate(self.model, self.validation, self.loaders, self.world, self.watch)
                 weights = weights_that_learn(self.model)
         except Stopped:
-            self.loss_sum = loss * len(self.train)
             self._keep(epoch, self.order.steps)
             raise
+        self.loss_sum = 0.0
         now = score(self.validation, logits_NC)
         self.history.train_loss.append(loss)
         self.history.validation_loss.append(now[1])
@@ -179,22 +179,24 @@ def evaluate(model: EndToEndModel, clips: MediaClips, loaders: Loaders, world: W
     """
     own = range(world.rank, len(clips), world.size)
     parts: list[Logits] = []
-    stopped = False
+    most = -(-len(range(0, len(clips), world.size)) // loaders.batch_size)
+    batches = iter(loaders.over(Subset(clips, own)))
     model.eval()
     with torch.inference_mode():
-        for batch in loaders.over(Subset(clips, own)):
-            if stopped := watch.stop.due:
-                break
+        for _ in range(most):
+            # Ranks talk before each batch: one that hangs is found at once, one that is only slower is waited for.
+            if any(_summed(world, float(watch.stop.due))):
+                raise Stopped
+            if (batch := next(batches, None)) is None:
+                continue
             on_device = batch.to(world.device)
             answers: Answers = model(on_device.inputs, on_device.present)
             parts.append(answers.logits_BC.float().cpu().numpy())
             watch.progress.add(batch.clips)
-    gathered: list[list[Logits] | None] = [None] * world.size
-    dist.all_gather_object(gathered, None if stopped else parts, group=world.group)
+    gathered: list[list[Logits]] = [[] for _ in range(world.size)]
+    dist.all_gather_object(gathered, parts, group=world.group)
     logits_NC = np.full((len(clips), model.fusion.settings.classes), np.nan, np.float32)
     for rank, several in enumerate(gathered):
-        if several is None:
-            raise Stopped
         if several:
             logits_NC[rank :: world.size] = np.concatenate(several)
     return logits_NC

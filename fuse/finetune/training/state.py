@@ -93,6 +93,10 @@ class Keeper:
         """The state, complete or not at all; the one before it goes when it is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"epoch-{state.epoch}-step-{state.step}"
+        if (self.folder / name).is_dir():
+            # A position has one state. To put another in its place would leave none for a moment.
+            self._last = time.monotonic()
+            return
         part, best = self.folder / f".{name}.part", self.folder / _best_name(state.history)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -109,7 +113,6 @@ class Keeper:
             save_file(dict(state.best), whole)
             fsync_path(whole)
             os.replace(whole, best)
-        shutil.rmtree(self.folder / name, ignore_errors=True)
         os.replace(part, self.folder / name)
         fsync_path(self.folder)
         self._forget_but(name, best.name)

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -712,7 +711,7 @@ def test_a_second_fine_tune_in_the_same_folder_is_refused_in_one_line(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both wrote what they would go on with into one folder, and removed each other's."""
-    monkeypatch.setattr("fuse.finetune.launch.locked", partial(locked, patience_seconds=0))
+    monkeypatch.setattr("fuse.finetune.launch.patience", lambda _: 0.0)
     monkeypatch.setattr("fuse.finetune.launch._launch", lambda *_: pytest.fail("its ranks were started"))
     out = tmp_path / "run"
     with locked(out), pytest.raises(ValueError, match=r"another run \(process \d+\) is .* set another output_dir$"):

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from configs.command.stop import Stopped
+from fuse.finetune import rank
 from fuse.finetune.rank import MEMORY, _conclude, _lost, process_group
 from fuse.finetune.training.loop import Diverged
 from fuse.finetune.training.stepper import World
@@ -80,3 +81,17 @@ def test_a_rank_says_what_it_waited_for_and_a_fault_of_ours_is_shown_whole(said:
     found = _lost(RuntimeError(said), World(1, 2, torch.device("cpu")))
     assert found.startswith(reason)
     assert bool(found) is bool(reason)
+
+
+def test_an_encoder_that_does_not_fit_a_gpu_names_the_knob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While encoders were loaded it ended in a traceback, and ranks with room waited half an hour for this one."""
+
+    def too_much(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(rank, "load_config", lambda *_: None)
+    monkeypatch.setattr(rank, "plan_finetune", too_much)
+    assert rank.main(["config.yaml", str(tmp_path / "error.txt")]) == 1
+    assert (tmp_path / "error.txt").read_text() == MEMORY

@@ -25,6 +25,7 @@ from configs.schema.fusion import Augment
 from fuse.finetune.launch import settings_of
 from fuse.finetune.load import clips_of, load
 from fuse.finetune.plan import plan_finetune
+from fuse.finetune.training import loop
 from fuse.finetune.training.loop import Training, Watch
 from fuse.finetune.training.order import Order
 from fuse.finetune.training.state import RESUME, STATE, Keeper, TrainingState, begin, last_position
@@ -128,6 +129,50 @@ def test_a_state_is_written_after_every_epoch_and_so_many_minutes_and_the_last_o
     written.clear()
     train(corpus, Keeper(tmp_path / "minutes", 1e-9), StopRequest())
     assert written == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0)]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_position_that_is_kept_twice_is_there_all_the_time(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to stop while it validates, it may be where a state is already: that was removed before the new one came."""
+    keeper, states = Keeper(tmp_path / "state", 60), list[TrainingState]()
+    plain = Keeper.save
+
+    def noted(own: Keeper, state: TrainingState) -> None:
+        states.append(state)
+        plain(own, state)
+
+    monkeypatch.setattr(Keeper, "save", noted)
+    with pytest.raises(Stopped):
+        train(corpus, keeper, After(1))
+    folder = last_position(keeper.folder)
+    assert folder is not None
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    plain(keeper, states[-1])
+    assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("alone")
+def test_ranks_talk_before_each_batch_that_they_validate(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They talked when all was validated: who hung was found long after a minute, and who was slow passed for that."""
+    plan = plan_finetune(config_of(corpus, optim=replace(OPTIM, batch_size=1)))
+    model, loaders = load(plan, CPU)
+    clips, encoded, talks = clips_of(plan, "train"), list[object](), list[object]()
+    model.register_forward_hook(lambda *_: encoded.append(None))
+
+    def in_vain(*_: object) -> list[float]:
+        talks.append(None)
+        if len(talks) > 2:
+            raise RuntimeError("Timed out waiting 2000ms")
+        return [0.0]
+
+    monkeypatch.setattr(loop, "_summed", in_vain)
+    watch = Watch(StopRequest(), Progress("test", 1, "clips", shown=False))
+    with pytest.raises(RuntimeError, match="Timed out"):
+        loop.evaluate(model, clips, loaders, ALONE, watch)
+    assert len(clips) > 2
+    assert len(encoded) == 2
 
 
 @pytest.mark.usefixtures("alone")
