@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
@@ -31,12 +33,12 @@ from fuse.stack.stack import Schedule, fit_stack
 from fuse.stack.width import fit_jobs, measure, width_of
 from tests.benchmarks.baselines.machine import Roofs
 from tests.benchmarks.baselines.single_heads import BATCH, DROPOUT, LOOPS, LR, Task
-from tests.benchmarks.stopwatch import Times, interleaved
+from tests.benchmarks.stopwatch import interleaved
 from tests.tiny.features import tiny_clips, write_tiny_features
 
 MODALITIES, WIDTH, ROWS, HELD_OUT = ("audio", "video", "text"), 768, 1200, 240
 CLASSES = 8
-HEADS, EPOCHS, ROUNDS, OVERHEAD_ROUNDS, GPU_HEADS = 16, 3, 3, 5, 128
+HEADS, ONE_BY_ONE, EPOCHS, ROUNDS, OVERHEAD_ROUNDS, GPU_HEADS = 16, 4, 3, 3, 5, 128
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 
 
@@ -44,14 +46,20 @@ def run(folder: Path) -> list[str]:
     """Every subset and hidden width; the roofs; what a run costs beside training; the sweep of 175 heads."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    lines = [f"{HEADS} heads, {ROWS} rows to train on, batches of {BATCH}, {EPOCHS} epochs; one thread:"]
+    lines = [
+        f"{HEADS} heads against {ONE_BY_ONE} one by one, {ROWS} rows to train on, batches of {BATCH}, {EPOCHS} epochs; "
+        "one thread:"
+    ]
     loops = {name: loop for name, loop in LOOPS.items() if _is_there(name)}
     lines += [f"  {name}: not installed, left out" for name in LOOPS if name not in loops]
     with threadpool_limits(1), ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         _warm_up(loops, pool)
-        for hidden in (256, 512):
-            for subset in SUBSETS:
-                lines += _compare(subset, hidden, loops, pool)
+        found = [_compare(subset, hidden, loops, pool) for hidden in (256, 512) for subset in SUBSETS]
+    lines += [line for one in found for line in one.lines]
+    for name in loops:
+        ratios = sorted(one.ratios[name] for one in found)
+        middle, least, most = statistics.median(ratios), ratios[0], ratios[-1]
+        lines.append(f"{name}: {middle:.2f}x processor time in the median, {least:.2f} to {most:.2f}x")
     return [*lines, *_roofs(), *_overhead(folder), *_sweep(folder / "sweep"), *_gpu()]
 
 
@@ -82,30 +90,37 @@ def _warm_up(loops: Iterable[str], pool: Executor) -> None:
         _both(pool, train_one_by_one, name, narrow, 8, 1)
 
 
-def _compare(subset: tuple[str, ...], hidden: int, loops: Mapping[str, object], pool: Executor) -> list[str]:
+@dataclass(frozen=True)
+class Compared:
+    """One subset and width: what to print, and how many times our processor time each loop takes."""
+
+    lines: list[str]
+    ratios: Mapping[str, float]
+
+
+def _compare(subset: tuple[str, ...], hidden: int, loops: Mapping[str, object], pool: Executor) -> Compared:
     widths = dict.fromkeys(subset, WIDTH)
     contenders: dict[str, Callable[[], object]] = {"ours": lambda: train_stacked(widths, hidden, HEADS)}
     wall: dict[str, Callable[[], object]] = {"ours": lambda: _both(pool, train_stacked, widths, hidden, HEADS // 2)}
     for name in loops:
-        contenders[name] = partial(train_one_by_one, name, widths, hidden, HEADS)
-        wall[name] = partial(_both, pool, train_one_by_one, name, widths, hidden, HEADS // 2)
+        contenders[name] = partial(train_one_by_one, name, widths, hidden, ONE_BY_ONE)
+        wall[name] = partial(_both, pool, train_one_by_one, name, widths, hidden, ONE_BY_ONE // 2)
     alone, both = interleaved(contenders, ROUNDS), interleaved(wall, 1)
-    per_epoch = 1000 * alone["ours"].cpu_seconds / HEADS / EPOCHS
-    return [
-        f"  hidden {hidden}, {'+'.join(subset)}: {per_epoch:.1f} ms per head and epoch",
-        *(f"    {name}: {_ratio(alone[name], alone['ours'], both[name], both['ours'])}" for name in loops),
+    ours = alone["ours"].cpu_seconds / HEADS
+    ratios = {name: alone[name].cpu_seconds / ONE_BY_ONE / ours for name in loops}
+    ours_both = both["ours"].wall_seconds / HEADS
+    walls = {name: both[name].wall_seconds / ONE_BY_ONE / ours_both for name in loops}
+    lines = [
+        f"  hidden {hidden}, {'+'.join(subset)}: {1000 * ours / EPOCHS:.1f} ms per head and epoch",
+        *(f"    {name}: {ratios[name]:.2f}x processor time, {walls[name]:.2f}x wall on two cores" for name in loops),
     ]
+    return Compared(lines, ratios)
 
 
 def _both(pool: Executor, train: Callable[..., None], *arguments: object) -> None:
     """The same work on both cores, half of the heads each."""
     for future in [pool.submit(train, *arguments) for _ in range(2)]:
         future.result()
-
-
-def _ratio(alone: Times, ours: Times, both: Times, ours_both: Times) -> str:
-    cpu, wall = alone.cpu_seconds / ours.cpu_seconds, both.wall_seconds / ours_both.wall_seconds
-    return f"{cpu:.2f}x processor time, {wall:.2f}x wall on two cores"
 
 
 def _roofs() -> list[str]:
@@ -118,18 +133,26 @@ def _roof(hidden: int) -> list[str]:
     settings, cached = _settings(widths, hidden), _cached(widths)
     width = measure(settings, cached, _jobs(HEADS), schedule).width
     roofs = Roofs.measured()
-    taken = interleaved({"train": lambda: fit_stack(settings, cached, _jobs(width), schedule)}, ROUNDS)["train"]
+    taken = interleaved(
+        {
+            precision: partial(fit_stack, settings, cached, _jobs(width), replace(schedule, precision=precision))
+            for precision in ("float32", "bfloat16")
+        },
+        ROUNDS,
+    )
+    gain = taken["float32"].cpu_seconds / taken["bfloat16"].cpu_seconds
     weights, batches = len(widths) * WIDTH * hidden, EPOCHS * -(-ROWS // BATCH) * width
     # Forward and gradient of the first layer; AdamW reads four arrays and writes three.
     arithmetic = batches * 4 * BATCH * weights / roofs.flops
     memory = batches * 7 * 4 * weights / roofs.bytes_per_second
     held_out = EPOCHS * width * 2 * HELD_OUT * weights / roofs.flops
-    bound = (arithmetic + memory + held_out) / taken.cpu_seconds
+    bound = (arithmetic + memory + held_out) / taken["float32"].cpu_seconds
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         fit_stack(settings, cached, _jobs(width), schedule)
     return [
         f"hidden {hidden}, {'+'.join(widths)}, stacks of {width}: products and memory traffic at this machine's roofs "
         f"would take {100 * bound:.0f} % of the time",
+        f"  precision=bfloat16: {gain:.2f}x as fast (1 where this processor has no such products)",
         f"  {_shares({event.key: event.self_cpu_time_total for event in profiled.key_averages()})}",
     ]
 
