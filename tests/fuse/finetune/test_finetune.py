@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -39,7 +40,7 @@ from extract.encoders.models import find_model
 from extract.run.provenance import array_spec
 from fuse import train
 from fuse.finetune import __main__ as finetune
-from fuse.finetune.inputs.batches import Collator, Loaders
+from fuse.finetune.inputs.batches import Batch, Collator, Loaders
 from fuse.finetune.inputs.clips import ClipItem, MediaClips, at_speed, drawn_conditions, of_length
 from fuse.finetune.inputs.media import OpenMedia
 from fuse.finetune.load import clips_of, load, refuse_length
@@ -323,6 +324,36 @@ def test_float16_takes_a_scaler_and_learns_as_float32_does(corpus: Path, alone: 
         moved.append(torch.cat(signs))
     assert moved[0].any()
     assert (moved[0] == moved[1])[moved[0] != 0].double().mean() > 0.9
+
+
+def test_the_scale_of_float16_goes_on_where_it_stopped(corpus: Path, alone: World) -> None:
+    """Begun anew, it would leave out steps that training had behind it."""
+    plan = plan_finetune(config_of(corpus, unfreeze=1))
+
+    def halved() -> tuple[EndToEndModel, Stepper, Batch]:
+        model, loaders = load(plan, alone.device)
+        model.dtype = torch.float16
+        (batch, *_) = loaders.over(clips_of(plan, "train"))
+        stepper = Stepper(model, FinetuneOptim(lr=1e-3), 10, alone)
+        stepper.scaler = torch.amp.grad_scaler.GradScaler("cpu", 2.0**40)
+        return model, stepper, batch
+
+    model, stepper, batch = halved()
+    for _ in range(40):
+        stepper.step([batch], batch.clips)
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "stepper": stepper.state()}, file)
+    file.seek(0)
+    kept = torch.load(file, weights_only=True)
+    again, other, _ = halved()
+    again.load_state_dict(kept["model"])
+    other.restore(**kept["stepper"])
+    assert 1 < other.scaler.get_scale() == stepper.scaler.get_scale() < 2.0**40
+    for one in (stepper, other):
+        torch.manual_seed(0)
+        one.step([batch], batch.clips)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
 
 
 def test_training_changes_encoders_and_head_and_repeats_itself(corpus: Path, alone: World) -> None:
