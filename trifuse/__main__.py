@@ -8,6 +8,7 @@ Exit codes are those of the modules that it runs; 2 for a command that does not 
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -63,7 +64,10 @@ VARIABLES = {
     "ACTORS": "actors",
     "KIND": "kind",
     "ENGINE": "engine.name",
+    "REMOTE": "remote",
 }
+# Those that commands read from their environment, where make puts them.
+ENVIRONMENT = ("RANKS", "NODES", "NODE_RANK", "RENDEZVOUS")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,9 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     command = COMMANDS[name]
+    rest = into_environment(rest)
     sys.argv = [f"trifuse {name}", *(with_config(command, rest) if command.config else rest)]
     runpy.run_module(module_name(command.module), run_name="__main__", alter_sys=True)
     return 0
+
+
+def into_environment(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that belong into the environment, which has them now."""
+    pairs = [(one, *one.partition("=")) for one in arguments]
+    os.environ |= {name: value for _, name, equals, value in pairs if name in ENVIRONMENT and equals}
+    return [one for one, name, equals, _ in pairs if not (name in ENVIRONMENT and equals)]
 
 
 def usage() -> str:
@@ -89,7 +101,7 @@ def usage() -> str:
     listed = "\n".join(f"  trifuse {name:17} {command.what}" for name, command in COMMANDS.items())
     return (
         f"usage: trifuse COMMAND [--config FILE] [a.b=value ...]\n\n{listed}\n\n"
-        "Where a message says make COMMAND SET=..., type trifuse COMMAND ... here. RANKS=2 is an environment variable."
+        "Where a message says make COMMAND SET=..., type trifuse COMMAND ... here; RANKS=2 as with make."
     )
 
 

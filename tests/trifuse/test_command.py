@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import trifuse
 from configs.loader import FOLDER
 from tests.tiny.places import ROOT
-from trifuse.__main__ import COMMANDS, VARIABLES, main, with_config
+from trifuse.__main__ import COMMANDS, ENVIRONMENT, VARIABLES, into_environment, main, with_config
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 # What is done to a checkout, not with TriFuse.
@@ -34,8 +35,18 @@ def test_the_command_knows_every_target_with_its_module_and_configuration() -> N
 
 
 def test_the_command_knows_every_variable_of_the_targets() -> None:
-    lines = re.findall(r"^KNOWN_(?!bench|test)[\w-]+ := (.*)$", MAKEFILE, re.M)
-    assert {name for line in lines for name in line.split()} == set(VARIABLES)
+    lines = re.findall(r"^(?:KNOWN_(?!bench|test)[\w-]+|ACROSS) := (.*)$", MAKEFILE, re.M)
+    names = {name for line in lines for name in line.split()} - {"$(ACROSS)"}
+    assert names | {"RANKS"} == {*VARIABLES, *ENVIRONMENT}
+
+
+def test_what_commands_read_from_their_environment_is_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`trifuse features NODES=2` was refused as an unknown setting; so was RANKS, which make takes the same way."""
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, "")
+    given = ["RANKS=2", "NODES=3", "RENDEZVOUS=a:1=b", "seeds=[1]", "--config"]
+    assert into_environment(given) == ["seeds=[1]", "--config"]
+    assert [os.environ[name] for name in ENVIRONMENT] == ["2", "3", "", "a:1=b"]
 
 
 def test_arguments_are_those_of_make() -> None:
