@@ -90,7 +90,7 @@ def test_a_head_in_a_stack_of_64_equals_the_head_alone_after_20_epochs(head: str
 
 
 @pytest.mark.parametrize("several", [1, 2])
-@pytest.mark.parametrize("head", [name for name, head in HEADS.items() if head.solve is None])
+@pytest.mark.parametrize("head", ["mlp", "late-average", "transformer"])
 def test_heads_that_see_the_same_rows_equal_themselves_alone(head: str, several: int) -> None:
     """Rows that are fetched once for all of them, of one seed or of several."""
     rows, schedule = cached(absent=True, variants=True), Schedule(20, 16)
