@@ -161,6 +161,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def p_in_words(p: float) -> str:
+    """To three digits, and never as 0: no test says that."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def compare(pairs: Mapping[Key, tuple[Predictions, Predictions]]) -> dict[Key, Comparison]:
     """Each pair's first minus its second, tested over speakers and corrected over all pairs.
 

@@ -22,7 +22,7 @@ from configs.schema.studies import CompareConfig
 from fuse.runs.folder import PREDICTIONS
 from fuse.scores.intervals import MINIMUM_SPEAKERS
 from fuse.scores.metrics import described, summarise, uar_in_words
-from fuse.scores.paired_test import Comparison, compare
+from fuse.scores.paired_test import Comparison, compare, p_in_words
 from fuse.scores.predictions import Predictions, concatenate, read_predictions
 
 TABLE, ROWS = "compare.md", "compare.csv"
@@ -143,7 +143,7 @@ def table(lines: Sequence[Line]) -> list[str]:
     rows = ["| run | UAR % | against | UAR % | difference | p | p (Holm) |", "|---|---|---|---|---|---|---|"]
     for one in lines:
         interval = f" ({_points(one.low)} to {_points(one.high)})" if one.low is not None else ""
-        p, p_holm = ("", "") if one.speakers < MINIMUM_SPEAKERS else (_p(one.p), _p(one.p_holm))
+        p, p_holm = ("", "") if one.speakers < MINIMUM_SPEAKERS else (p_in_words(one.p), p_in_words(one.p_holm))
         rows.append(
             f"| {one.run} | {100 * one.uar:.1f} | {one.against} | {100 * one.uar_against:.1f} "
             f"| {_points(one.difference)}{interval} | {p} | {p_holm} |"
@@ -173,10 +173,6 @@ def _folds(predictions: Predictions) -> set[frozenset[str]]:
 
 def _points(value: float | None) -> str:
     return "" if value is None else f"{100 * value:+.1f}"
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from fuse.runs.style import footer
 from fuse.scores.intervals import Interval, uar_interval
 from fuse.scores.jackknife import tallies
 from fuse.scores.metrics import described, summarise, uar_in_words
-from fuse.scores.paired_test import Comparison, compare
+from fuse.scores.paired_test import Comparison, compare, p_in_words
 from fuse.scores.predictions import Predictions, concatenate, read_predictions, write_predictions
 from fuse.sweep.choice import Chosen, choose
 from fuse.sweep.figure import Row, sweep_figure
@@ -191,7 +191,7 @@ def _free_factors(config: SweepConfig, cell: Configuration) -> str:
 def _difference(comparison: Comparison | None) -> str:
     if comparison is None:
         return " | "
-    return f"{100 * comparison.estimate:+.1f} | {comparison.p_holm:.3f}"
+    return f"{100 * comparison.estimate:+.1f} | {p_in_words(comparison.p_holm)}"
 
 
 def _best(cell: Cell) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fuse.robustness.rows import Group, RobustnessTable, Row
 from fuse.scores.intervals import MINIMUM_SPEAKERS
+from fuse.scores.paired_test import p_in_words
 
 # What says nothing: a score that there is not, and one that is that of clean clips.
 NONE, UNCHANGED = "", "="
@@ -49,7 +50,7 @@ def _p(row: Row) -> str:
     # Few speakers have few patterns of signs: of two, p is at least 0.5 whatever the scores are.
     if row.p_holm is None or row.speakers < MINIMUM_SPEAKERS:
         return NONE
-    return "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+    return p_in_words(row.p_holm)
 
 
 def _worst(row: Row) -> str:

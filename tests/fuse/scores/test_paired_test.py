@@ -13,7 +13,7 @@ from scipy import stats
 
 from cache.corpus.ravdess import LABELS
 from fuse.scores import paired_test as comparison
-from fuse.scores.paired_test import compare, difference, holm, sign_flip_p
+from fuse.scores.paired_test import compare, difference, holm, p_in_words, sign_flip_p
 from fuse.scores.predictions import Predictions
 
 # In twentieths: tied differences, opposite ones and zeros are common.
@@ -229,3 +229,8 @@ def test_different_speakers_cannot_be_paired() -> None:
         difference(evaluation([5, 5, 5]), evaluation([5, 5]))
     with pytest.raises(ValueError, match="has no clip in both"):
         difference(evaluation([5]).select(speaker="9"), evaluation([5]))
+
+
+def test_no_p_is_printed_as_0() -> None:
+    """A sweep's table said 0.000."""
+    assert [p_in_words(p) for p in (0.0, 0.0004, 0.001, 0.0416, 1.0)] == ["<0.001", "<0.001", "0.001", "0.042", "1.000"]
